@@ -1,0 +1,147 @@
+// What the rest of the product may ask of a guest agent. The wire is guest/protocol.md; the client in this folder speaks it.
+
+import type { Duplex, Readable } from 'node:stream'
+
+export interface WorkloadStatus {
+  readonly state: 'waiting' | 'running' | 'exited'
+  readonly pid?: number | undefined
+  readonly exitCode?: number | undefined
+  readonly signal?: string | undefined
+  readonly oom?: boolean | undefined
+  readonly message?: string | undefined
+}
+
+export interface AgentHealth {
+  readonly version: string
+  readonly protocol: number
+  readonly bootId: string
+  readonly generation: number
+  readonly uptimeMs: number
+  readonly workload: WorkloadStatus
+}
+
+export interface GuestNetwork {
+  readonly mac: string
+  /** With prefix length, `10.0.2.15/24`. */
+  readonly address: string
+  readonly gateway: string
+  readonly dns: readonly string[]
+  readonly mtu: number
+}
+
+export interface GuestIdentity {
+  readonly instanceId: string
+  readonly hostname: string
+  /** 32 hexadecimal digits. */
+  readonly machineId: string
+  readonly network: GuestNetwork | null
+}
+
+export interface GuestVolume {
+  /** Virtio serial of the disk. */
+  readonly disk: string
+  readonly mountPath: string
+  readonly readOnly: boolean
+}
+
+export interface GuestWorkload {
+  readonly argv: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+  readonly cwd: string
+  /** Empty, `uid[:gid]` or `name[:group]`, as in an image's config. */
+  readonly user: string
+  readonly stopSignal: string
+}
+
+export interface IdentityStep {
+  readonly name: string
+  readonly ms: number
+  readonly ok: boolean
+  readonly message?: string | undefined
+}
+
+export interface ExecRequest {
+  /** Empty: `/bin/sh`. */
+  readonly argv: readonly string[]
+  readonly tty: boolean
+  readonly env: Readonly<Record<string, string>>
+  readonly cwd: string
+  readonly user: string
+  /** 0: none. */
+  readonly timeoutMs: number
+  readonly rows: number
+  readonly cols: number
+}
+
+export interface ExecExit {
+  readonly exitCode: number
+  readonly signal?: string | undefined
+  readonly timedOut?: boolean | undefined
+  /** Set when the program could not be started. */
+  readonly error?: string | undefined
+}
+
+/** A program running in the guest. Back pressure holds both ways; destroying `output` or `input` hangs up. */
+export interface ExecSession {
+  /** Chunks in the order the agent sent them. */
+  readonly output: AsyncIterable<{ readonly stream: 'stdout' | 'stderr'; readonly data: Buffer }>
+  /** Resolves when the guest has room for more. */
+  write(data: Buffer): Promise<void>
+  endInput(): Promise<void>
+  resize(rows: number, cols: number): Promise<void>
+  signal(name: string): Promise<void>
+  /** Settles after `output` has ended. Rejects if the connection broke first. */
+  readonly exit: Promise<ExecExit>
+  /** Ends the program (SIGHUP, then SIGKILL) and frees the stream. Idempotent. */
+  hangUp(): void
+}
+
+export interface GuestPathInfo {
+  readonly exists: boolean
+  readonly isDir: boolean
+  readonly isFile: boolean
+  readonly isSymlink: boolean
+  readonly linkTarget?: string | undefined
+  readonly mode: number
+  readonly size: number
+  readonly error?: string | undefined
+}
+
+export interface FileOptions {
+  readonly mode: number
+  readonly uid?: number | undefined
+  readonly gid?: number | undefined
+}
+
+export interface GuestStats {
+  readonly memoryTotalBytes: number
+  readonly memoryAvailableBytes: number
+  readonly load1: number
+  readonly cpuSeconds: number
+  readonly processes: number
+  readonly diskTotalBytes: number
+  readonly diskUsedBytes: number
+}
+
+/** Connection to one guest's agent. Every call rejects with `guest_unreachable` when the channel is gone; the connection is then `closed`. */
+export interface AgentClient {
+  /** Settles when the channel has ended. Never rejects. */
+  readonly closed: Promise<void>
+  health(signal?: AbortSignal): Promise<AgentHealth>
+  configure(identity: GuestIdentity, volumes: readonly GuestVolume[], workload: GuestWorkload, signal?: AbortSignal): Promise<AgentHealth>
+  /** Entropy and time are filled in here, as late as possible. For `restore` only entropy, clock and generation are applied. */
+  identity(reason: 'fork' | 'restore', identity: GuestIdentity, generation: number, signal?: AbortSignal): Promise<readonly IdentityStep[]>
+  exec(request: ExecRequest, signal?: AbortSignal): Promise<ExecSession>
+  stat(path: string, followLinks: boolean, signal?: AbortSignal): Promise<GuestPathInfo>
+  writeFile(path: string, options: FileOptions, content: Readable, signal?: AbortSignal): Promise<{ readonly bytesWritten: number }>
+  makeDirectory(path: string, options: FileOptions, signal?: AbortSignal): Promise<void>
+  /** A PAX tar stream. */
+  readArchive(path: string, followLinks: boolean, signal?: AbortSignal): Promise<Readable>
+  stats(signal?: AbortSignal): Promise<GuestStats>
+  sync(signal?: AbortSignal): Promise<void>
+  shutdown(graceMs: number, stopSignal: string | undefined, signal?: AbortSignal): Promise<void>
+  close(): void
+}
+
+/** Speaks the preamble over an open channel and returns a client. Rejects with `guest_unreachable` when the guest does not answer before `signal` aborts. */
+export type ConnectAgent = (channel: Duplex, signal: AbortSignal) => Promise<AgentClient>

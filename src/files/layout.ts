@@ -1,0 +1,65 @@
+// Every name on disk under the data directory, and what each file of an instance or snapshot is. The only place that builds paths.
+// Documented in docs/on-disk-layout.md.
+
+import path from 'node:path'
+
+/** Paths below one data directory. All absolute. */
+export interface DataLayout {
+  readonly root: string
+  readonly lock: string
+  readonly secret: string
+  /** Where new directories are made before they are renamed into place; swept at start. */
+  readonly staging: string
+  /** Where directories are renamed to before they are removed; swept at start. */
+  readonly trash: string
+  readonly instances: string
+  readonly snapshots: string
+  readonly images: string
+  readonly volumes: string
+  readonly kernels: string
+  readonly cache: string
+  instance(id: string): string
+  snapshot(id: string): string
+  volume(id: string): string
+  kernel(id: string): string
+}
+
+export function dataLayout(root: string): DataLayout {
+  const at = (...parts: string[]): string => path.join(root, ...parts)
+  return {
+    root,
+    lock: at('lock'),
+    secret: at('jwt-secret'),
+    staging: at('staging'),
+    trash: at('trash'),
+    instances: at('instances'),
+    snapshots: at('snapshots'),
+    images: at('images'),
+    volumes: at('volumes'),
+    kernels: at('kernels'),
+    cache: at('cache'),
+    instance: (id) => at('instances', id),
+    snapshot: (id) => at('snapshots', id),
+    volume: (id) => at('volumes', id),
+    kernel: (id) => at('kernels', id),
+  }
+}
+
+/** Files of an instance directory that the product itself keeps; a driver adds its own. */
+export const instanceFiles = {
+  record: 'record.json',
+  events: 'events.jsonl',
+  logs: 'logs',
+  /** The workload's output. */
+  appLog: 'logs/app.log',
+  /** The kernel's console. */
+  consoleLog: 'logs/console.log',
+  /** The VMM's own output. */
+  vmmLog: 'logs/vmm.log',
+} as const
+
+/** Files of a snapshot directory. */
+export const snapshotFiles = {
+  record: 'snapshot.json',
+  payload: 'guest',
+} as const

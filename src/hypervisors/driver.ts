@@ -1,0 +1,137 @@
+// The contract between the product and a hypervisor. A driver turns a machine description into a process
+// and a handle, and knows its own files in an instance directory. It has no names, states, records or HTTP.
+// Capabilities are data or optional members: what a hypervisor can't do is absent, and the API answers 501.
+
+/** Names that the wire knows. */
+export type HypervisorName = 'qemu' | 'qemu-microvm' | 'firecracker' | 'cloud-hypervisor' | 'vz'
+
+export interface PortMapping {
+  readonly guestPort: number
+  readonly hostPort: number
+  readonly protocol: 'tcp' | 'udp'
+  /** Host address to listen on, by default `127.0.0.1`. */
+  readonly hostAddress: string
+}
+
+/** A disk besides the writable system disk, which the driver keeps itself. */
+export interface DiskSpec {
+  /** Virtio serial, at most 20 bytes: how the guest finds the disk (`rootfs`, `vol-0`, …). */
+  readonly id: string
+  /** Absolute path of a raw image. */
+  readonly path: string
+  readonly readOnly: boolean
+}
+
+/** Everything that a VMM process is made from. Equal specs give equal devices, in equal order. */
+export interface MachineSpec {
+  readonly instanceId: string
+  /** Absolute path of the instance's directory, the working directory of the VMM. Holds the driver's own files. */
+  readonly directory: string
+  readonly vcpus: number
+  readonly memoryMib: number
+  /** Absolute paths; the same bytes for every start from one memory snapshot. */
+  readonly kernel: string
+  readonly initrd: string
+  /** Read-only image first, then volumes, in a fixed order. */
+  readonly disks: readonly DiskSpec[]
+  readonly network: { readonly mac: string; readonly ports: readonly PortMapping[] } | null
+}
+
+/** Identity of a process that survives recycling of pids: field 22 of `/proc/<pid>/stat` (clock ticks since boot) and the host's boot id. */
+export interface ProcessIdentity {
+  readonly pid: number
+  readonly startTicks: string
+  readonly bootId: string
+}
+
+export type MachineStatus = 'created' | 'running' | 'paused' | 'shutdown'
+
+export interface MachineExit {
+  readonly code: number | null
+  readonly reason: string
+}
+
+/** A VMM process of ours. Disposing it never kills it: VMMs outlive the server. */
+export interface Machine {
+  readonly process: ProcessIdentity
+  /** Settles when the process is gone, whoever ended it. Never rejects. */
+  readonly exited: Promise<MachineExit>
+  status(signal?: AbortSignal): Promise<MachineStatus>
+  /** Idempotent: pausing a paused machine is no error. */
+  pause(): Promise<void>
+  /** Idempotent. */
+  resume(): Promise<void>
+  /** ACPI power button or its like; returns when it was sent, not when the guest is off. */
+  powerButton(): Promise<void>
+  /** Ends the process and waits until it is gone (at most 30 s, then an error). Idempotent. */
+  kill(): Promise<void>
+  /** Drops connections to the process without ending it; for the server's own stop. */
+  release(): void
+  /** Opens the byte channel to the guest agent. One at a time: opening a second closes the first. */
+  openAgentChannel(signal: AbortSignal): Promise<import('node:stream').Duplex>
+}
+
+/** Writer of a memory image: an image restores only under an equal stamp. */
+export interface VersionStamp {
+  readonly hypervisor: HypervisorName
+  readonly version: string
+  readonly machineType: string
+  readonly accelerator: string
+}
+
+/** How long the guest stood still and what was written, in milliseconds and bytes. */
+export interface CaptureReport {
+  readonly pausedMs: number
+  readonly memoryBytes: number
+}
+
+/**
+ * Memory snapshots. Every file made here is immutable once the call returns and may be shared by hard link.
+ * A directory that `holdsMemory` derives the state Standby when no process runs.
+ */
+export interface MemorySnapshots {
+  /**
+   * Freezes a running or paused machine into `target`, an existing empty directory on the same filesystem: memory, device
+   * state and disks of one instant. The machine runs again when this returns or throws, in the same process.
+   */
+  capture(machine: Machine, spec: MachineSpec, target: string, signal: AbortSignal): Promise<CaptureReport>
+  /** Saves memory and device state into the instance's own directory; the machine stays paused. The disks stay where they are. If it throws, what it wrote is gone. */
+  suspend(machine: Machine, spec: MachineSpec, signal: AbortSignal): Promise<CaptureReport>
+  /** Starts a process from the memory in `spec.directory`; it comes up paused. Failure leaves no process, and the directory as it was. */
+  restore(spec: MachineSpec, stamp: VersionStamp, signal: AbortSignal): Promise<Machine>
+  /** True if the directory holds a complete memory image. */
+  holdsMemory(directory: string): Promise<boolean>
+  /** Removes the memory image: what is left starts cold from its disks. Idempotent. */
+  discardMemory(directory: string): Promise<void>
+  /** After a restored machine runs: drops what only a standby instance needs, so that the state is no longer Standby. */
+  consumeMemory(directory: string): Promise<void>
+}
+
+export interface Hypervisor {
+  readonly name: HypervisorName
+  /** Wire feature ids, in the order of GET /capabilities. */
+  readonly features: readonly string[]
+  /** Absent: no standby, no Standby snapshots, no memory forks. */
+  readonly memory?: MemorySnapshots
+  /** Largest number of volumes that the machine type takes. */
+  readonly maxVolumes: number
+  /** Why this hypervisor can't run here (one sentence that says what to do), or undefined. Cheap after the first call. */
+  unavailable(): Promise<string | undefined>
+  /** Version of the binary found, and what a memory image written now would need. */
+  stamp(): Promise<VersionStamp>
+  /** Makes the writable system disk, of `sizeBytes` apparent size and formatted ext4, in a staged instance directory. */
+  createDisk(directory: string, sizeBytes: number): Promise<void>
+  /** Cold boot. The process runs when this returns; the guest has not booted yet. Failure leaves no process and no socket. */
+  boot(spec: MachineSpec, signal: AbortSignal): Promise<Machine>
+  /** Finds a process again after a restart of the server; undefined if it is gone or not ours. */
+  adopt(spec: MachineSpec, process: ProcessIdentity): Promise<Machine | undefined>
+  /**
+   * Copies what a stopped or standby instance's directory holds of this driver's files (disks, and memory if `withMemory`) into `target`,
+   * an existing empty directory on the same filesystem. Immutable files are linked; the source may get a fresh writable layer.
+   */
+  share(directory: string, target: string, withMemory: boolean): Promise<void>
+  /** Copies a snapshot's payload (made by `capture` or `share`) into a staged instance directory and gives it a writable layer of its own. The payload stays untouched. */
+  materialise(payload: string, directory: string, withMemory: boolean): Promise<void>
+  /** File names (patterns) of the driver in an instance directory that never enter a snapshot: sockets, pid files. Used when a stopped instance is tidied. */
+  readonly transientFiles: readonly string[]
+}

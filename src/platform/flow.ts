@@ -1,0 +1,50 @@
+// Named steps: each lifecycle flow is a straight function of steps with an undo armed before each act.
+// From the names come events, timings and fault injection. Not a workflow engine: no retries, no graph.
+
+/** What happened in one step of a flow; `ms` is wall time in milliseconds. */
+export interface StepEvent {
+  readonly flow: string
+  readonly step: string
+  readonly ms: number
+  readonly error?: string
+}
+
+/** Injects faults by step id (`flow/step`), before or after the act. Only tests and `HYPEMAN_FAULTS` make one. */
+export interface FaultPlan {
+  before(stepId: string): Promise<void> | void
+  after(stepId: string): Promise<void> | void
+}
+
+export interface FlowContext {
+  /** Name of the flow, for example `snapshot.create`. */
+  readonly flow: string
+  /** Aborts the act of a step, never an undo. */
+  readonly signal: AbortSignal
+  readonly onStep: (event: StepEvent) => void
+  readonly faults?: FaultPlan | undefined
+}
+
+/** Runs one named step: checks the signal, consults the fault plan, times the act and reports it. */
+export async function step<T>(context: FlowContext, name: string, act: () => Promise<T> | T): Promise<T> {
+  context.signal.throwIfAborted()
+  const id = `${context.flow}/${name}`
+  const started = performance.now()
+  try {
+    await context.faults?.before(id)
+    const result = await act()
+    await context.faults?.after(id)
+    context.onStep({ flow: context.flow, step: name, ms: performance.now() - started })
+    return result
+  } catch (error) {
+    context.onStep({ flow: context.flow, step: name, ms: performance.now() - started, error: messageOf(error) })
+    throw error
+  }
+}
+
+/** An error's message with those of its causes, outermost first. */
+export function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  if (error instanceof SuppressedError) return `${messageOf(error.error)} (then, while undoing: ${messageOf(error.suppressed)})`
+  if (error instanceof AggregateError && error.errors.length > 0) return error.errors.map(messageOf).join('; ')
+  return error.cause === undefined ? error.message : `${error.message}: ${messageOf(error.cause)}`
+}
