@@ -1,0 +1,97 @@
+# shellcheck shell=bash disable=SC2154
+# The Debian packages that hypeman and its tests use, and the rules for installing them. Sourced by scripts/setup.
+
+debian_packages=(
+  qemu-system-x86 # runs the machines
+  qemu-utils      # qemu-img: writable layers of system disks
+  erofs-utils     # mkfs.erofs: read-only image disks
+  e2fsprogs       # mkfs.ext4: system disks and volumes
+  skopeo          # fetches images from registries
+  umoci           # unpacks layers
+  busybox-static  # the guest's first user land and hypeman/base
+  kmod            # modprobe --show-depends, for the initramfs
+  cpio            # packs the initramfs
+  zstd            # compresses memory files
+  ca-certificates # TLS to registries
+  docker-registry # a real registry for the tests; never started as a service
+)
+go_minimum=1.19
+apt_lists_fresh=0
+
+require_debian() {
+  command -v apt-get >/dev/null || fail 'this set-up knows Debian 12 and 13 only, and there is no apt-get here'
+  local architecture
+  architecture=$(dpkg --print-architecture)
+  [[ $architecture == amd64 ]] || fail "guests are built for amd64 so far, and this machine is $architecture"
+}
+
+packages_missing() {
+  local wanted installed name missing=()
+  mapfile -t wanted < <(wanted_packages)
+  installed=$(dpkg-query --show --showformat '${Package} ${db:Status-Status}\n' "${wanted[@]}" 2>/dev/null || true)
+  for name in "${wanted[@]}"; do
+    grep -qx "$name installed" <<<"$installed" || missing+=("$name")
+  done
+  echo "${missing[*]}"
+}
+
+packages_state() { echo "$(wanted_packages | wc -l) Debian packages are installed"; }
+
+packages_install() {
+  local missing
+  read -ra missing <<<"$(packages_missing)"
+  refresh_apt_lists
+  if [[ -n $(dpkg --audit) ]]; then
+    say packages 'finishing an interrupted installation (dpkg --configure -a)'
+    quietly as_root dpkg --configure -a
+  fi
+  say packages "installing ${missing[*]}"
+  if [[ " ${missing[*]} " == *' docker-registry '* ]]; then
+    install_without_service "${missing[@]}"
+  else
+    apt_install "${missing[@]}"
+  fi
+}
+
+wanted_packages() {
+  printf '%s\n' "${debian_packages[@]}"
+  go_is_recent || echo golang-go
+}
+
+go_is_recent() {
+  command -v go >/dev/null || return 1
+  local version
+  version=$(go version | sed -n 's/^go version go\([0-9.]*\).*/\1/p')
+  printf '%s\n%s\n' "$go_minimum" "$version" | sort --version-sort --check=quiet
+}
+
+# Once per run, and only when something has to be fetched. A third-party source that fails must not stop us: the installation itself tells.
+refresh_apt_lists() {
+  ((apt_lists_fresh)) && return
+  say packages 'refreshing the package lists (apt-get update)'
+  quietly as_root apt-get -o DPkg::Lock::Timeout=120 -qq update || say packages 'some package lists could not be refreshed; going on with what is there'
+  apt_lists_fresh=1
+}
+
+apt_install() {
+  quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -qq install --yes --no-install-recommends "$@"
+}
+
+# Debian starts and enables docker-registry when it is installed. A policy that refuses this one service stands for the time of the
+# installation (man invoke-rc.d, /usr/sbin/policy-rc.d), in front of one that may exist; what a killed run left is put back by the next.
+policy=/usr/sbin/policy-rc.d
+install_without_service() {
+  restore_policy
+  [[ ! -e $policy ]] || as_root mv "$policy" "$policy.before-hypeman"
+  as_root install -m 755 "$root/scripts/lib/refuse-registry-service" "$policy"
+  local status=0
+  apt_install "$@" || status=$?
+  restore_policy
+  ((status == 0)) || fail 'apt-get could not install the packages (its last words are above)'
+  if command -v systemctl >/dev/null; then quietly as_root systemctl disable docker-registry.service; fi
+}
+
+restore_policy() {
+  if grep -qs 'hypeman set-up' "$policy"; then as_root rm -f "$policy"; fi
+  if [[ -e $policy.before-hypeman ]]; then as_root mv "$policy.before-hypeman" "$policy"; fi
+}
