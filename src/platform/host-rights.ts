@@ -1,0 +1,141 @@
+// What the kernel lets this user do, by doing it: userfaultfd, tap devices, reading a child's memory. Nothing stays afterwards.
+
+import { spawn, type ChildProcess } from 'node:child_process'
+import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs'
+import { arch, platform } from 'node:os'
+import koffi from 'koffi'
+import { found, lacking, reasonOf, type Probe, type Wording } from './probe.ts'
+
+const wordings = {
+  userfaultfd: { name: 'userfaultfd', essential: false, good: 'the first snapshot of a machine pauses it for milliseconds', bad: 'the first snapshot of a machine pauses it while its memory is copied', fix: 'run as root, or sysctl vm.unprivileged_userfaultfd=1' },
+  tap: { name: 'tap devices', essential: false, good: 'machines can be put on a bridge', bad: 'machines have user-mode networking only: outbound connections and published ports', fix: 'run as root or with CAP_NET_ADMIN, and make /dev/net/tun accessible' },
+  memory: { name: 'memory of children', essential: false, good: 'later snapshots copy only the pages that changed', bad: 'every snapshot copies the whole memory of a machine', fix: 'run as root or with CAP_SYS_PTRACE' },
+} as const satisfies Record<string, Wording>
+
+export async function probeRights(): Promise<Probe[]> {
+  return [probeUserfaultfd(), probeTap(), await probeChildMemory()]
+}
+
+// Justification: Node offers neither of these calls, and only making them tells whether they are allowed here.
+// Safety: integers and a buffer that outlives the synchronous call; success is told by the result alone, errno only words the value.
+interface Calls {
+  readonly syscall: (number: number, flags: number) => number | bigint
+  readonly ioctl: (fd: number, request: number, argument: Buffer) => number
+}
+let calls: Calls | undefined
+function bindCalls(): Calls {
+  const c = koffi.load(null)
+  calls ??= {
+    syscall: c.func('long syscall(long number, int flags)') as Calls['syscall'],
+    ioctl: c.func('int ioctl(int fd, unsigned long request, _Inout_ uint8_t *argument)') as Calls['ioctl'],
+  }
+  return calls
+}
+
+/** userfaultfd(2) on amd64 and arm64. */
+const userfaultfdNumbers: Readonly<Record<string, number>> = { x64: 323, arm64: 282 }
+/** _IOWR(0xAA, 0x3F, struct uffdio_api), ioctl_userfaultfd(2). */
+const UFFDIO_API = 0xc018aa3f
+const UFFD_API = 0xaan
+const writeProtectFeature = 1n
+
+function probeUserfaultfd(): Probe {
+  const number = userfaultfdNumbers[arch()]
+  if (platform() !== 'linux' || number === undefined) return lacking(wordings.userfaultfd, `not on ${platform()} ${arch()}`)
+  const { syscall, ioctl } = bindCalls()
+  const fd = Number(syscall(number, constants.O_NONBLOCK))
+  if (fd < 0) return lacking(wordings.userfaultfd, `not allowed (errno ${koffi.errno()})`)
+  try {
+    const api = Buffer.alloc(24)
+    api.writeBigUInt64LE(UFFD_API, 0)
+    if (ioctl(fd, UFFDIO_API, api) !== 0) return lacking(wordings.userfaultfd, `the kernel speaks another version (errno ${koffi.errno()})`)
+    const writeProtects = (api.readBigUInt64LE(8) & writeProtectFeature) !== 0n
+    return writeProtects ? found(wordings.userfaultfd, 'with write protection') : lacking(wordings.userfaultfd, 'without write protection')
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** _IOW('T', 202, int), and struct ifreq: a name of 16 bytes, flags, padding to 40. */
+const TUNSETIFF = 0x400454ca
+const ifreqBytes = 40
+const IFF_TAP = 0x0002
+const IFF_NO_PI = 0x1000
+
+// The device is not persistent: it vanishes when the descriptor is closed.
+function probeTap(): Probe {
+  let fd: number
+  try {
+    fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK)
+  } catch (error) {
+    return lacking(wordings.tap, `/dev/net/tun can't be opened (${reasonOf(error)})`)
+  }
+  try {
+    const request = Buffer.alloc(ifreqBytes)
+    request.write('hmprobe%d', 0, 'latin1')
+    request.writeUInt16LE(IFF_TAP | IFF_NO_PI, 16)
+    const { ioctl } = bindCalls()
+    return ioctl(fd, TUNSETIFF, request) === 0 ? found(wordings.tap, 'can be made') : lacking(wordings.tap, `/dev/net/tun opens, but no device can be made (errno ${koffi.errno()})`)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+async function probeChildMemory(): Promise<Probe> {
+  if (platform() !== 'linux') return lacking(wordings.memory, `not on ${platform()}`)
+  const child = spawn('cat', { stdio: ['pipe', 'ignore', 'ignore'] })
+  try {
+    await spawned(child)
+    const address = firstMapping(child)
+    readAt(`/proc/${child.pid}/mem`, address, 4096)
+    readAt(`/proc/${child.pid}/pagemap`, (address / 4096n) * 8n, 8)
+    return found(wordings.memory, `can be read${restriction()}`)
+  } catch (error) {
+    return lacking(wordings.memory, `can't be read (${reasonOf(error)})`)
+  } finally {
+    await ended(child)
+  }
+}
+
+function spawned(child: ChildProcess): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  child.once('spawn', () => resolve())
+  child.once('error', reject)
+  return promise
+}
+
+function firstMapping(child: ChildProcess): bigint {
+  const start = /^([0-9a-f]+)-/.exec(readFileSync(`/proc/${child.pid}/maps`, 'latin1'))?.[1]
+  if (start === undefined) throw new Error(`/proc/${child.pid}/maps shows nothing`)
+  return BigInt(`0x${start}`)
+}
+
+function readAt(file: string, position: bigint, bytes: number): void {
+  const fd = openSync(file, 'r')
+  try {
+    const got = readSync(fd, Buffer.alloc(bytes), 0, bytes, position)
+    if (got !== bytes) throw new Error(`${file} gave ${got} of ${bytes} bytes`)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+// Yama's scope 1 allows descendants only, and a machine is none of a server that was started after it (ptrace(2)).
+function restriction(): string {
+  let scope: string
+  try {
+    scope = readFileSync('/proc/sys/kernel/yama/ptrace_scope', 'utf8').trim()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return ''
+    throw error
+  }
+  return scope === '0' || process.getuid?.() === 0 ? '' : ', but not of machines that an earlier server started (kernel.yama.ptrace_scope)'
+}
+
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+  const { promise, resolve } = Promise.withResolvers<void>()
+  child.once('exit', () => resolve())
+  child.kill('SIGKILL')
+  await promise
+}
