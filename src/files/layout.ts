@@ -48,7 +48,8 @@ export function dataLayout(root: string): DataLayout {
 /** Files of an instance directory that the product itself keeps; a driver adds its own. */
 export const instanceFiles = {
   record: 'record.json',
-  events: 'events.jsonl',
+  /** What was done with the instance, one JSON object a line. */
+  events: 'logs/events.jsonl',
   logs: 'logs',
   /** The workload's output. */
   appLog: 'logs/app.log',

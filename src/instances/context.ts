@@ -1,0 +1,64 @@
+// What the flows of instances work with, made once by the composition root. No behaviour.
+
+import type { Logger } from 'pino'
+import type { ConnectAgent } from '../agent/contract.ts'
+import type { DataLayout } from '../files/layout.ts'
+import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
+import type { ImageService } from '../images/types.ts'
+import type { Kernel } from '../kernels/index.ts'
+import type { FaultPlan, FlowContext } from '../platform/flow.ts'
+import type { KeyedLock } from '../platform/keyed-lock.ts'
+import type { EventLog } from './events.ts'
+import type { InstanceStore } from './store.ts'
+
+/** Bounds of every wait, in milliseconds unless said otherwise. */
+export interface InstanceSettings {
+  readonly defaultHypervisor: HypervisorName
+  /** Until a cold-booted guest's agent has answered. */
+  readonly bootTimeoutMs: number
+  /** Until a restored or forked guest's agent has answered. */
+  readonly restoreTimeoutMs: number
+  /** Given to a workload to end by itself. */
+  readonly stopGraceMs: number
+  /** An operation waits at most this long for another on the same instance. */
+  readonly lockWaitMs: number
+  readonly maxVcpus: number
+  readonly maxMemoryBytes: number
+  readonly maxOverlayBytes: number
+}
+
+/** What instances need to know of volumes. */
+export interface VolumeSource {
+  /** Id of a volume given by id or name; `not_found` otherwise. */
+  resolve(ref: string): string
+  /** Absolute path of the volume's raw image; `not_found` when it is gone. */
+  imagePath(id: string): string
+}
+
+export interface InstanceContext {
+  readonly layout: DataLayout
+  readonly log: Logger
+  readonly settings: InstanceSettings
+  readonly drivers: ReadonlyMap<HypervisorName, Hypervisor>
+  readonly images: ImageService
+  readonly volumes: VolumeSource
+  readonly connectAgent: ConnectAgent
+  /** For new instances. */
+  readonly kernel: Kernel
+  readonly store: InstanceStore
+  readonly locks: KeyedLock
+  readonly events: EventLog
+  readonly faults: FaultPlan | undefined
+  /** Aborts when the server stops. */
+  readonly stopping: AbortSignal
+}
+
+/** A flow on one instance: its steps go to the instance's events. */
+export function flowOn(context: InstanceContext, instanceId: string, flow: string, signal: AbortSignal = context.stopping): FlowContext {
+  return { flow, signal, faults: context.faults, onStep: (event) => context.events.step(instanceId, event) }
+}
+
+/** Takes the instance's lock for a flow that changes it. */
+export function lockInstance(context: InstanceContext, entry: { readonly id: string; readonly record: { readonly name: string } }, waitMs: number = context.settings.lockWaitMs): Promise<Disposable> {
+  return context.locks.acquire(entry.id, { waitMs, what: `instance ${entry.record.name}` })
+}

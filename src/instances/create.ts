@@ -1,0 +1,133 @@
+// Flow: a new instance from an image. Its directory is staged and committed whole, then it is booted.
+
+import { mkdir } from 'node:fs/promises'
+import path from 'node:path'
+import { HypemanError, isHypemanError } from '../api/errors.ts'
+import { instanceFiles } from '../files/layout.ts'
+import { createStaged, writeRecord } from '../files/stage.ts'
+import type { HypervisorName } from '../hypervisors/driver.ts'
+import type { ReadyImage } from '../images/types.ts'
+import type { PublishedPort } from '../networks/index.ts'
+import { step } from '../platform/flow.ts'
+import { newId, newMac, newMachineId } from '../platform/ids.ts'
+import { flowOn, lockInstance, type InstanceContext } from './context.ts'
+import { InstanceEntry } from './entry.ts'
+import { driverOf } from './machine.ts'
+import type { InstanceRecord } from './record.ts'
+import { removeCommitted } from './remove.ts'
+import { bootInstance } from './start.ts'
+import { checkVolumes } from './volumes.ts'
+
+/** How long a create waits for an image that has to be pulled first, in milliseconds. */
+const IMAGE_WAIT_MS = 5_000
+
+/** A checked request; defaults are filled in. Sizes in bytes. */
+export interface CreateInstance {
+  readonly name: string
+  readonly image: string
+  readonly hypervisor: HypervisorName | undefined
+  readonly vcpus: number
+  readonly memoryBytes: number
+  readonly hotplugBytes: number
+  readonly overlayBytes: number
+  readonly env: Readonly<Record<string, string>>
+  readonly tags: Readonly<Record<string, string>>
+  readonly entrypoint: readonly string[] | undefined
+  readonly cmd: readonly string[] | undefined
+  readonly volumes: InstanceRecord['volumes']
+  readonly ports: readonly PublishedPort[] | undefined
+  readonly skipGuestAgent: boolean
+  readonly expiresAt: string | null
+}
+
+/** Returns when the VMM runs; the instance is then `Initializing`. */
+export async function createInstance(context: InstanceContext, request: CreateInstance): Promise<InstanceEntry> {
+  const id = newId()
+  const hypervisor = request.hypervisor ?? context.settings.defaultHypervisor
+  checkLimits(context, request)
+  const driver = driverOf(context, { hypervisor })
+  if (request.volumes.length > driver.maxVolumes) throw new HypemanError('invalid_request', `${hypervisor} takes at most ${driver.maxVolumes} volumes, ${request.volumes.length} were asked for`)
+  const reason = await driver.unavailable()
+  if (reason !== undefined) throw new HypemanError('host_unavailable', `${hypervisor} can't run here: ${reason}`)
+  using _name = context.store.reserveName(request.name, id)
+  using _lock = await lockInstance(context, { id, record: request })
+  const image = await findImage(context, request.image)
+  checkVolumes(context, request.volumes)
+
+  const flow = flowOn(context, id, 'instance.create')
+  await using undo = new AsyncDisposableStack()
+  const staged = undo.use(await step(flow, 'stage', () => createStaged(context.layout, `instance-${id}`)))
+  await mkdir(path.join(staged.path, instanceFiles.logs))
+  await step(flow, 'disk', () => driver.createDisk(staged.path, request.overlayBytes))
+  const record = newRecord(context, request, id, hypervisor, image)
+  await writeRecord(path.join(staged.path, instanceFiles.record), record)
+  await step(flow, 'commit', () => staged.commit(context.layout.instance(id)))
+  const entry = new InstanceEntry(record, false)
+  undo.defer(() => removeCommitted(context, entry))
+  context.store.add(entry)
+  await bootInstance(context, entry, flow, 'background')
+  undo.move()
+  return entry
+}
+
+function checkLimits(context: InstanceContext, request: CreateInstance): void {
+  const { maxVcpus, maxMemoryBytes, maxOverlayBytes } = context.settings
+  if (request.vcpus > maxVcpus) throw new HypemanError('invalid_request', `vcpus: at most ${maxVcpus}, ${request.vcpus} were asked for`)
+  if (request.memoryBytes > maxMemoryBytes) throw new HypemanError('invalid_size', `size: at most ${maxMemoryBytes / 1024 ** 3} GB on this server`)
+  if (request.memoryBytes < 64 * 1024 ** 2) throw new HypemanError('invalid_size', 'size: a guest needs at least 64MB')
+  if (request.overlayBytes > maxOverlayBytes) throw new HypemanError('invalid_overlay_size', `overlay_size: at most ${maxOverlayBytes / 1024 ** 3} GB on this server`)
+  if (request.overlayBytes < 16 * 1024 ** 2) throw new HypemanError('invalid_overlay_size', 'overlay_size: a disk needs at least 16MB')
+}
+
+/** The image, pulled first if it is not here; a pull that takes longer goes on in the background. */
+async function findImage(context: InstanceContext, name: string): Promise<ReadyImage> {
+  try {
+    return context.images.ready(name)
+  } catch (error) {
+    if (!isHypemanError(error, 'not_found')) throw error
+  }
+  const pulled = await context.images.pull({ name })
+  const deadline = AbortSignal.timeout(IMAGE_WAIT_MS)
+  try {
+    return await context.images.waitReady(pulled.name, deadline)
+  } catch (error) {
+    if (!deadline.aborted) throw error
+    throw new HypemanError('image_not_ready', `the image ${pulled.name} is being pulled; try again when GET /images says ready`)
+  }
+}
+
+function newRecord(context: InstanceContext, request: CreateInstance, id: string, hypervisor: HypervisorName, image: ReadyImage): InstanceRecord {
+  return {
+    version: 1,
+    id,
+    name: request.name,
+    createdAt: new Date().toISOString(),
+    image: { name: image.name, digest: image.digest, platform: image.platform },
+    hypervisor,
+    kernelId: context.kernel.id,
+    vcpus: request.vcpus,
+    memoryBytes: request.memoryBytes,
+    hotplugBytes: request.hotplugBytes,
+    overlayBytes: request.overlayBytes,
+    entrypoint: request.entrypoint ?? null,
+    cmd: request.cmd ?? null,
+    env: request.env,
+    tags: request.tags,
+    skipGuestAgent: request.skipGuestAgent,
+    volumes: request.volumes,
+    network: request.ports === undefined ? null : { mac: newMac(), ports: request.ports },
+    machineId: newMachineId(),
+    generation: 0,
+    identityDue: null,
+    expiresAt: request.expiresAt,
+    forkedFrom: null,
+    stamp: null,
+    process: null,
+    startedAt: null,
+    stoppedAt: null,
+    programStartedAt: null,
+    agentReadyAt: null,
+    exit: null,
+    restoring: null,
+  }
+}

@@ -1,0 +1,63 @@
+// One instance as the server holds it: its committed record and its live handles. Holds no rules; flows change it under its lock.
+
+import type { AgentClient } from '../agent/contract.ts'
+import type { Machine, MachineStatus } from '../hypervisors/driver.ts'
+import type { InstanceRecord } from './record.ts'
+import { deriveState, type DerivedState } from './state.ts'
+
+/** Longest wait for a VMM to say what it does, in milliseconds. */
+const STATUS_TIMEOUT_MS = 500
+
+export class InstanceEntry {
+  record: InstanceRecord
+  /** The VMM process, as long as it lives. */
+  machine: Machine | undefined
+  /** The open connection to the guest's agent, or its opening. */
+  agent: Promise<AgentClient> | undefined
+  /** A complete memory image lies in the directory. */
+  holdsMemory: boolean
+  /** The background work that brings a started machine to Running; settles when it is done or has failed. */
+  readying: Promise<void> | undefined
+  /** The last change of the record; the store's. */
+  writing: Promise<void> = Promise.resolve()
+  /** Aborts `readying` and whatever else waits for this machine. */
+  stopWaiting: AbortController
+
+  constructor(record: InstanceRecord, holdsMemory: boolean) {
+    this.record = record
+    this.holdsMemory = holdsMemory
+    this.stopWaiting = new AbortController()
+  }
+
+  get id(): string {
+    return this.record.id
+  }
+
+  /** Looks at the process and derives the state; never remembers it. */
+  async observe(): Promise<DerivedState> {
+    return this.derive(await this.#vmmStatus())
+  }
+
+  /** The state that a known VMM status means. */
+  derive(vmm: MachineStatus | 'gone' | 'unanswered'): DerivedState {
+    return deriveState({
+      vmm,
+      holdsMemory: this.holdsMemory,
+      programStarted: this.record.programStartedAt !== null,
+      agentReady: this.record.agentReadyAt !== null,
+      skipGuestAgent: this.record.skipGuestAgent,
+      identityDue: this.record.identityDue !== null,
+    })
+  }
+
+  async #vmmStatus(): Promise<MachineStatus | 'gone' | 'unanswered'> {
+    const { machine } = this
+    if (machine === undefined) return 'gone'
+    try {
+      return await machine.status(AbortSignal.timeout(STATUS_TIMEOUT_MS))
+    } catch {
+      // What failed is told by the state: the process is gone, or it lives and does not answer.
+      return this.machine === undefined ? 'gone' : 'unanswered'
+    }
+  }
+}

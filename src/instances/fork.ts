@@ -1,0 +1,124 @@
+// Flow: a new instance from a payload (a snapshot's, or one made of an instance for this fork alone). The answer comes when the fork's own agent has answered.
+
+import { mkdir } from 'node:fs/promises'
+import path from 'node:path'
+import { HypemanError } from '../api/errors.ts'
+import { instanceFiles } from '../files/layout.ts'
+import { createStaged, writeRecord } from '../files/stage.ts'
+import type { HypervisorName } from '../hypervisors/driver.ts'
+import { step, type FlowContext } from '../platform/flow.ts'
+import { newId, newMac, newMachineId } from '../platform/ids.ts'
+import { flowOn, lockInstance, type InstanceContext } from './context.ts'
+import { InstanceEntry } from './entry.ts'
+import { driverOf, memoryOf, specOf } from './machine.ts'
+import { proveAgent } from './probe.ts'
+import type { InstanceRecord } from './record.ts'
+import { removeCommitted } from './remove.ts'
+import { suspendInstance } from './standby.ts'
+import { bootInstance, resumeInstance } from './start.ts'
+import { checkVolumes, forbidWritableVolumes } from './volumes.ts'
+
+export type TargetState = 'Running' | 'Standby' | 'Stopped'
+
+/** Where a fork comes from: a directory that nobody changes meanwhile, and the record that goes with it. */
+export interface ForkSource {
+  readonly payload: string
+  readonly withMemory: boolean
+  readonly record: InstanceRecord
+  readonly snapshotId: string | null
+}
+
+export interface ForkRequest {
+  readonly name: string
+  readonly targetState: TargetState
+  readonly hypervisor: HypervisorName
+}
+
+/** Makes the fork and brings it to its target state; a failed fork leaves nothing. */
+export async function forkFromPayload(context: InstanceContext, source: ForkSource, request: ForkRequest): Promise<InstanceEntry> {
+  const id = newId()
+  using _name = context.store.reserveName(request.name, id)
+  using _lock = await lockInstance(context, { id, record: request })
+  forbidWritableVolumes(source.record, 'a fork')
+  checkVolumes(context, source.record.volumes)
+  const driver = driverOf(context, request)
+  const flow = flowOn(context, id, 'instance.fork')
+  const withMemory = source.withMemory && request.targetState !== 'Stopped'
+
+  await using undo = new AsyncDisposableStack()
+  const staged = undo.use(await step(flow, 'stage', () => createStaged(context.layout, `instance-${id}`)))
+  await step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
+  const record = forkRecord(source, request, id, withMemory)
+  await mkdir(path.join(staged.path, instanceFiles.logs))
+  await writeRecord(path.join(staged.path, instanceFiles.record), record)
+  await step(flow, 'commit', () => staged.commit(context.layout.instance(id)))
+  const entry = new InstanceEntry(record, withMemory)
+  undo.defer(() => removeCommitted(context, entry))
+  context.store.add(entry)
+  await reachState(context, entry, request.targetState, flow)
+  undo.move()
+  return entry
+}
+
+/** From a committed Stopped or Standby directory to the state asked for; returns when the agent has answered, if that is Running. The caller holds the lock. */
+export async function reachState(context: InstanceContext, entry: InstanceEntry, target: TargetState, flow: FlowContext): Promise<void> {
+  if (target === 'Stopped' || (target === 'Standby' && entry.holdsMemory)) return
+  if (entry.holdsMemory) return resumeInstance(context, entry, flow)
+  await bootInstance(context, entry, flow, 'await')
+  if (target === 'Standby') await suspendInstance(context, entry)
+}
+
+function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMemory: boolean): InstanceRecord {
+  const { record } = source
+  return {
+    ...record,
+    id,
+    name: request.name,
+    createdAt: new Date().toISOString(),
+    hypervisor: request.hypervisor,
+    network: record.network === null ? null : { mac: newMac(), ports: record.network.ports.map((port) => ({ ...port, hostPort: 0, automatic: true })) },
+    machineId: newMachineId(),
+    identityDue: withMemory ? 'fork' : null,
+    expiresAt: null,
+    forkedFrom: { snapshotId: source.snapshotId, instanceId: record.id },
+    process: null,
+    startedAt: withMemory ? record.startedAt : null,
+    stoppedAt: null,
+    programStartedAt: withMemory ? record.programStartedAt : null,
+    agentReadyAt: withMemory ? record.agentReadyAt : null,
+    exit: null,
+    restoring: null,
+  }
+}
+
+export interface ForkInstance {
+  readonly name: string
+  readonly fromRunning: boolean
+  /** By default the source's own state. */
+  readonly targetState: TargetState | undefined
+}
+
+/** `POST /instances/{id}/fork`: a payload of the source is made in the staging area, forked and dropped. */
+export async function forkInstance(context: InstanceContext, entry: InstanceEntry, request: ForkInstance): Promise<InstanceEntry> {
+  await using payload = await createStaged(context.layout, `payload-${newId()}`)
+  const { source, state } = await freezeForFork(context, entry, request, payload.path)
+  return forkFromPayload(context, source, { name: request.name, targetState: request.targetState ?? state, hypervisor: entry.record.hypervisor })
+}
+
+async function freezeForFork(context: InstanceContext, entry: InstanceEntry, request: ForkInstance, payload: string): Promise<{ source: ForkSource; state: TargetState }> {
+  using _lock = await lockInstance(context, entry)
+  const { state } = await entry.observe()
+  const { record, machine } = entry
+  forbidWritableVolumes(record, 'a fork')
+  const flow = flowOn(context, entry.id, 'instance.freeze')
+  if (state === 'Running' && machine !== undefined) {
+    if (!request.fromRunning) throw new HypemanError('invalid_state', `${record.name} is Running; send from_running: true (hypeman fork --from-running) to fork it as it runs, or stop it first`)
+    await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
+    await step(flow, 'capture', () => memoryOf(context, record).capture(machine, specOf(context, record), payload, flow.signal))
+  } else if (state === 'Standby' || state === 'Stopped') {
+    await step(flow, 'share', () => driverOf(context, record).share(context.layout.instance(entry.id), payload, state === 'Standby'))
+  } else {
+    throw new HypemanError('invalid_state', `only a Running, Standby or Stopped instance can be forked; ${record.name} is ${state}`)
+  }
+  return { source: { payload, withMemory: state !== 'Stopped', record, snapshotId: null }, state }
+}

@@ -1,0 +1,15 @@
+// The door of this folder for its siblings.
+
+export { flowOn, lockInstance, type InstanceContext, type InstanceSettings, type VolumeSource } from './context.ts'
+export { InstanceEntry } from './entry.ts'
+export { EventLog } from './events.ts'
+export { forkFromPayload, reachState, type ForkSource, type TargetState } from './fork.ts'
+export { driverOf, memoryOf, specOf } from './machine.ts'
+export { proveAgent } from './probe.ts'
+export { hypervisorNames, instanceRecord, type InstanceRecord } from './record.ts'
+export { reapStrayVmms, recoverInstances } from './recover.ts'
+export { removeInstance } from './remove.ts'
+export { replaceInstance, undoReplacements } from './replace.ts'
+export { createInstanceService } from './service.ts'
+export { InstanceStore } from './store.ts'
+export { checkVolumes, forbidWritableVolumes } from './volumes.ts'

@@ -1,0 +1,138 @@
+// From a record to a running VMM process and back: the machine's description, watching its end, its agent connection.
+// The order of steps belongs to the flows (start.ts, resume.ts, …).
+
+import { open } from 'node:fs/promises'
+import path from 'node:path'
+import type { AgentClient } from '../agent/contract.ts'
+import { HypemanError } from '../api/errors.ts'
+import { instanceFiles } from '../files/layout.ts'
+import type { Hypervisor, Machine, MachineSpec, MemorySnapshots } from '../hypervisors/driver.ts'
+import { kernelOf } from '../kernels/index.ts'
+import type { InstanceContext } from './context.ts'
+import { lockInstance } from './context.ts'
+import type { InstanceEntry } from './entry.ts'
+import { exitOf } from './exit.ts'
+import type { InstanceRecord } from './record.ts'
+
+/** How long the settling of an ended VMM waits for the flow that may be ending it, in milliseconds. */
+const SETTLE_LOCK_WAIT_MS = 600_000
+
+export function driverOf(context: InstanceContext, record: Pick<InstanceRecord, 'hypervisor'>): Hypervisor {
+  const driver = context.drivers.get(record.hypervisor)
+  if (driver === undefined) throw new HypemanError('not_supported', `the hypervisor ${record.hypervisor} is not available on this server; choose one of ${[...context.drivers.keys()].join(', ')}`)
+  return driver
+}
+
+/** The driver's memory snapshots, or `not_supported`. */
+export function memoryOf(context: InstanceContext, record: Pick<InstanceRecord, 'hypervisor'>): MemorySnapshots {
+  const { memory } = driverOf(context, record)
+  if (memory === undefined) throw new HypemanError('not_supported', `the hypervisor ${record.hypervisor} can't save a guest's memory here; use a Stopped snapshot`)
+  return memory
+}
+
+/** What the VMM is made from. Equal records give equal machines. */
+export function specOf(context: InstanceContext, record: InstanceRecord): MachineSpec {
+  const image = context.images.byDigest(record.image.digest)
+  if (image === undefined) throw new HypemanError('not_found', `the image ${record.image.name} (${record.image.digest}) of the instance ${record.name} is gone; pull it again`)
+  const { kernel, initrd } = kernelOf(context.layout, record.kernelId)
+  return {
+    instanceId: record.id,
+    directory: context.layout.instance(record.id),
+    vcpus: record.vcpus,
+    memoryMib: Math.ceil(record.memoryBytes / 1024 ** 2),
+    kernel,
+    initrd,
+    disks: [
+      { id: 'rootfs', path: image.rootfsPath, readOnly: true },
+      ...record.volumes.map((volume, index) => ({ id: `vol-${index}`, path: context.volumes.imagePath(volume.volumeId), readOnly: volume.readOnly })),
+    ],
+    network: record.network,
+  }
+}
+
+/** Makes a started process the instance's machine and watches for its end. */
+export function attach(context: InstanceContext, entry: InstanceEntry, machine: Machine): void {
+  entry.machine = machine
+  entry.agent = undefined
+  entry.stopWaiting = new AbortController()
+  machine.exited
+    .then(async (exit) => {
+      if (entry.machine !== machine) return
+      detach(entry)
+      context.log.info({ instance: entry.id, pid: machine.process.pid, reason: exit.reason }, 'VMM ended')
+      if (!context.stopping.aborted) await settleExit(context, entry, machine, exit.reason)
+    })
+    .catch((error: unknown) => context.log.error({ instance: entry.id, error }, 'the end of a VMM could not be recorded; the next start of the server does it'))
+}
+
+/** Forgets the machine and fails whatever waits for it. */
+export function detach(entry: InstanceEntry): void {
+  entry.machine = undefined
+  entry.agent = undefined
+  entry.stopWaiting.abort(new HypemanError('guest_unreachable', `the VMM of the instance ${entry.record.name} has ended; see hypeman logs --source vmm ${entry.record.name}`))
+}
+
+/** Records that a VMM ended by itself, unless a flow that ended it has done so already. */
+export async function settleExit(context: InstanceContext, entry: InstanceEntry, machine: Pick<Machine, 'process'>, reason: string): Promise<void> {
+  using _lock = await lockInstance(context, entry, SETTLE_LOCK_WAIT_MS)
+  const { process } = entry.record
+  if (process === null || process.pid !== machine.process.pid || process.startTicks !== machine.process.startTicks) return
+  const exit = await exitOf(context.layout.instance(entry.id), entry.record)
+  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), exit })
+  context.events.state(entry.id, entry.derive('gone').state, exit?.message ?? reason)
+}
+
+/** Kills the process, if any, and records that it is gone. */
+export async function endMachine(context: InstanceContext, entry: InstanceEntry, change: Partial<InstanceRecord> = {}): Promise<void> {
+  const { machine } = entry
+  if (machine !== undefined) {
+    entry.stopWaiting.abort(new HypemanError('canceled', `the instance ${entry.record.name} is being stopped`))
+    await machine.kill()
+    detach(entry)
+  }
+  await context.store.update(entry, { process: null, stoppedAt: entry.record.stoppedAt ?? new Date().toISOString(), ...change })
+}
+
+/** The agent of a live machine: the open connection, or a new one. */
+export async function agentOf(entry: InstanceEntry, context: InstanceContext, signal: AbortSignal): Promise<AgentClient> {
+  const { machine } = entry
+  if (machine === undefined) throw new HypemanError('guest_unreachable', `the instance ${entry.record.name} has no running VMM`)
+  if (entry.agent === undefined) {
+    const connecting = connect(machine, context, entry.stopWaiting.signal)
+    entry.agent = connecting
+    const forget = (): void => {
+      if (entry.agent === connecting) entry.agent = undefined
+    }
+    connecting.then((client) => client.closed.then(forget), forget)
+  }
+  return waitFor(entry.agent, signal)
+}
+
+async function connect(machine: Machine, context: InstanceContext, signal: AbortSignal): Promise<AgentClient> {
+  const channel = await machine.openAgentChannel(signal)
+  try {
+    return await context.connectAgent(channel, signal)
+  } catch (error) {
+    channel.destroy()
+    throw error
+  }
+}
+
+/** The promise's result, or the signal's reason, whichever comes first. What comes later is left to the other waiters. */
+export async function waitFor<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted()
+  const { promise: aborted, reject } = Promise.withResolvers<never>()
+  const onAbort = (): void => reject(signal.reason as Error)
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    return await Promise.race([promise, aborted])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
+}
+
+/** Appends a line of the product's own to the instance's VMM log, for what no process could write. */
+export async function noteInVmmLog(context: InstanceContext, id: string, line: string): Promise<void> {
+  await using file = await open(path.join(context.layout.instance(id), instanceFiles.vmmLog), 'a')
+  await file.write(`hypeman: ${line}\n`)
+}

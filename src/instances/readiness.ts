@@ -1,0 +1,100 @@
+// Brings a started guest to Running: reach its agent, give it its configuration (cold boot) or its identity (restore, fork).
+// Safe to run again at any time, also by another server process: it asks the guest what is still to do.
+
+import type { AgentClient, GuestIdentity, GuestWorkload } from '../agent/contract.ts'
+import { HypemanError } from '../api/errors.ts'
+import { userModeNetwork } from '../networks/index.ts'
+import { messageOf, step, type FlowContext } from '../platform/flow.ts'
+import { flowOn, lockInstance, type InstanceContext } from './context.ts'
+import type { InstanceEntry } from './entry.ts'
+import { agentOf, driverOf, endMachine, memoryOf, noteInVmmLog } from './machine.ts'
+import type { InstanceRecord } from './record.ts'
+
+/** Starts `makeReady` in the background; a guest that doesn't get ready in time is stopped, with the reason in its record and log. */
+export function readyInBackground(context: InstanceContext, entry: InstanceEntry): void {
+  const { machine } = entry
+  const signal = AbortSignal.any([entry.stopWaiting.signal, context.stopping])
+  const work = makeReady(context, entry, flowOn(context, entry.id, 'instance.ready', signal)).catch(async (error: unknown) => {
+    if (signal.aborted) return
+    context.log.warn({ instance: entry.id, error: messageOf(error) }, 'the guest did not get ready and is stopped')
+    using _lock = await lockInstance(context, entry)
+    if (entry.machine !== machine) return
+    const message = `the guest did not get ready: ${messageOf(error)}`
+    await noteInVmmLog(context, entry.id, message)
+    await endMachine(context, entry, { exit: { code: null, message }, agentReadyAt: null, programStartedAt: null })
+    context.events.state(entry.id, entry.derive('gone').state, message)
+  })
+  const readying = work.catch((error: unknown) => context.log.error({ instance: entry.id, error: messageOf(error) }, 'the guest is not ready and could not be stopped'))
+  entry.readying = readying
+  void readying.then(() => {
+    if (entry.readying === readying) entry.readying = undefined
+  })
+}
+
+/** Runs in the flow given; throws `guest_unreachable` when the time is over and the agent's own error when a step fails in the guest. */
+export async function makeReady(context: InstanceContext, entry: InstanceEntry, flow: FlowContext): Promise<void> {
+  const { record } = entry
+  const restored = record.programStartedAt !== null && record.identityDue !== null
+  const limitMs = restored ? context.settings.restoreTimeoutMs : context.settings.bootTimeoutMs
+  const deadline = AbortSignal.timeout(limitMs)
+  const signal = AbortSignal.any([flow.signal, deadline])
+  try {
+    const agent = await step(flow, 'agent', () => agentOf(entry, context, signal))
+    if (restored) await step(flow, 'identity', () => renewIdentity(context, entry, agent, signal))
+    else await step(flow, 'configure', () => configure(context, entry, agent, signal))
+  } catch (error) {
+    if (!deadline.aborted || flow.signal.aborted) throw error
+    throw new HypemanError('guest_unreachable', `the guest agent of ${record.name} did not answer within ${limitMs / 1000} s; see hypeman logs --source vmm ${record.name}`, { cause: error })
+  }
+  await step(flow, 'running', () => becomeRunning(context, entry))
+}
+
+async function configure(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<void> {
+  const { record } = entry
+  const { workload } = await agent.health(signal)
+  if (workload.state !== 'waiting') return
+  const volumes = record.volumes.map((volume, index) => ({ disk: `vol-${index}`, mountPath: volume.mountPath, readOnly: volume.readOnly }))
+  await agent.configure(identityOf(record), volumes, workloadOf(context, record), signal)
+}
+
+async function renewIdentity(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<void> {
+  const { record } = entry
+  const reason = record.identityDue ?? 'restore'
+  const steps = await agent.identity(reason, identityOf(record), record.generation, signal)
+  context.events.identity(entry.id, reason, steps)
+  const failed = steps.filter((one) => !one.ok)
+  if (failed.length === 0) return
+  const reasons = failed.map((one) => `${one.name}: ${one.message ?? 'failed'}`).join('; ')
+  throw new HypemanError('guest_unreachable', `the guest of ${record.name} could not take its identity (${reasons}), so it is not safe to run`)
+}
+
+async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  const now = new Date().toISOString()
+  if (entry.holdsMemory) {
+    await memoryOf(context, entry.record).consumeMemory(context.layout.instance(entry.id))
+    entry.holdsMemory = false
+  }
+  await context.store.update(entry, { programStartedAt: entry.record.programStartedAt ?? now, agentReadyAt: entry.record.agentReadyAt ?? now, identityDue: null })
+  context.events.state(entry.id, 'Running', `${driverOf(context, entry.record).name}, agent ready`)
+}
+
+function identityOf(record: InstanceRecord): GuestIdentity {
+  return { instanceId: record.id, hostname: record.name, machineId: record.machineId, network: record.network === null ? null : userModeNetwork(record.network.mac) }
+}
+
+/** The image's command with the instance's changes, as container runtimes combine them: an own entrypoint drops the image's cmd. */
+function workloadOf(context: InstanceContext, record: InstanceRecord): GuestWorkload {
+  const image = context.images.byDigest(record.image.digest)
+  if (image === undefined) throw new HypemanError('not_found', `the image ${record.image.name} of the instance ${record.name} is gone; pull it again`)
+  const { config } = image
+  const entrypoint = record.entrypoint ?? config.entrypoint
+  const cmd = record.cmd ?? (record.entrypoint === null ? config.cmd : [])
+  return {
+    argv: [...entrypoint, ...cmd],
+    env: { ...config.env, ...record.env },
+    cwd: config.workingDir === '' ? '/' : config.workingDir,
+    user: config.user,
+    stopSignal: config.stopSignal === '' ? 'SIGTERM' : config.stopSignal,
+  }
+}
+

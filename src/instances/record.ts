@@ -1,0 +1,66 @@
+// An instance's record on disk (`record.json`): what it is and what is known of its run. The state is not in it: it is derived (state.ts).
+
+import { z } from 'zod'
+
+export const hypervisorNames = ['qemu', 'qemu-microvm', 'firecracker', 'cloud-hypervisor', 'vz'] as const
+
+const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
+
+const versionStamp = z.object({ hypervisor: z.enum(hypervisorNames), version: z.string(), machineType: z.string(), accelerator: z.string() }).readonly()
+
+const portMapping = z
+  .object({
+    guestPort: z.int(),
+    hostPort: z.int(),
+    protocol: z.enum(['tcp', 'udp']),
+    hostAddress: z.string(),
+    /** The host port was chosen by the server, so that a fork or a restart may choose another. */
+    automatic: z.boolean(),
+  })
+  .readonly()
+
+export const instanceRecord = z
+  .object({
+    version: z.literal(1),
+    id: z.string(),
+    name: z.string(),
+    createdAt: z.string(),
+    image: z.object({ name: z.string(), digest: z.string(), platform: z.string() }).readonly(),
+    hypervisor: z.enum(hypervisorNames),
+    /** Kernel that the next cold boot uses, and that a memory image needs. */
+    kernelId: z.string(),
+    vcpus: z.int(),
+    memoryBytes: z.int(),
+    hotplugBytes: z.int(),
+    overlayBytes: z.int(),
+    entrypoint: z.array(z.string()).readonly().nullable(),
+    cmd: z.array(z.string()).readonly().nullable(),
+    env: z.record(z.string(), z.string()).readonly(),
+    tags: z.record(z.string(), z.string()).readonly(),
+    skipGuestAgent: z.boolean(),
+    volumes: z.array(z.object({ volumeId: z.string(), mountPath: z.string(), readOnly: z.boolean() }).readonly()).readonly(),
+    network: z.object({ mac: z.string(), ports: z.array(portMapping).readonly() }).readonly().nullable(),
+    machineId: z.string(),
+    /** Counts restores and forks of the memory, so that programs in the guest can tell. */
+    generation: z.int(),
+    /** What the guest must be told before it counts as Running: that it is a fork (a new identity), or that it was restored (entropy, clock). */
+    identityDue: z.enum(['fork', 'restore']).nullable(),
+    expiresAt: z.string().nullable(),
+    forkedFrom: z.object({ snapshotId: z.string().nullable(), instanceId: z.string() }).readonly().nullable(),
+    /** The VMM that the instance last started on: what wrote its memory image, if there is one. */
+    stamp: versionStamp.nullable(),
+    /** The VMM process, as long as it is not known to be gone. */
+    process: processIdentity.nullable(),
+    startedAt: z.string().nullable(),
+    stoppedAt: z.string().nullable(),
+    /** Of the present boot: when the workload was started, and when the agent first answered. */
+    programStartedAt: z.string().nullable(),
+    agentReadyAt: z.string().nullable(),
+    exit: z.object({ code: z.int().nullable(), message: z.string() }).readonly().nullable(),
+    /** Set while a snapshot is restored into this directory: the id of the journal that can bring the old one back. */
+    restoring: z.string().nullable(),
+  })
+  .readonly()
+
+export type InstanceRecord = z.infer<typeof instanceRecord>
+export type RecordedPort = z.infer<typeof portMapping>

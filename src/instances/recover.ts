@@ -1,0 +1,63 @@
+// After a start of the server: finds the VMMs that went on without it, settles those that ended meanwhile, and ends what belongs to nobody.
+
+import { readdir, readFile, readlink } from 'node:fs/promises'
+import path from 'node:path'
+import type { DataLayout } from '../files/layout.ts'
+import type { ProcessIdentity } from '../hypervisors/driver.ts'
+import { messageOf } from '../platform/flow.ts'
+import { identityOf, killProcess } from '../platform/process.ts'
+import type { InstanceContext } from './context.ts'
+import type { InstanceEntry } from './entry.ts'
+import { attach, driverOf, settleExit, specOf } from './machine.ts'
+import { readyInBackground } from './readiness.ts'
+
+/** Adopts or settles every instance with a recorded process. One that can't be adopted is told in the log and never hides the others. */
+export async function recoverInstances(context: InstanceContext): Promise<void> {
+  for (const entry of context.store.entries()) {
+    const { process } = entry.record
+    if (process === null) continue
+    try {
+      await recoverInstance(context, entry, process)
+    } catch (error) {
+      context.log.error({ instance: entry.id, error: messageOf(error) }, 'a VMM of an earlier run could not be taken over')
+    }
+  }
+}
+
+async function recoverInstance(context: InstanceContext, entry: InstanceEntry, process: ProcessIdentity): Promise<void> {
+  const machine = await driverOf(context, entry.record).adopt(specOf(context, entry.record), process)
+  if (machine === undefined) {
+    await settleExit(context, entry, { process }, 'the VMM ended while the server was away')
+    return
+  }
+  attach(context, entry, machine)
+  // A machine of ours is paused only inside a flow, and that flow died with the server before it answered.
+  if ((await machine.status()) === 'paused') await machine.resume()
+  const { record } = entry
+  if (record.programStartedAt === null || record.agentReadyAt === null || record.identityDue !== null || entry.holdsMemory) readyInBackground(context, entry)
+}
+
+/** Ends VMMs that were started under this data directory and that no record names: their flow was cut off before it could record them. */
+export async function reapStrayVmms(layout: DataLayout, known: ReadonlySet<number>): Promise<readonly number[]> {
+  const reaped: number[] = []
+  for (const name of await readdir('/proc')) {
+    const pid = Number(name)
+    if (!Number.isInteger(pid) || known.has(pid) || !(await isVmmOf(layout, pid))) continue
+    const identity = identityOf(pid)
+    if (identity === undefined) continue
+    await killProcess(identity)
+    reaped.push(pid)
+  }
+  return reaped
+}
+
+/** True for a process that works in an instance's directory and carries that instance's name among its arguments. */
+async function isVmmOf(layout: DataLayout, pid: number): Promise<boolean> {
+  try {
+    const directory = (await readlink(`/proc/${pid}/cwd`)).replace(/ \(deleted\)$/, '')
+    if (!directory.startsWith(`${layout.root}${path.sep}`)) return false
+    return /(^|\0)hypeman-[a-z0-9]{24}(\0|,|$)/.test(await readFile(`/proc/${pid}/cmdline`, 'utf8'))
+  } catch {
+    return false // gone meanwhile, or not ours to look at: then it is not one that we started
+  }
+}

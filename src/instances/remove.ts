@@ -1,0 +1,34 @@
+// Flow: delete. First the instance becomes invisible (its directory is renamed away), then it is removed. Snapshots and forks stay.
+
+import { HypemanError } from '../api/errors.ts'
+import { moveToTrash } from '../files/stage.ts'
+import { step } from '../platform/flow.ts'
+import { flowOn, lockInstance, type InstanceContext } from './context.ts'
+import type { InstanceEntry } from './entry.ts'
+import { detach } from './machine.ts'
+import { askToStop } from './stop.ts'
+
+/** Longest grace that a graceful delete gives the guest, in milliseconds. */
+const DELETE_GRACE_MS = 2_000
+
+export async function removeInstance(context: InstanceContext, entry: InstanceEntry, graceful: boolean): Promise<void> {
+  using _lock = await lockInstance(context, entry)
+  if (context.store.byId(entry.id) !== entry) throw new HypemanError('not_found', `the instance ${entry.record.name} is gone`)
+  const flow = flowOn(context, entry.id, 'instance.delete')
+  if (graceful && entry.machine !== undefined) await step(flow, 'ask', () => askToStop(context, entry, DELETE_GRACE_MS))
+  await step(flow, 'remove', () => removeCommitted(context, entry))
+  context.events.state(entry.id, 'Deleted', 'deleted')
+}
+
+/** Ends the process and removes the directory; the caller holds the lock. Also the undo of flows that made the instance. */
+export async function removeCommitted(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  const { machine } = entry
+  if (machine !== undefined) {
+    entry.stopWaiting.abort(new HypemanError('not_found', `the instance ${entry.record.name} was deleted`))
+    await machine.kill()
+    detach(entry)
+  }
+  await moveToTrash(context.layout, context.layout.instance(entry.id))
+  context.store.forget(entry)
+}
+

@@ -1,0 +1,36 @@
+// Flow: standby. Running → Paused → Standby: memory and device state go to the directory, then the process ends.
+
+import { HypemanError } from '../api/errors.ts'
+import { step } from '../platform/flow.ts'
+import { flowOn, lockInstance, type InstanceContext } from './context.ts'
+import type { InstanceEntry } from './entry.ts'
+import { detach, memoryOf, specOf } from './machine.ts'
+import { proveAgent } from './probe.ts'
+
+export async function standbyInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  using _lock = await lockInstance(context, entry)
+  await suspendInstance(context, entry)
+}
+
+/** The flow itself; the caller holds the lock. On failure the instance is running as before. */
+export async function suspendInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  const { state } = await entry.observe()
+  const { machine, record } = entry
+  if (state !== 'Running' || machine === undefined) throw new HypemanError('invalid_state', `only a Running instance can go to standby; ${record.name} is ${state}`)
+  const memory = memoryOf(context, record)
+  const flow = flowOn(context, entry.id, 'instance.standby')
+  const directory = context.layout.instance(entry.id)
+  await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
+
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => machine.resume())
+  await step(flow, 'pause', () => machine.pause())
+  undo.defer(() => memory.discardMemory(directory))
+  await step(flow, 'save', () => memory.suspend(machine, specOf(context, record), flow.signal))
+  undo.move()
+  await step(flow, 'end', () => machine.kill())
+  detach(entry)
+  entry.holdsMemory = true
+  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString() })
+  context.events.state(entry.id, 'Standby', 'memory is on disk')
+}

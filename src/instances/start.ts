@@ -1,0 +1,70 @@
+// Starts a VMM for a committed instance: cold from its disks, or from the memory in its directory. Both need the instance's lock.
+
+import { appendFile, mkdir } from 'node:fs/promises'
+import path from 'node:path'
+import { HypemanError } from '../api/errors.ts'
+import { instanceFiles } from '../files/layout.ts'
+import type { Machine } from '../hypervisors/driver.ts'
+import { allocatePorts } from '../networks/index.ts'
+import { step, type FlowContext } from '../platform/flow.ts'
+import type { InstanceContext } from './context.ts'
+import type { InstanceEntry } from './entry.ts'
+import { attach, driverOf, endMachine, memoryOf, specOf } from './machine.ts'
+import { makeReady, readyInBackground } from './readiness.ts'
+import type { InstanceRecord } from './record.ts'
+
+/**
+ * Boots a stopped instance. With `background` it returns when the process runs, and the guest gets ready by itself (`entry.readying`);
+ * with `await` when the agent has answered, and on failure the instance is stopped as before.
+ */
+export async function bootInstance(context: InstanceContext, entry: InstanceEntry, flow: FlowContext, ready: 'background' | 'await'): Promise<void> {
+  await using undo = new AsyncDisposableStack()
+  const before = entry.record
+  const driver = driverOf(context, before)
+  using ports = await step(flow, 'ports', () => allocatePorts(before.network?.ports ?? []))
+  undo.defer(() => context.store.update(entry, before))
+  const fresh = { startedAt: new Date().toISOString(), stoppedAt: null, programStartedAt: null, agentReadyAt: null, identityDue: null, exit: null, kernelId: context.kernel.id, stamp: await driver.stamp() }
+  await step(flow, 'record', () => context.store.update(entry, { ...fresh, network: withPorts(before, ports.ports) }))
+  await step(flow, 'log', () => markBoot(context, entry))
+  undo.defer(() => endMachine(context, entry))
+  await step(flow, 'vmm', async () => startProcess(context, entry, await driver.boot(specOf(context, entry.record), flow.signal)))
+  context.events.state(entry.id, 'Initializing', 'booting')
+  if (ready === 'await') await makeReady(context, entry, flow)
+  undo.move()
+  if (ready === 'background') readyInBackground(context, entry)
+}
+
+/** Runs a standby instance again from its memory; returns when its agent has answered. On failure it is in standby as before. */
+export async function resumeInstance(context: InstanceContext, entry: InstanceEntry, flow: FlowContext): Promise<void> {
+  await using undo = new AsyncDisposableStack()
+  const before = entry.record
+  const { stamp } = before
+  if (!entry.holdsMemory || stamp === null) throw new HypemanError('invalid_state', `the instance ${before.name} holds no memory image to restore; use hypeman start`)
+  const memory = memoryOf(context, before)
+  using ports = await step(flow, 'ports', () => allocatePorts(before.network?.ports ?? []))
+  undo.defer(() => context.store.update(entry, before))
+  const change = { stoppedAt: null, exit: null, identityDue: before.identityDue ?? ('restore' as const), generation: before.generation + 1 }
+  await step(flow, 'record', () => context.store.update(entry, { ...change, network: withPorts(before, ports.ports) }))
+  undo.defer(() => endMachine(context, entry))
+  await step(flow, 'load', async () => startProcess(context, entry, await memory.restore(specOf(context, entry.record), stamp, flow.signal)))
+  await step(flow, 'resume', () => entry.machine?.resume())
+  await makeReady(context, entry, flow)
+  undo.move()
+}
+
+/** Records the process before anything else can happen to it, so that no restart of the server loses it. */
+async function startProcess(context: InstanceContext, entry: InstanceEntry, machine: Machine): Promise<void> {
+  attach(context, entry, machine)
+  await context.store.update(entry, { process: machine.process })
+}
+
+/** Divides the console log into boots (exit.ts) and makes sure that its directory is there. */
+async function markBoot(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  const directory = context.layout.instance(entry.id)
+  await mkdir(path.join(directory, instanceFiles.logs), { recursive: true })
+  await appendFile(path.join(directory, instanceFiles.consoleLog), `HYPEMAN-BOOT ${new Date().toISOString()}\n`)
+}
+
+function withPorts(record: InstanceRecord, ports: NonNullable<InstanceRecord['network']>['ports']): InstanceRecord['network'] {
+  return record.network === null ? null : { ...record.network, ports }
+}

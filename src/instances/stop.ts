@@ -1,0 +1,70 @@
+// Flow: stop. Asks the workload, then presses the power button, then kills; from Standby it discards the memory image.
+
+import { HypemanError } from '../api/errors.ts'
+import { messageOf, step } from '../platform/flow.ts'
+import { flowOn, lockInstance, type InstanceContext } from './context.ts'
+import type { InstanceEntry } from './entry.ts'
+import { exitOf } from './exit.ts'
+import { agentOf, endMachine, memoryOf, waitFor } from './machine.ts'
+
+/** After the grace: until the guest has synced and powered off, and after the power button, in milliseconds. */
+const POWER_OFF_MS = 3_000
+
+export async function stopInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  using _lock = await lockInstance(context, entry)
+  const { state } = await entry.observe()
+  const flow = flowOn(context, entry.id, 'instance.stop')
+  if (state === 'Stopped') throw new HypemanError('invalid_state', `the instance ${entry.record.name} is already stopped`)
+  if (state === 'Standby') {
+    await step(flow, 'discard-memory', () => discardMemory(context, entry))
+  } else {
+    await step(flow, 'ask', () => askToStop(context, entry, context.settings.stopGraceMs))
+    await step(flow, 'end', async () => {
+      const exit = await exitOf(context.layout.instance(entry.id), entry.record)
+      await endMachine(context, entry, { exit })
+    })
+  }
+  context.events.state(entry.id, 'Stopped', 'stopped on request')
+}
+
+/** What is left of a standby instance starts cold from its disks. */
+export async function discardMemory(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  await memoryOf(context, entry.record).discardMemory(context.layout.instance(entry.id))
+  entry.holdsMemory = false
+  await context.store.update(entry, { identityDue: null, programStartedAt: null, agentReadyAt: null })
+}
+
+/** Asks the guest to end and waits for it, firmer with each step. What it refuses is left to the kill that follows. */
+export async function askToStop(context: InstanceContext, entry: InstanceEntry, graceMs: number): Promise<void> {
+  const { machine } = entry
+  if (machine === undefined) return
+  const reached = await shutDownByAgent(context, entry, graceMs)
+  if (reached && (await endsWithin(machine.exited, graceMs + POWER_OFF_MS))) return
+  try {
+    await machine.powerButton()
+  } catch (error) {
+    context.log.info({ instance: entry.id, error: messageOf(error) }, 'the power button could not be pressed; the VMM is killed')
+    return
+  }
+  if (reached) await endsWithin(machine.exited, POWER_OFF_MS)
+}
+
+async function shutDownByAgent(context: InstanceContext, entry: InstanceEntry, graceMs: number): Promise<boolean> {
+  try {
+    const signal = AbortSignal.timeout(POWER_OFF_MS)
+    await (await agentOf(entry, context, signal)).shutdown(graceMs, undefined, signal)
+    return true
+  } catch (error) {
+    context.log.info({ instance: entry.id, error: messageOf(error) }, 'the guest agent could not be asked to shut down')
+    return false
+  }
+}
+
+async function endsWithin(ended: Promise<unknown>, ms: number): Promise<boolean> {
+  try {
+    await waitFor(ended, AbortSignal.timeout(ms))
+    return true
+  } catch {
+    return false // only the time limit rejects: `exited` never does
+  }
+}

@@ -1,0 +1,74 @@
+// Flow: take a snapshot. Everything is staged and made durable, then one rename makes it exist; the source runs again in any case.
+
+import { mkdir } from 'node:fs/promises'
+import path from 'node:path'
+import { HypemanError } from '../api/errors.ts'
+import { snapshotFiles } from '../files/layout.ts'
+import { createStaged, treeSize, writeRecord } from '../files/stage.ts'
+import { driverOf, forbidWritableVolumes, lockInstance, memoryOf, proveAgent, specOf, type InstanceEntry } from '../instances/index.ts'
+import { step, type FlowContext } from '../platform/flow.ts'
+import { newId } from '../platform/ids.ts'
+import { snapshotFlow, type SnapshotContext } from './context.ts'
+import type { SnapshotRecord } from './record.ts'
+
+export interface CaptureRequest {
+  readonly kind: 'Standby' | 'Stopped'
+  readonly name: string
+  readonly tags: Readonly<Record<string, string>>
+}
+
+export async function captureSnapshot(context: SnapshotContext, entry: InstanceEntry, request: CaptureRequest): Promise<SnapshotRecord> {
+  const { instances } = context
+  const id = newId()
+  using _lock = await lockInstance(instances, entry)
+  const flow = snapshotFlow(context, entry.id, 'snapshot.create')
+  forbidWritableVolumes(entry.record, 'a snapshot')
+  const { state } = await entry.observe()
+  checkSource(entry, request.kind, state)
+  using _name = context.store.reserveName(entry.id, request.name, id)
+
+  await using staged = await step(flow, 'stage', () => createStaged(instances.layout, `snapshot-${id}`))
+  const payload = path.join(staged.path, snapshotFiles.payload)
+  await mkdir(payload)
+  const pausedMs = await fillPayload(context, entry, state, payload, flow)
+  const record: SnapshotRecord = {
+    version: 1,
+    id,
+    name: request.name,
+    kind: request.kind,
+    tags: request.tags,
+    sourceInstanceId: entry.id,
+    sourceInstanceName: entry.record.name,
+    sourceHypervisor: entry.record.hypervisor,
+    createdAt: new Date().toISOString(),
+    ...(await treeSize(payload)),
+    pausedMs,
+    instance: { ...entry.record, process: null, restoring: null },
+  }
+  await step(flow, 'record', () => writeRecord(path.join(staged.path, snapshotFiles.record), record))
+  await step(flow, 'commit', () => staged.commit(instances.layout.snapshot(id)))
+  context.store.add(record)
+  return record
+}
+
+/** Fills the payload and returns how long the source stood still, in milliseconds. */
+async function fillPayload(context: SnapshotContext, entry: InstanceEntry, state: string, payload: string, flow: FlowContext): Promise<number> {
+  const { instances } = context
+  const { record, machine } = entry
+  if (state !== 'Running' || machine === undefined) {
+    await step(flow, 'share', () => driverOf(instances, record).share(instances.layout.instance(entry.id), payload, state === 'Standby'))
+    return 0
+  }
+  const memory = memoryOf(instances, record)
+  await step(flow, 'prove-agent', () => proveAgent(instances, entry, flow.signal))
+  const report = await step(flow, 'capture', () => memory.capture(machine, specOf(instances, record), payload, flow.signal))
+  flow.onStep({ flow: flow.flow, step: 'source-paused', ms: report.pausedMs })
+  return report.pausedMs
+}
+
+function checkSource(entry: InstanceEntry, kind: CaptureRequest['kind'], state: string): void {
+  const allowed = kind === 'Standby' ? ['Running', 'Standby'] : ['Stopped']
+  if (allowed.includes(state)) return
+  const advice = kind === 'Standby' ? 'start it, or take a snapshot of kind Stopped' : 'stop it, or take a snapshot of kind Standby'
+  throw new HypemanError('conflict', `a ${kind} snapshot needs a source that is ${allowed.join(' or ')}; ${entry.record.name} is ${state}: ${advice}`)
+}

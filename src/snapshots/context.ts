@@ -1,0 +1,24 @@
+// What the flows of snapshots work with, made once by the composition root.
+
+import type { FlowContext } from '../platform/flow.ts'
+import { KeyedLock } from '../platform/keyed-lock.ts'
+import { flowOn, type InstanceContext } from '../instances/index.ts'
+import type { SnapshotRecord } from './record.ts'
+import type { SnapshotStore } from './store.ts'
+
+export interface SnapshotContext {
+  readonly instances: InstanceContext
+  readonly store: SnapshotStore
+  /** Readers (restore, fork) hold off a delete. */
+  readonly locks: KeyedLock
+}
+
+/** A snapshot's flow reports its steps to the instance it is about. */
+export function snapshotFlow(context: SnapshotContext, instanceId: string, flow: string): FlowContext {
+  return flowOn(context.instances, instanceId, flow)
+}
+
+/** Keeps a snapshot from being deleted while it is read. */
+export function holdSnapshot(context: SnapshotContext, record: SnapshotRecord, shared: boolean): Promise<Disposable> {
+  return context.locks.acquire(record.id, { waitMs: context.instances.settings.lockWaitMs, what: `snapshot ${record.id}`, shared })
+}

@@ -1,0 +1,15 @@
+// Flow: delete a snapshot. It becomes invisible by one rename, then it is removed; source and forks keep what they share by their own links.
+
+import { HypemanError } from '../api/errors.ts'
+import { moveToTrash } from '../files/stage.ts'
+import { step } from '../platform/flow.ts'
+import { holdSnapshot, snapshotFlow, type SnapshotContext } from './context.ts'
+import type { SnapshotRecord } from './record.ts'
+
+export async function removeSnapshot(context: SnapshotContext, record: SnapshotRecord): Promise<void> {
+  using _hold = await holdSnapshot(context, record, false)
+  if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
+  const { layout } = context.instances
+  await step(snapshotFlow(context, record.sourceInstanceId, 'snapshot.delete'), 'remove', () => moveToTrash(layout, layout.snapshot(record.id)))
+  context.store.forget(record)
+}
