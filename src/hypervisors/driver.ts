@@ -2,6 +2,8 @@
 // and a handle, and knows its own files in an instance directory. It has no names, states, records or HTTP.
 // Capabilities are data or optional members: what a hypervisor can't do is absent, and the API answers 501.
 
+import type { Duplex } from 'node:stream'
+
 /** Names that the wire knows. */
 export type HypervisorName = 'qemu' | 'qemu-microvm' | 'firecracker' | 'cloud-hypervisor' | 'vz'
 
@@ -68,7 +70,7 @@ export interface Machine {
   /** Drops connections to the process without ending it; for the server's own stop. */
   release(): void
   /** Opens the byte channel to the guest agent. One at a time: opening a second closes the first. */
-  openAgentChannel(signal: AbortSignal): Promise<import('node:stream').Duplex>
+  openAgentChannel(signal: AbortSignal): Promise<Duplex>
 }
 
 /** Writer of a memory image: an image restores only under an equal stamp. */
