@@ -81,5 +81,9 @@ async function checkLeftovers(run: string): Promise<Outcome> {
 }
 
 function countLines(file: string): number {
-  return existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter((line) => line !== '').length : 0
+  return existsSync(file)
+    ? readFileSync(file, 'utf8')
+        .split('\n')
+        .filter((line) => line !== '').length
+    : 0
 }

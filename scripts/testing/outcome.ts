@@ -15,11 +15,14 @@ export const onePassed: Outcome = { ...nothing, passed: 1 }
 export const oneFailed: Outcome = { ...nothing, failed: 1 }
 
 export function sum(outcomes: readonly Outcome[]): Outcome {
-  return outcomes.reduce((total, one) => ({
-    passed: total.passed + one.passed,
-    failed: total.failed + one.failed,
-    skipped: total.skipped + one.skipped,
-  }), nothing)
+  return outcomes.reduce(
+    (total, one) => ({
+      passed: total.passed + one.passed,
+      failed: total.failed + one.failed,
+      skipped: total.skipped + one.skipped,
+    }),
+    nothing,
+  )
 }
 
 export interface CommandOptions {

@@ -63,10 +63,15 @@ interface Judgement {
 }
 
 async function judge(options: Judgement): Promise<AcceleratorVerdict> {
-  const closed = await access('/dev/kvm', constants.R_OK | constants.W_OK).then(() => undefined, (error: NodeJS.ErrnoException) => error.code)
-  if (closed !== undefined) return { accelerator: 'tcg', reason: closed === 'ENOENT' ? 'there is no /dev/kvm' : `/dev/kvm can't be opened (${closed})` }
+  const closed = await access('/dev/kvm', constants.R_OK | constants.W_OK).then(
+    () => undefined,
+    (error: NodeJS.ErrnoException) => error.code,
+  )
+  if (closed !== undefined)
+    return { accelerator: 'tcg', reason: closed === 'ENOENT' ? 'there is no /dev/kvm' : `/dev/kvm can't be opened (${closed})` }
   const kernel = await stat(options.kernel).catch(() => undefined)
-  if (kernel === undefined) return { accelerator: 'tcg', reason: `/dev/kvm opens, but there is no guest kernel to try it with (${options.kernel})` }
+  if (kernel === undefined)
+    return { accelerator: 'tcg', reason: `/dev/kvm opens, but there is no guest kernel to try it with (${options.kernel})` }
   const version = await qemuVersion(options.qemu)
   if (version === undefined) return { accelerator: 'tcg', reason: `${options.qemu} can't be run` }
 
@@ -83,8 +88,11 @@ async function judge(options: Judgement): Promise<AcceleratorVerdict> {
 }
 
 /** First line of `qemu --version`, or undefined if it can't be run. */
-export async function qemuVersion(qemu: string): Promise<string | undefined> {
-  return promisify(execFile)(qemu, ['--version'], { timeout: 10_000 }).then(({ stdout }) => stdout.split('\n')[0], () => undefined)
+async function qemuVersion(qemu: string): Promise<string | undefined> {
+  return promisify(execFile)(qemu, ['--version'], { timeout: 10_000 }).then(
+    ({ stdout }) => stdout.split('\n')[0],
+    () => undefined,
+  )
 }
 
 export interface BootAttempt {
@@ -125,7 +133,14 @@ export async function bootKernel(attempt: BootAttempt): Promise<BootResult> {
 }
 
 function lastLine(text: string): string {
-  return text.trim().split('\n').at(-1)?.replace(/^qemu[^:]*: /, '').slice(0, 100) || 'without a word'
+  return (
+    text
+      .trim()
+      .split('\n')
+      .at(-1)
+      ?.replace(/^qemu[^:]*: /, '')
+      .slice(0, 100) || 'without a word'
+  )
 }
 
 const lastWords = 'Kernel panic - not syncing: VFS'

@@ -7,9 +7,27 @@ import koffi from 'koffi'
 import { found, lacking, reasonOf, type Probe, type Wording } from './probe.ts'
 
 const wordings = {
-  userfaultfd: { name: 'userfaultfd', essential: false, good: 'the first snapshot of a machine pauses it for milliseconds', bad: 'the first snapshot of a machine pauses it while its memory is copied', fix: 'run as root, or sysctl vm.unprivileged_userfaultfd=1' },
-  tap: { name: 'tap devices', essential: false, good: 'machines can be put on a bridge', bad: 'machines have user-mode networking only: outbound connections and published ports', fix: 'run as root or with CAP_NET_ADMIN, and make /dev/net/tun accessible' },
-  memory: { name: 'memory of children', essential: false, good: 'later snapshots copy only the pages that changed', bad: 'every snapshot copies the whole memory of a machine', fix: 'run as root or with CAP_SYS_PTRACE' },
+  userfaultfd: {
+    name: 'userfaultfd',
+    essential: false,
+    good: 'the first snapshot of a machine pauses it for milliseconds',
+    bad: 'the first snapshot of a machine pauses it while its memory is copied',
+    fix: 'run as root, or sysctl vm.unprivileged_userfaultfd=1',
+  },
+  tap: {
+    name: 'tap devices',
+    essential: false,
+    good: 'machines can be put on a bridge',
+    bad: 'machines have user-mode networking only: outbound connections and published ports',
+    fix: 'run as root or with CAP_NET_ADMIN, and make /dev/net/tun accessible',
+  },
+  memory: {
+    name: 'memory of children',
+    essential: false,
+    good: 'later snapshots copy only the pages that changed',
+    bad: 'every snapshot copies the whole memory of a machine',
+    fix: 'run as root or with CAP_SYS_PTRACE',
+  },
 } as const satisfies Record<string, Wording>
 
 export async function probeRights(): Promise<Probe[]> {
@@ -75,7 +93,9 @@ function probeTap(): Probe {
     request.write('hmprobe%d', 0, 'latin1')
     request.writeUInt16LE(IFF_TAP | IFF_NO_PI, 16)
     const { ioctl } = bindCalls()
-    return ioctl(fd, TUNSETIFF, request) === 0 ? found(wordings.tap, 'can be made') : lacking(wordings.tap, `/dev/net/tun opens, but no device can be made (errno ${koffi.errno()})`)
+    return ioctl(fd, TUNSETIFF, request) === 0
+      ? found(wordings.tap, 'can be made')
+      : lacking(wordings.tap, `/dev/net/tun opens, but no device can be made (errno ${koffi.errno()})`)
   } finally {
     closeSync(fd)
   }

@@ -1,6 +1,7 @@
 // What the filesystem of the data directory can do, by doing it on small files that are gone afterwards.
 
 import { constants } from 'node:fs'
+// oxlint-disable-next-line no-restricted-imports -- with COPYFILE_FICLONE_FORCE it clones or fails, and never copies
 import { access, copyFile, link, mkdtemp, open, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { found, lacking, reasonOf, type Probe, type Wording } from './probe.ts'
@@ -8,12 +9,48 @@ import { found, lacking, reasonOf, type Probe, type Wording } from './probe.ts'
 const otherFilesystem = 'put the data directory (--data-dir, DATA_DIR) on ext4, XFS or btrfs'
 
 const wordings = {
-  writable: { name: 'data directory', essential: true, good: 'instances, images and snapshots are kept there', bad: 'nothing can be kept', fix: 'choose a data directory that this user can write (--data-dir, DATA_DIR)' },
-  space: { name: 'free space', essential: false, good: 'enough for images and a few machines', bad: 'images and machines will not fit for long', fix: 'free space, or move the data directory (--data-dir, DATA_DIR)' },
-  sparse: { name: 'sparse files', essential: true, good: 'disks and memory take only what guests have written', bad: 'each disk and memory file would take its full size', fix: otherFilesystem },
-  links: { name: 'hard links', essential: true, good: 'snapshots and forks share files that never change', bad: 'snapshots and forks cannot share files', fix: otherFilesystem },
-  reflink: { name: 'reflink', essential: false, good: 'disks of any size are copied at once', bad: 'snapshots and forks of disks go through layers and sparse copies instead of instant clones', fix: 'put the data directory on XFS or btrfs' },
-  sockets: { name: 'socket paths', essential: true, good: 'sockets of instances fit below the data directory', bad: 'sockets of instances cannot be made there', fix: 'choose a data directory with a shorter path' },
+  writable: {
+    name: 'data directory',
+    essential: true,
+    good: 'instances, images and snapshots are kept there',
+    bad: 'nothing can be kept',
+    fix: 'choose a data directory that this user can write (--data-dir, DATA_DIR)',
+  },
+  space: {
+    name: 'free space',
+    essential: false,
+    good: 'enough for images and a few machines',
+    bad: 'images and machines will not fit for long',
+    fix: 'free space, or move the data directory (--data-dir, DATA_DIR)',
+  },
+  sparse: {
+    name: 'sparse files',
+    essential: true,
+    good: 'disks and memory take only what guests have written',
+    bad: 'each disk and memory file would take its full size',
+    fix: otherFilesystem,
+  },
+  links: {
+    name: 'hard links',
+    essential: true,
+    good: 'snapshots and forks share files that never change',
+    bad: 'snapshots and forks cannot share files',
+    fix: otherFilesystem,
+  },
+  reflink: {
+    name: 'reflink',
+    essential: false,
+    good: 'disks of any size are copied at once',
+    bad: 'snapshots and forks of disks go through layers and sparse copies instead of instant clones',
+    fix: 'put the data directory on XFS or btrfs',
+  },
+  sockets: {
+    name: 'socket paths',
+    essential: true,
+    good: 'sockets of instances fit below the data directory',
+    bad: 'sockets of instances cannot be made there',
+    fix: 'choose a data directory with a shorter path',
+  },
 } as const satisfies Record<string, Wording>
 
 export async function probeStorage(dataDir: string): Promise<Probe[]> {
@@ -28,7 +65,14 @@ export async function probeStorage(dataDir: string): Promise<Probe[]> {
   }
   try {
     const writable = found(wordings.writable, place === path.resolve(dataDir) ? place : `${path.resolve(dataDir)} can be made`)
-    return [writable, await probeSpace(scratch), await probeSparse(scratch), await probeLinks(scratch), await probeReflink(scratch), sockets]
+    return [
+      writable,
+      await probeSpace(scratch),
+      await probeSparse(scratch),
+      await probeLinks(scratch),
+      await probeReflink(scratch),
+      sockets,
+    ]
   } finally {
     await rm(scratch, { recursive: true, force: true })
   }
@@ -36,7 +80,10 @@ export async function probeStorage(dataDir: string): Promise<Probe[]> {
 
 // A data directory that is not there yet is judged by where it would be made.
 async function nearestExisting(directory: string): Promise<string> {
-  const there = await stat(directory).then((stats) => stats.isDirectory(), () => false)
+  const there = await stat(directory).then(
+    (stats) => stats.isDirectory(),
+    () => false,
+  )
   return there || path.dirname(directory) === directory ? directory : nearestExisting(path.dirname(directory))
 }
 
@@ -45,7 +92,7 @@ const enoughBytes = 4 * gib
 
 async function probeSpace(scratch: string): Promise<Probe> {
   const { bavail, bsize } = await statfs(scratch)
-  const value = `${(bavail * bsize / gib).toFixed(1)} GiB`
+  const value = `${((bavail * bsize) / gib).toFixed(1)} GiB`
   return bavail * bsize >= enoughBytes ? found(wordings.space, value) : lacking(wordings.space, value)
 }
 

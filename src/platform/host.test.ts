@@ -46,7 +46,8 @@ test('the rights probes leave no tap device and no process', async () => {
 
 test('guest parts that are absent or damaged are essential and missing', async () => {
   await using scratch = await temporaryDirectory()
-  const look = async (): Promise<Probe> => named(await probeHost(scratch.path, { assets: scratch.path, cacheFile: path.join(scratch.path, 'verdict') }), 'guest parts')
+  const look = async (): Promise<Probe> =>
+    named(await probeHost(scratch.path, { assets: scratch.path, cacheFile: path.join(scratch.path, 'verdict') }), 'guest parts')
   assert.match((await look()).value, /ENOENT/)
   await writeFile(path.join(scratch.path, 'assets.json'), '{"kernel_version": 6}')
   assert.match((await look()).value, /damaged/)

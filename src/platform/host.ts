@@ -19,7 +19,13 @@ export interface HostOptions extends AcceleratorOptions {
 
 /** Looks at everything that matters, what is essential first. Takes some seconds where KVM has to be tried. */
 export async function probeHost(dataDir: string, options: HostOptions = {}): Promise<Probe[]> {
-  const groups = await Promise.all([probeTools(), probeGuestParts(options.assets ?? installedAssets), probeKvm(options), probeStorage(dataDir), probeRights()])
+  const groups = await Promise.all([
+    probeTools(),
+    probeGuestParts(options.assets ?? installedAssets),
+    probeKvm(options),
+    probeStorage(dataDir),
+    probeRights(),
+  ])
   return groups.flat().toSorted((one, other) => Number(other.essential) - Number(one.essential))
 }
 
@@ -50,9 +56,18 @@ const manifest = z.object({ kernel_version: z.string(), agent_version: z.string(
 
 async function probeGuestParts(assets: string): Promise<Probe[]> {
   try {
-    const { kernel_version: kernel, agent_version: agent } = manifest.parse(JSON.parse(await readFile(path.join(assets, 'assets.json'), 'utf8')))
+    const { kernel_version: kernel, agent_version: agent } = manifest.parse(
+      JSON.parse(await readFile(path.join(assets, 'assets.json'), 'utf8')),
+    )
     return [found(guestParts, `kernel ${kernel}, agent ${agent}`)]
   } catch (error) {
-    return [lacking(guestParts, error instanceof z.ZodError || error instanceof SyntaxError ? 'assets.json is damaged' : `assets.json can't be read (${reasonOf(error)})`)]
+    return [
+      lacking(
+        guestParts,
+        error instanceof z.ZodError || error instanceof SyntaxError
+          ? 'assets.json is damaged'
+          : `assets.json can't be read (${reasonOf(error)})`,
+      ),
+    ]
   }
 }

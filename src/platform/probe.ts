@@ -27,7 +27,14 @@ export function found(wording: Wording, value: string): Probe {
 }
 
 export function lacking(wording: Wording, value: string): Probe {
-  return { name: wording.name, ok: false, essential: wording.essential, value, means: wording.bad, ...(wording.fix === undefined ? {} : { fix: wording.fix }) }
+  return {
+    name: wording.name,
+    ok: false,
+    essential: wording.essential,
+    value,
+    means: wording.bad,
+    ...(wording.fix === undefined ? {} : { fix: wording.fix }),
+  }
 }
 
 /** The code of a failed system call, or else the message, for `value`. */

@@ -10,7 +10,12 @@ import { stripVTControlCharacters } from 'node:util'
 import { z } from 'zod'
 import { formatProbes } from './doctor.ts'
 
-const report = z.object({ ok: z.boolean(), probes: z.array(z.object({ name: z.string(), ok: z.boolean(), essential: z.boolean(), value: z.string().min(1), means: z.string().min(1) })) })
+const report = z.object({
+  ok: z.boolean(),
+  probes: z.array(
+    z.object({ name: z.string(), ok: z.boolean(), essential: z.boolean(), value: z.string().min(1), means: z.string().min(1) }),
+  ),
+})
 
 test('doctor --json tells every fact, exits 0 only if nothing essential is missing, and leaves nothing in the data directory', async () => {
   await using dataDir = await temporaryDirectory()
