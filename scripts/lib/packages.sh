@@ -13,6 +13,7 @@ debian_packages=(
   cpio            # packs the initramfs
   zstd            # compresses memory files
   ca-certificates # TLS to registries
+  libatomic1      # the pinned Node is linked with it
   docker-registry # a real registry for the tests; never started as a service
 )
 go_minimum=1.19
@@ -88,7 +89,7 @@ install_without_service() {
   apt_install "$@" || status=$?
   restore_policy
   ((status == 0)) || fail 'apt-get could not install the packages (its last words are above)'
-  if command -v systemctl >/dev/null; then quietly as_root systemctl disable docker-registry.service; fi
+  quietly as_root update-rc.d docker-registry disable
 }
 
 restore_policy() {
