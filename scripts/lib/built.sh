@@ -10,7 +10,7 @@ agent_inputs() { find guest -type f -not -name '*.md' -not -name '*_test.go' -pr
 initramfs_missing() { stale initrd.cpio "$(initramfs_inputs)"; }
 initramfs_state() { echo "initramfs $(short initrd.cpio) is built for kernel $(kernel_release)"; }
 initramfs_install() { build initrd.cpio "$(initramfs_inputs)" scripts/build-initramfs "$assets/kernel" "$assets/agent" "$assets/initrd.cpio.partial"; }
-initramfs_inputs() { printf '%s\0' scripts/build-initramfs* "$assets/agent" "$assets/kernel/release" /bin/busybox | digest_of_files; }
+initramfs_inputs() { printf '%s\0' scripts/build-initramfs* .assets/agent .assets/kernel/release /bin/busybox | digest_of_files; }
 
 base_image_missing() { stale base.oci.tar "$(base_image_inputs)"; }
 base_image_state() { echo "image hypeman/base $(short base.oci.tar) is made from the host's busybox"; }
@@ -73,7 +73,7 @@ remove_partial_assets() { rm -rf "$assets"/*.partial; }
 digest_of() { sha256sum <"$assets/$1" | cut -d ' ' -f 1; }
 short() { digest_of "$1" | cut -c 1-12; }
 
-# One digest over the names and contents of the files (NUL-separated on stdin) and the words given. An absent file counts as such.
+# One digest over the names and contents of the files (relative to the root, NUL-separated on stdin) and the words given. An absent file counts as such.
 digest_of_files() {
   {
     xargs -0 sha256sum 2>/dev/null || true

@@ -2,13 +2,13 @@
 // A rule that silently matches nothing would otherwise pass for years.
 
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
 import { copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
 import { z } from 'zod'
 import { folders } from '../../oxlint.config.ts'
+import { run } from '../support/command.ts'
 
 const root = path.join(import.meta.dirname, '..', '..')
 
@@ -127,17 +127,11 @@ async function filesWithError(rule: string | RegExp, sources: Readonly<Record<st
       await mkdir(path.dirname(path.join(tree, file)), { recursive: true })
       await writeFile(path.join(tree, file), source)
     }
-    const { diagnostics } = report.parse(JSON.parse(await oxlint(tree)))
+    const { stdout } = await run(path.join(root, 'node_modules', '.bin', 'oxlint'), ['--format', 'json'], { cwd: tree })
+    const { diagnostics } = report.parse(JSON.parse(stdout))
     const hits = diagnostics.filter(({ code }) => (typeof rule === 'string' ? (code ?? '').includes(`(${rule})`) : rule.test(code ?? '')))
     return [...new Set(hits.map((hit) => hit.filename))]
   } finally {
     await rm(tree, { recursive: true })
   }
-}
-
-function oxlint(tree: string): Promise<string> {
-  const { promise, resolve } = Promise.withResolvers<string>()
-  const binary = path.join(root, 'node_modules', '.bin', 'oxlint')
-  execFile(binary, ['--format', 'json'], { cwd: tree, maxBuffer: 64 * 1024 ** 2 }, (_error, stdout) => resolve(stdout))
-  return promise
 }
