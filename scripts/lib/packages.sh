@@ -41,6 +41,7 @@ packages_state() { echo "$(wanted_packages | wc -l) Debian packages are installe
 packages_install() {
   local missing
   read -ra missing <<<"$(packages_missing)"
+  can_be_root || fail "Debian packages need root, and there is no sudo. Run as root: apt-get install --no-install-recommends ${missing[*]}"
   refresh_apt_lists
   if [[ -n $(dpkg --audit) ]]; then
     say packages 'finishing an interrupted installation (dpkg --configure -a)'
@@ -69,6 +70,10 @@ go_is_recent() {
 # Once per run, and only when something has to be fetched. A third-party source that fails must not stop us: the installation itself tells.
 refresh_apt_lists() {
   ((apt_lists_fresh)) && return
+  if ! can_be_root; then
+    say packages 'the package lists cannot be refreshed without root; going on with what is there'
+    return
+  fi
   say packages 'refreshing the package lists (apt-get update)'
   quietly as_root apt-get -o DPkg::Lock::Timeout=120 -qq update || say packages 'some package lists could not be refreshed; going on with what is there'
   apt_lists_fresh=1
