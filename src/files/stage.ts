@@ -1,0 +1,144 @@
+// How things come to be on disk and go: staged, synced, renamed into place; renamed into the trash, then removed. Nothing is ever half there.
+// Not for copying payloads (a driver's work) nor for reading records (each resource's store).
+
+import { randomBytes } from 'node:crypto'
+import { mkdir, open, opendir, readdir, rename, rm } from 'node:fs/promises'
+import path from 'node:path'
+import { HypemanError } from '../api/errors.ts'
+import type { DataLayout } from './layout.ts'
+import { isMissing } from './tree.ts'
+
+/** A directory in the making. Disposing removes it, unless it was committed. */
+export interface StagedDirectory extends AsyncDisposable {
+  readonly path: string
+  /** Syncs everything in it, renames it to `final`, which must not exist, and syncs the parent. When this returns it outlasts a power loss. */
+  commit(final: string): Promise<void>
+}
+
+/** Makes the directories that everything else is staged in or committed to. */
+export async function makeDataDirectories(layout: DataLayout): Promise<void> {
+  await mkdir(layout.root, { recursive: true, mode: 0o700 })
+  for (const directory of [layout.staging, layout.trash, layout.instances, layout.snapshots, layout.images, layout.volumes, layout.kernels, layout.cache])
+    await diskErrors(directory, () => mkdir(directory, { recursive: true, mode: 0o700 }))
+}
+
+/** Makes a new directory in the staging area. The name is part of its path; it must be unique among what is staged. */
+export async function createStaged(layout: DataLayout, name: string): Promise<StagedDirectory> {
+  const staged = path.join(layout.staging, name)
+  await diskErrors(staged, () => mkdir(staged, { mode: 0o700 }))
+  let committed = false
+  return {
+    path: staged,
+    async commit(final) {
+      await diskErrors(final, async () => {
+        await syncTree(staged)
+        await refuseExisting(final)
+        await rename(staged, final)
+        committed = true
+        await syncDirectory(path.dirname(final))
+        await syncDirectory(layout.staging)
+      })
+    },
+    async [Symbol.asyncDispose]() {
+      if (!committed) await rm(staged, { recursive: true, force: true })
+    },
+  }
+}
+
+/** Replaces or makes a JSON file, durably: whoever reads it sees the old or the new value whole. */
+export async function writeRecord(file: string, value: unknown): Promise<void> {
+  const temporary = `${file}.${randomBytes(6).toString('hex')}.tmp`
+  await diskErrors(file, async () => {
+    try {
+      await using handle = await open(temporary, 'wx', 0o600)
+      await handle.writeFile(`${JSON.stringify(value, null, 2)}\n`)
+      await handle.sync()
+    } catch (error) {
+      await rm(temporary, { force: true })
+      throw error
+    }
+    await rename(temporary, file)
+    await syncDirectory(path.dirname(file))
+  })
+}
+
+/** Removes a file or directory: first a rename makes it invisible, then its contents go. Never follows links. A missing path is no error. */
+export async function moveToTrash(layout: DataLayout, target: string): Promise<void> {
+  if (!path.resolve(target).startsWith(`${layout.root}${path.sep}`)) throw new Error(`${target} is outside the data directory ${layout.root}`)
+  const grave = path.join(layout.trash, `${path.basename(target)}-${randomBytes(6).toString('hex')}`)
+  try {
+    await rename(target, grave)
+  } catch (error) {
+    if (isMissing(error)) return
+    throw error
+  }
+  await syncDirectory(path.dirname(target))
+  await rm(grave, { recursive: true, force: true })
+}
+
+/** At start: removes what an earlier run left staged or half removed; returns the names. */
+export async function sweep(layout: DataLayout): Promise<readonly string[]> {
+  const swept: string[] = []
+  for (const directory of [layout.staging, layout.trash])
+    for (const name of await readdir(directory)) {
+      await rm(path.join(directory, name), { recursive: true, force: true })
+      swept.push(name)
+    }
+  return swept
+}
+
+/** Syncs every regular file and directory of a tree, contents first. */
+export async function syncTree(directory: string): Promise<void> {
+  for await (const entry of await opendir(directory)) {
+    const at = path.join(directory, entry.name)
+    if (entry.isDirectory()) await syncTree(at)
+    else if (entry.isFile()) await syncFile(at)
+  }
+  await syncDirectory(directory)
+}
+
+/** Syncs the names in a directory. */
+export async function syncDirectory(directory: string): Promise<void> {
+  await syncFile(directory)
+}
+
+async function syncFile(file: string): Promise<void> {
+  await using handle = await open(file, 'r')
+  await handle.sync()
+}
+
+async function refuseExisting(final: string): Promise<void> {
+  // rename(2) replaces an empty directory silently; a committed name is never taken over.
+  try {
+    await (await open(final, 'r')).close()
+  } catch (error) {
+    if (isMissing(error)) return
+    throw error
+  }
+  throw new Error(`${final} exists already`)
+}
+
+/** Runs file work on a path; a disk that is full, read-only or failing becomes an error that says so. */
+export async function diskErrors<T>(where: string, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act()
+  } catch (error) {
+    throw diskError(where, error)
+  }
+}
+
+/** The error as the user should see it; errors that are no disk errors stay as they are. */
+export function diskError(where: string, error: unknown): unknown {
+  if (!(error instanceof Error) || !('code' in error)) return error
+  switch (error.code) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return new HypemanError('storage_full', `no space left to write ${where}; free some and try again`, { cause: error })
+    case 'EROFS':
+      return new HypemanError('storage_unsuitable', `${where} is on a read-only filesystem; remount it writable`, { cause: error })
+    case 'EIO':
+      return new HypemanError('storage_unsuitable', `the disk under ${where} fails (EIO); see the host's kernel log`, { cause: error })
+    default:
+      return error
+  }
+}

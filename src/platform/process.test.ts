@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { after, test } from 'node:test'
+import { adoptProcess, identityOf, isAlive, killProcess, spawnDetached } from './process.ts'
+
+const root = await mkdtemp(path.join(os.tmpdir(), 'hypeman-process-'))
+after(() => rm(root, { recursive: true }))
+const logFile = path.join(root, 'log')
+
+test('a detached process writes to its log, inherits files, and its end is told', async () => {
+  await writeFile(path.join(root, 'input'), 'inherited')
+  const started = await spawnDetached({ command: 'sh', args: ['-c', 'cat <&3; exit 7'], cwd: root, logFile, inherit: [path.join(root, 'input')] })
+  assert.deepEqual(await started.exited, { code: 7, reason: 'exited with code 7' })
+  assert.equal(await readFile(logFile, 'utf8'), 'inherited')
+})
+
+test('killing waits until the process is gone; an adopted process is noticed to be gone', async () => {
+  const { identity, exited } = await spawnDetached({ command: 'sleep', args: ['1000'], cwd: root, logFile })
+  const adopted = adoptProcess(identity)
+  assert.ok(adopted)
+  await killProcess(identity)
+  assert.equal(isAlive(identity), false)
+  assert.equal((await exited).reason, 'killed by SIGKILL')
+  await adopted.exited
+  assert.equal(adoptProcess(identity), undefined)
+  await killProcess(identity)
+})
+
+test('a pid that belongs to another process by now is neither adopted nor killed', async () => {
+  const { identity, exited } = await spawnDetached({ command: 'sleep', args: ['1000'], cwd: root, logFile })
+  const former = { ...identity, startTicks: '1' }
+  assert.equal(adoptProcess(former), undefined)
+  await killProcess(former)
+  assert.ok(isAlive(identity))
+  await killProcess(identity)
+  await exited
+})
+
+test('a program that does not exist is an error, not a process', async () => {
+  await assert.rejects(spawnDetached({ command: path.join(root, 'missing'), args: [], cwd: root, logFile }), /ENOENT/)
+})
+
+test('a pid of nobody has no identity', () => {
+  assert.equal(identityOf(2 ** 22 + 1), undefined)
+})

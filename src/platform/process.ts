@@ -1,0 +1,106 @@
+// Long-lived processes of ours that outlive the server (VMMs): start them detached, tell them apart from recycled pids, notice their end,
+// and end them with proof. Short tools run through tool.ts.
+
+import { spawn } from 'node:child_process'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { constants } from 'node:os'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { MachineExit, ProcessIdentity } from '../hypervisors/driver.ts'
+
+export interface SpawnDetached {
+  readonly command: string
+  readonly args: readonly string[]
+  readonly cwd: string
+  /** Receives stdout and stderr; opened for appending. */
+  readonly logFile: string
+  /** Files that the child inherits, open for reading, as descriptors 3, 4, … */
+  readonly inherit?: readonly string[]
+}
+
+export interface DetachedProcess {
+  readonly identity: ProcessIdentity
+  /** Settles when the process is gone. Never rejects. */
+  readonly exited: Promise<MachineExit>
+}
+
+/** Until a killed process must be gone, in milliseconds. */
+const KILL_LIMIT_MS = 30_000
+/** An adopted process has no parent here that would be told of its end: look at it this often, in milliseconds. */
+const ADOPTED_POLL_MS = 100
+
+/** Starts a process in its own session, with output to a file. It goes on when the server ends. */
+export async function spawnDetached(options: SpawnDetached): Promise<DetachedProcess> {
+  const descriptors: number[] = []
+  try {
+    const log = openSync(options.logFile, 'a', 0o600)
+    descriptors.push(log)
+    for (const file of options.inherit ?? []) descriptors.push(openSync(file, 'r'))
+    const child = spawn(options.command, options.args, { cwd: options.cwd, detached: true, stdio: ['ignore', log, ...descriptors], env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' } })
+    const exited = new Promise<MachineExit>((resolve) => {
+      child.once('exit', (code, signal) => resolve({ code, reason: signal === null ? `exited with code ${code}` : `killed by ${signal}` }))
+    })
+    await new Promise<void>((resolve, reject) => child.once('spawn', resolve).once('error', reject))
+    child.unref()
+    const identity = identityOf(child.pid ?? -1)
+    if (identity !== undefined) return { identity, exited }
+    throw new Error(`${options.command} ended at once (${(await exited).reason})`)
+  } finally {
+    for (const descriptor of descriptors) closeSync(descriptor)
+  }
+}
+
+/** Watches a process that another server process started; undefined if it is gone or the pid is another's by now. */
+export function adoptProcess(identity: ProcessIdentity): DetachedProcess | undefined {
+  if (!isAlive(identity)) return undefined
+  return { identity, exited: watchEnd(identity) }
+}
+
+async function watchEnd(identity: ProcessIdentity): Promise<MachineExit> {
+  while (isAlive(identity)) await delay(ADOPTED_POLL_MS, undefined, { ref: false })
+  return { code: null, reason: 'ended' }
+}
+
+/** Who a pid is now; undefined if nobody, or a zombie. proc(5): field 22 of stat is the start time in clock ticks since boot. */
+export function identityOf(pid: number): ProcessIdentity | undefined {
+  const stat = readProc(`/proc/${pid}/stat`)
+  if (stat === undefined) return undefined
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  const [state, startTicks] = [fields[0], fields[19]]
+  if (startTicks === undefined || state === 'Z' || state === 'X') return undefined
+  return { pid, startTicks, bootId: hostBootId() }
+}
+
+/** True while this very process lives. */
+export function isAlive(identity: ProcessIdentity): boolean {
+  const now = identityOf(identity.pid)
+  return now !== undefined && now.startTicks === identity.startTicks && now.bootId === identity.bootId
+}
+
+/** Kills the process and waits until it is gone; a pid that is another's by now is left alone. */
+export async function killProcess(identity: ProcessIdentity): Promise<void> {
+  if (!isAlive(identity)) return
+  try {
+    process.kill(identity.pid, constants.signals.SIGKILL)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
+  }
+  const deadline = performance.now() + KILL_LIMIT_MS
+  for (let wait = 1; isAlive(identity); wait = Math.min(wait * 2, 50)) {
+    if (performance.now() > deadline) throw new Error(`the process ${identity.pid} is still there ${KILL_LIMIT_MS / 1000} s after SIGKILL`)
+    await delay(wait)
+  }
+}
+
+let bootId: string | undefined
+function hostBootId(): string {
+  bootId ??= readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+  return bootId
+}
+
+function readProc(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch {
+    return undefined // no such process, or it ended while we read
+  }
+}

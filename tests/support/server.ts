@@ -1,0 +1,129 @@
+// A real server as its own process on a data directory of its own, as a user would start it. Disposing it stops it, its VMs and removes its files.
+
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { createWriteStream } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { createInterface } from 'node:readline'
+import { Hypeman } from '@onkernel/hypeman'
+
+const program = path.resolve(import.meta.dirname, '../../bin/hypeman')
+/** Until a started server says that it listens, in milliseconds. */
+const START_LIMIT_MS = 60_000
+
+export interface TestServer extends AsyncDisposable {
+  readonly dataDirectory: string
+  readonly url: string
+  readonly token: string
+  readonly client: Hypeman
+  /** Environment for the command line against this server. */
+  readonly environment: Readonly<Record<string, string>>
+  readonly pid: number
+  /** Ends the server process without warning; its VMs go on. */
+  crash(): Promise<void>
+  /** Ends it gracefully; its VMs go on. */
+  stop(): Promise<void>
+  /** Starts it again on the same data directory (and another port). */
+  restart(): Promise<void>
+  /** What the server has logged so far. */
+  log(): Promise<string>
+}
+
+/** Starts a server; `settings` are environment variables. */
+export async function startServer(settings: Readonly<Record<string, string>> = {}): Promise<TestServer> {
+  const home = await mkdtemp(path.join(os.tmpdir(), 'hypeman-it-'))
+  const dataDirectory = path.join(home, 'data')
+  const logFile = path.join(home, 'server.log')
+  let running = await launch(dataDirectory, logFile, settings)
+  let client = clientOf(running)
+
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    if (running.child.exitCode !== null || running.child.signalCode !== null) return
+    running.child.kill(signal)
+    await once(running.child, 'exit')
+  }
+  return {
+    dataDirectory,
+    get url() {
+      return running.url
+    },
+    get token() {
+      return running.token
+    },
+    get client() {
+      return client
+    },
+    get environment() {
+      return { HYPEMAN_BASE_URL: running.url, HYPEMAN_API_KEY: running.token, HOME: home }
+    },
+    get pid() {
+      return running.child.pid ?? -1
+    },
+    crash: () => end('SIGKILL'),
+    stop: () => end('SIGTERM'),
+    async restart() {
+      await end('SIGTERM')
+      running = await launch(dataDirectory, logFile, settings)
+      client = clientOf(running)
+    },
+    log: () => readFile(logFile, 'utf8'),
+    async [Symbol.asyncDispose]() {
+      if (running.child.exitCode !== null || running.child.signalCode !== null) {
+        running = await launch(dataDirectory, logFile, settings)
+        client = clientOf(running)
+      }
+      for (const instance of await client.instances.list()) await client.instances.delete(instance.id)
+      await end('SIGTERM')
+      await rm(home, { recursive: true })
+    },
+  }
+}
+
+interface Running {
+  readonly child: ChildProcess
+  readonly url: string
+  readonly token: string
+}
+
+async function launch(dataDirectory: string, logFile: string, settings: Readonly<Record<string, string>>): Promise<Running> {
+  const child = spawn(program, ['serve'], {
+    env: { ...process.env, DATA_DIR: dataDirectory, PORT: '0', HOST: '127.0.0.1', ...settings },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const log = createWriteStream(logFile, { flags: 'a' })
+  child.stderr.pipe(log, { end: false })
+  const url = await listeningUrl(child, log)
+  const token = await signIn(dataDirectory)
+  return { child, url, token }
+}
+
+/** The server writes JSON lines; the one that says `listening` carries the address. */
+async function listeningUrl(child: ChildProcess, log: NodeJS.WritableStream): Promise<string> {
+  if (child.stdout === null) throw new Error('the server has no output')
+  const lines = createInterface({ input: child.stdout })
+  const { promise, resolve, reject } = Promise.withResolvers<string>()
+  const seen: string[] = []
+  lines.on('line', (line) => {
+    log.write(`${line}\n`)
+    seen.push(line)
+    if (line.includes('"msg":"listening"')) resolve((JSON.parse(line) as { url: string }).url)
+  })
+  child.once('exit', (code, signal) => reject(new Error(`the server ended (${code ?? signal}) before it listened:\n${seen.join('\n')}`)))
+  const timer = setTimeout(() => reject(new Error(`the server did not listen within ${START_LIMIT_MS} ms:\n${seen.join('\n')}`)), START_LIMIT_MS)
+  try {
+    return await promise
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+async function signIn(dataDirectory: string): Promise<string> {
+  const { createToken } = await import('../../src/server/auth.ts')
+  return createToken((await readFile(path.join(dataDirectory, 'jwt-secret'), 'utf8')).trim(), { subject: 'tests', ttlSeconds: 3_600 })
+}
+
+function clientOf(running: Running): Hypeman {
+  return new Hypeman({ baseURL: running.url, apiKey: running.token, maxRetries: 0, timeout: 300_000 })
+}
