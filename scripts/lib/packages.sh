@@ -15,6 +15,7 @@ debian_packages=(
   ca-certificates # TLS to registries
   libatomic1      # the pinned Node is linked with it
   docker-registry # a real registry for the tests; never started as a service
+  shellcheck      # lint of the shell scripts
 )
 go_minimum=1.19
 apt_lists_fresh=0
