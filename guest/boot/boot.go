@@ -1,0 +1,189 @@
+// Package boot is the guest's init up to the point where the agent answers, and its end: kernel file systems, modules, the overlay root, power off.
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// diskWait bounds how long a disk may take to appear; virtio disks are there when their driver is.
+const diskWait = 10 * time.Second
+
+// Cgroup is the control group of the workload.
+const Cgroup = "/sys/fs/cgroup/workload"
+
+// Prepare makes the root of the image the root of this process, with the kernel's file systems mounted.
+func Prepare() error {
+	for _, one := range earlyMounts {
+		if err := mount(one); err != nil {
+			return err
+		}
+	}
+	if err := loadModules("/modules"); err != nil {
+		return err
+	}
+	rootfs, err := findDisk("rootfs")
+	if err != nil {
+		return err
+	}
+	system, err := findDisk("system")
+	if err != nil {
+		return err
+	}
+	if err := mountRoot(rootfs, system); err != nil {
+		return err
+	}
+	if err := switchRoot("/root"); err != nil {
+		return err
+	}
+	prepareCgroup()
+	return nil
+}
+
+type mountPoint struct {
+	source, target, kind string
+	flags                uintptr
+	options              string
+}
+
+const safe = syscall.MS_NOSUID | syscall.MS_NOEXEC | syscall.MS_NODEV
+
+var earlyMounts = []mountPoint{
+	{"proc", "/proc", "proc", safe, ""},
+	{"sysfs", "/sys", "sysfs", safe, ""},
+	{"devtmpfs", "/dev", "devtmpfs", syscall.MS_NOSUID, "mode=0755"},
+}
+
+// lateMounts are made inside the new root; /proc, /sys and /dev are moved there.
+var lateMounts = []mountPoint{
+	{"devpts", "/dev/pts", "devpts", syscall.MS_NOSUID | syscall.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
+	{"tmpfs", "/dev/shm", "tmpfs", syscall.MS_NOSUID | syscall.MS_NODEV, "mode=1777"},
+	{"tmpfs", "/run", "tmpfs", syscall.MS_NOSUID | syscall.MS_NODEV, "mode=0755"},
+	{"cgroup2", "/sys/fs/cgroup", "cgroup2", safe, ""},
+}
+
+func mount(one mountPoint) error {
+	if err := os.MkdirAll(one.target, 0o755); err != nil {
+		return err
+	}
+	if err := syscall.Mount(one.source, one.target, one.kind, one.flags, one.options); err != nil && err != syscall.EBUSY {
+		return fmt.Errorf("mount %s at %s: %w", one.kind, one.target, err)
+	}
+	return nil
+}
+
+// loadModules loads what the file order names, one file a line, in that order.
+func loadModules(directory string) error {
+	order, err := os.ReadFile(filepath.Join(directory, "order"))
+	if err != nil {
+		return err
+	}
+	for _, name := range strings.Fields(string(order)) {
+		content, err := os.ReadFile(filepath.Join(directory, name))
+		if err != nil {
+			return err
+		}
+		// ENODEV is an accelerated variant for a CPU that this is not; the plain one is built in.
+		if err := initModule(content); err != nil && err != syscall.EEXIST && err != syscall.ENODEV {
+			return fmt.Errorf("load the module %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// findDisk waits for the disk whose virtio serial is id, and returns its device.
+func findDisk(id string) (string, error) {
+	for deadline := time.Now().Add(diskWait); ; time.Sleep(2 * time.Millisecond) {
+		files, err := filepath.Glob("/sys/block/*/serial")
+		if err != nil {
+			return "", err
+		}
+		for _, file := range files {
+			serial, err := os.ReadFile(file)
+			if err == nil && strings.TrimSpace(string(serial)) == id {
+				return "/dev/" + filepath.Base(filepath.Dir(file)), nil
+			}
+		}
+		if time.Now().After(deadline) {
+			return "", fmt.Errorf("there is no disk with the serial %s", id)
+		}
+	}
+}
+
+// mountRoot makes /root the image (read-only) under the instance's own writable layer.
+func mountRoot(rootfs, system string) error {
+	steps := []mountPoint{
+		{rootfs, "/lower", "erofs", syscall.MS_RDONLY, ""},
+		{system, "/system", "ext4", syscall.MS_NOATIME, ""},
+	}
+	for _, one := range steps {
+		if err := mount(one); err != nil {
+			return err
+		}
+	}
+	for _, directory := range []string{"/system/upper", "/system/work"} {
+		if err := os.MkdirAll(directory, 0o755); err != nil {
+			return err
+		}
+	}
+	return mount(mountPoint{"overlay", "/root", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work"})
+}
+
+// switchRoot moves the kernel's file systems into the new root and goes there for good.
+func switchRoot(root string) error {
+	for _, one := range earlyMounts {
+		target := root + one.target
+		if err := os.MkdirAll(target, 0o755); err != nil {
+			return err
+		}
+		if err := syscall.Mount(one.target, target, "", syscall.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s: %w", one.target, err)
+		}
+	}
+	// The initramfs holds memory as long as its files exist.
+	for _, name := range []string{"/modules", "/init"} {
+		if err := os.RemoveAll(name); err != nil {
+			return err
+		}
+	}
+	for _, act := range []func() error{
+		func() error { return syscall.Chdir(root) },
+		func() error { return syscall.Mount(".", "/", "", syscall.MS_MOVE, "") },
+		func() error { return syscall.Chroot(".") },
+		func() error { return syscall.Chdir("/") },
+	} {
+		if err := act(); err != nil {
+			return fmt.Errorf("switch to the new root: %w", err)
+		}
+	}
+	for _, one := range lateMounts {
+		if err := mount(one); err != nil {
+			return err
+		}
+	}
+	return linkStandardStreams()
+}
+
+func linkStandardStreams() error {
+	for name, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
+		if err := os.Symlink(target, "/dev/"+name); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareCgroup makes the workload's control group. A kernel without a controller still runs the program, so failures are only told.
+func prepareCgroup() {
+	if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+memory +pids"), 0); err != nil {
+		fmt.Fprintf(os.Stderr, "agent: control groups: %v\n", err)
+	}
+	if err := os.MkdirAll(Cgroup, 0o755); err != nil {
+		fmt.Fprintf(os.Stderr, "agent: control groups: %v\n", err)
+	}
+}

@@ -1,0 +1,121 @@
+package boot
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"hypeman/guest/network"
+)
+
+// random(4): add bytes and credit them; reseed the generator at once.
+const (
+	rndAddEntropy  = 0x40085203
+	rndReseedCRNG  = 0x5207
+	clockRealtime  = 0
+	bootIDOverride = "/run/hypeman/boot_id"
+	bootIDFile     = "/proc/sys/kernel/random/boot_id"
+)
+
+// Guest is this VM, for agent.Guest.
+type Guest struct{}
+
+// AddEntropy credits bytes to the kernel's pool and reseeds its generator, so that no fork repeats another's bytes.
+func (Guest) AddEntropy(bytes []byte) error {
+	device, err := os.OpenFile("/dev/urandom", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer device.Close()
+	// struct rand_pool_info: bits credited, bytes given, bytes.
+	info := make([]byte, 8+len(bytes))
+	*(*int32)(unsafe.Pointer(&info[0])) = int32(len(bytes) * 8)
+	*(*int32)(unsafe.Pointer(&info[4])) = int32(len(bytes))
+	copy(info[8:], bytes)
+	if err := ioctl(device.Fd(), "RNDADDENTROPY", rndAddEntropy, unsafe.Pointer(&info[0])); err != nil {
+		return err
+	}
+	return ioctl(device.Fd(), "RNDRESEEDCRNG", rndReseedCRNG, nil)
+}
+
+// SetClock steps the wall clock.
+func (Guest) SetClock(now time.Time) error {
+	spec := syscall.NsecToTimespec(now.UnixNano())
+	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_SETTIME, clockRealtime, uintptr(unsafe.Pointer(&spec)), 0); errno != 0 {
+		return os.NewSyscallError("clock_settime", errno)
+	}
+	return nil
+}
+
+// SetHostname sets the kernel's host name.
+func (Guest) SetHostname(name string) error {
+	return os.NewSyscallError("sethostname", syscall.Sethostname([]byte(name)))
+}
+
+// ReplaceBootID mounts a file with a fresh id over the kernel's, which can't be changed.
+func (Guest) ReplaceBootID(id string) error {
+	if err := os.MkdirAll(filepath.Dir(bootIDOverride), 0o755); err != nil {
+		return err
+	}
+	fresh := bootIDOverride + "." + id
+	if err := os.WriteFile(fresh, []byte(id+"\n"), 0o444); err != nil {
+		return err
+	}
+	if err := syscall.Mount(fresh, bootIDFile, "", syscall.MS_BIND, ""); err != nil {
+		return os.NewSyscallError("mount", err)
+	}
+	return nil
+}
+
+// SetNetwork gives the interface its identity.
+func (Guest) SetNetwork(config network.Config) error {
+	if err := network.Up(); err != nil {
+		return err
+	}
+	return network.Apply(config)
+}
+
+// MountVolume mounts the ext4 volume with that virtio serial.
+func (Guest) MountVolume(disk, path string, readOnly bool) error {
+	device, err := findDisk(disk)
+	if err != nil {
+		return err
+	}
+	volume := mountPoint{device, path, "ext4", syscall.MS_NOATIME, ""}
+	if readOnly {
+		volume.flags, volume.options = volume.flags|syscall.MS_RDONLY, "noload"
+	}
+	if err := mount(volume); err != nil {
+		return fmt.Errorf("volume at %s: %w", path, err)
+	}
+	return nil
+}
+
+// PowerOff kills what is left, syncs and turns the VM off.
+func (Guest) PowerOff() {
+	_ = syscall.Kill(-1, syscall.SIGKILL) // nothing is left to be killed: fine too
+	syscall.Sync()
+	if err := syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+		fmt.Fprintf(os.Stderr, "agent: power off: %v\n", err)
+	}
+	select {}
+}
+
+func initModule(content []byte) error {
+	options := []byte{0}
+	_, _, errno := syscall.Syscall(syscall.SYS_INIT_MODULE, uintptr(unsafe.Pointer(&content[0])), uintptr(len(content)), uintptr(unsafe.Pointer(&options[0])))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func ioctl(fd uintptr, name string, number uintptr, argument unsafe.Pointer) error {
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, number, uintptr(argument)); errno != 0 {
+		return os.NewSyscallError(name, errno)
+	}
+	return nil
+}

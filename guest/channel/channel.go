@@ -1,0 +1,95 @@
+// Package channel turns one byte stream to the host into sessions: it watches for the preamble of protocol.md, section 1, at every
+// point of the input, and starts a fresh session each time.
+package channel
+
+import (
+	"io"
+
+	"hypeman/guest/yamux"
+)
+
+// HostMagic begins the host's preamble, GuestMagic the answer. Each is followed by the host's 16-byte nonce.
+var (
+	HostMagic  = []byte{0x9d, 0x1e, 0x48, 0x59, 0x50, 0x45, 0x4d, 0x41, 0x4e, 0x00, 0xa7, 0xc3, 0x5b, 0xe2, 0x01, 0xf6}
+	GuestMagic = []byte{0xe1, 0x7a, 0x48, 0x59, 0x50, 0x45, 0x4d, 0x41, 0x4e, 0x00, 0x3c, 0x99, 0xd4, 0x10, 0x01, 0x8b}
+)
+
+const nonceSize = 16
+
+// Channel reads one byte stream.
+type Channel struct {
+	out     io.Writer
+	serve   func(*yamux.Session)
+	session *yamux.Session
+	matched int    // bytes of HostMagic seen last
+	nonce   []byte // being read; nil if none is
+}
+
+// New makes a channel that answers on out; serve is called in a goroutine of its own for each session and returns when that is closed.
+func New(out io.Writer, serve func(*yamux.Session)) *Channel {
+	return &Channel{out: out, serve: serve}
+}
+
+// Run reads until in fails; io.EOF from in is returned as it is. The session, if any, goes on: the host may come back, and then begins anew.
+func (c *Channel) Run(in io.Reader) error {
+	buffer := make([]byte, 65536)
+	for {
+		n, err := in.Read(buffer)
+		c.take(buffer[:n])
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// End closes the running session.
+func (c *Channel) End() {
+	if c.session != nil {
+		c.session.Close()
+		c.session = nil
+	}
+}
+
+func (c *Channel) take(data []byte) {
+	start := 0 // what is before it went to the session
+	for i, b := range data {
+		if c.nonce != nil {
+			c.nonce = append(c.nonce, b)
+			start = i + 1
+			if len(c.nonce) == nonceSize {
+				c.begin()
+			}
+			continue
+		}
+		// No proper prefix of HostMagic is a suffix of a longer one (its first byte occurs once), so falling back to 0 or 1 is exact.
+		switch {
+		case b == HostMagic[c.matched]:
+			c.matched++
+		case b == HostMagic[0]:
+			c.matched = 1
+		default:
+			c.matched = 0
+		}
+		if c.matched == len(HostMagic) {
+			c.matched = 0
+			c.nonce = make([]byte, 0, nonceSize)
+			c.End()
+			start = i + 1
+		}
+	}
+	if c.session != nil && start < len(data) {
+		if c.session.Feed(data[start:]) != nil {
+			c.session = nil // broken: everything up to the next preamble is noise
+		}
+	}
+}
+
+func (c *Channel) begin() {
+	answer := append(append([]byte{}, GuestMagic...), c.nonce...)
+	c.nonce = nil
+	if _, err := c.out.Write(answer); err != nil {
+		return
+	}
+	c.session = yamux.NewSession(c.out)
+	go c.serve(c.session)
+}

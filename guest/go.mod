@@ -1,0 +1,3 @@
+module hypeman/guest
+
+go 1.19

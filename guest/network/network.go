@@ -1,0 +1,139 @@
+// Package network sets the guest's one interface: MAC, address, route. By ioctl(2) (netdevice(7)), so that it needs no tools of the image.
+package network
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+// Config is what the host gives; protocol.md, configure.
+type Config struct {
+	MAC     string   `json:"mac"`
+	Address string   `json:"address"` // with prefix length
+	Gateway string   `json:"gateway"`
+	DNS     []string `json:"dns"`
+	MTU     int      `json:"mtu"`
+}
+
+const iface = "eth0"
+
+// request is struct ifreq: a name and a union of 24 bytes.
+type request struct {
+	name [16]byte
+	data [24]byte
+}
+
+// route is struct rtentry of 64-bit Linux.
+type route struct {
+	_       uint64
+	dst     [16]byte
+	gateway [16]byte
+	genmask [16]byte
+	flags   uint16
+	_       [6]byte
+	_       [16]byte
+	metric  int16
+	_       [6]byte
+	device  uintptr
+	_       [24]byte
+}
+
+// Up brings the loopback interface up.
+func Up() error { return withSocket(func(fd int) error { return setFlags(fd, "lo", syscall.IFF_UP) }) }
+
+// Apply gives the interface its identity: down, MAC, up, address, route. Neighbours that were known are forgotten with the address.
+func Apply(config Config) error {
+	mac, err := net.ParseMAC(config.MAC)
+	if err != nil {
+		return err
+	}
+	address, subnet, err := net.ParseCIDR(config.Address)
+	if err != nil {
+		return err
+	}
+	gateway := net.ParseIP(config.Gateway).To4()
+	if address.To4() == nil || gateway == nil {
+		return fmt.Errorf("the address %s or gateway %s is not IPv4", config.Address, config.Gateway)
+	}
+	return withSocket(func(fd int) error {
+		if err := setFlags(fd, iface, 0); err != nil {
+			return err
+		}
+		hardware := request{name: named(iface)}
+		binary.LittleEndian.PutUint16(hardware.data[:], syscall.ARPHRD_ETHER)
+		copy(hardware.data[2:], mac)
+		if err := ioctl(fd, "SIOCSIFHWADDR", syscall.SIOCSIFHWADDR, unsafe.Pointer(&hardware)); err != nil {
+			return err
+		}
+		if config.MTU > 0 {
+			mtu := request{name: named(iface)}
+			binary.LittleEndian.PutUint32(mtu.data[:], uint32(config.MTU))
+			if err := ioctl(fd, "SIOCSIFMTU", syscall.SIOCSIFMTU, unsafe.Pointer(&mtu)); err != nil {
+				return err
+			}
+		}
+		for _, one := range []struct {
+			what   string
+			number uintptr
+			ip     net.IP
+		}{{"SIOCSIFADDR", syscall.SIOCSIFADDR, address}, {"SIOCSIFNETMASK", syscall.SIOCSIFNETMASK, net.IP(subnet.Mask)}} {
+			set := request{name: named(iface)}
+			ip := socketAddress(one.ip)
+			copy(set.data[:], ip[:])
+			if err := ioctl(fd, one.what, one.number, unsafe.Pointer(&set)); err != nil {
+				return err
+			}
+		}
+		if err := setFlags(fd, iface, syscall.IFF_UP); err != nil {
+			return err
+		}
+		way := route{dst: socketAddress(net.IPv4zero), gateway: socketAddress(gateway), genmask: socketAddress(net.IPv4zero), flags: syscall.RTF_UP | syscall.RTF_GATEWAY}
+		err := ioctl(fd, "SIOCADDRT", syscall.SIOCADDRT, unsafe.Pointer(&way))
+		if os.IsExist(err) {
+			return nil
+		}
+		return err
+	})
+}
+
+func withSocket(act func(fd int) error) error {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer syscall.Close(fd)
+	return act(fd)
+}
+
+func setFlags(fd int, name string, flags uint16) error {
+	set := request{name: named(name)}
+	binary.LittleEndian.PutUint16(set.data[:], flags)
+	return ioctl(fd, "SIOCSIFFLAGS", syscall.SIOCSIFFLAGS, unsafe.Pointer(&set))
+}
+
+func named(name string) (field [16]byte) {
+	copy(field[:], name)
+	return field
+}
+
+// socketAddress is struct sockaddr_in with port 0.
+func socketAddress(ip net.IP) (address [16]byte) {
+	binary.LittleEndian.PutUint16(address[:], syscall.AF_INET)
+	if four := ip.To4(); four != nil {
+		copy(address[4:], four)
+	} else {
+		copy(address[4:], ip)
+	}
+	return address
+}
+
+func ioctl(fd int, name string, number uintptr, argument unsafe.Pointer) error {
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), number, uintptr(argument)); errno != 0 {
+		return os.NewSyscallError(name, errno)
+	}
+	return nil
+}

@@ -1,0 +1,235 @@
+// Package yamux is the guest's side of the stream multiplexing of protocol.md, section 2: it accepts streams, it never opens one.
+// A Session is fed with bytes (Feed) and writes frames to one writer; it knows nothing of the channel under it.
+package yamux
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+)
+
+const (
+	headerSize = 12
+	// Window is the receive window of each stream, in bytes.
+	Window = 262144
+	// MaxFrame is the largest data frame that is sent, in bytes.
+	MaxFrame = 32768
+	// maxStreams bounds what a broken host can make the agent hold.
+	maxStreams = 1024
+)
+
+const (
+	typeData   = 0
+	typeWindow = 1
+	typePing   = 2
+	typeGoAway = 3
+
+	flagSYN = 1
+	flagACK = 2
+	flagFIN = 4
+	flagRST = 8
+)
+
+// ErrClosed is what streams and Accept return when their session has ended.
+var ErrClosed = errors.New("yamux: session closed")
+
+// Session is one multiplexed connection. It is a net.Listener of its streams.
+type Session struct {
+	writeMu sync.Mutex // held while a frame is written; also guards silent
+	out     io.Writer
+	silent  bool
+
+	mu       sync.Mutex
+	streams  map[uint32]*Stream
+	closed   bool
+	accepted chan *Stream
+	done     chan struct{}
+
+	header    [headerSize]byte
+	headerLen int
+	body      uint32 // bytes of the present data frame that are still to come
+	target    *Stream
+	flags     uint16
+}
+
+// NewSession makes a session that writes its frames to out.
+func NewSession(out io.Writer) *Session {
+	return &Session{out: out, streams: map[uint32]*Stream{}, accepted: make(chan *Stream, maxStreams), done: make(chan struct{})}
+}
+
+// Feed takes bytes as they come in. An error means that the session is broken and closed; the caller just stops feeding it.
+func (s *Session) Feed(data []byte) error {
+	for len(data) > 0 {
+		if s.body > 0 {
+			n := len(data)
+			if uint32(n) > s.body {
+				n = int(s.body)
+			}
+			if s.target != nil {
+				if err := s.target.receive(data[:n]); err != nil {
+					s.Close()
+					return err
+				}
+			}
+			s.body -= uint32(n)
+			data = data[n:]
+			if s.body == 0 {
+				s.endOfFrame()
+			}
+			continue
+		}
+		n := copy(s.header[s.headerLen:], data)
+		s.headerLen += n
+		data = data[n:]
+		if s.headerLen < headerSize {
+			return nil
+		}
+		s.headerLen = 0
+		if err := s.frame(); err != nil {
+			s.Close()
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Session) frame() error {
+	version, kind := s.header[0], s.header[1]
+	flags := binary.BigEndian.Uint16(s.header[2:])
+	id := binary.BigEndian.Uint32(s.header[4:])
+	length := binary.BigEndian.Uint32(s.header[8:])
+	if version != 0 {
+		return fmt.Errorf("yamux: version %d", version)
+	}
+	switch kind {
+	case typePing:
+		if flags&flagSYN != 0 {
+			return s.write(typePing, flagACK, 0, length, nil)
+		}
+		return nil
+	case typeGoAway:
+		return errors.New("yamux: the host is going away")
+	case typeData, typeWindow:
+	default:
+		return fmt.Errorf("yamux: frame type %d", kind)
+	}
+	stream, err := s.streamOf(id, flags)
+	if err != nil {
+		return err
+	}
+	if kind == typeWindow {
+		if stream != nil {
+			stream.grow(length)
+		}
+		s.applyFlags(stream, flags)
+		return nil
+	}
+	s.target, s.flags, s.body = stream, flags, length
+	if length == 0 {
+		s.endOfFrame()
+	}
+	return nil
+}
+
+func (s *Session) endOfFrame() {
+	s.applyFlags(s.target, s.flags)
+	s.target = nil
+}
+
+func (s *Session) applyFlags(stream *Stream, flags uint16) {
+	if stream == nil {
+		return
+	}
+	if flags&flagRST != 0 {
+		stream.reset()
+	} else if flags&flagFIN != 0 {
+		stream.remoteClosed()
+	}
+}
+
+// streamOf finds the stream of a frame, or opens it. Frames of a stream that has ended are dropped: nil, nil.
+func (s *Session) streamOf(id uint32, flags uint16) (*Stream, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stream := s.streams[id]
+	if flags&flagSYN == 0 || s.closed {
+		return stream, nil
+	}
+	if stream != nil || id%2 == 0 {
+		return nil, fmt.Errorf("yamux: the host can't open stream %d", id)
+	}
+	if len(s.streams) >= maxStreams {
+		return nil, errors.New("yamux: too many streams")
+	}
+	stream = newStream(s, id)
+	s.streams[id] = stream
+	s.accepted <- stream
+	return stream, nil
+}
+
+// Accept returns the next stream that the host opened.
+func (s *Session) Accept() (net.Conn, error) {
+	select {
+	case stream := <-s.accepted:
+		if err := s.write(typeWindow, flagACK, stream.id, 0, nil); err != nil {
+			return nil, err
+		}
+		return stream, nil
+	case <-s.done:
+		return nil, ErrClosed
+	}
+}
+
+// Close ends the session and all its streams. When it returns, not one byte more is written.
+func (s *Session) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	streams := s.streams
+	s.streams = map[uint32]*Stream{}
+	close(s.done)
+	s.mu.Unlock()
+	for _, stream := range streams {
+		stream.abandon()
+	}
+	s.writeMu.Lock()
+	s.silent = true
+	s.writeMu.Unlock()
+	return nil
+}
+
+// Addr is there for net.Listener.
+func (s *Session) Addr() net.Addr { return address{} }
+
+func (s *Session) forget(id uint32) {
+	s.mu.Lock()
+	delete(s.streams, id)
+	s.mu.Unlock()
+}
+
+func (s *Session) write(kind uint8, flags uint16, id uint32, length uint32, body []byte) error {
+	frame := make([]byte, headerSize, headerSize+len(body))
+	frame[1] = kind
+	binary.BigEndian.PutUint16(frame[2:], flags)
+	binary.BigEndian.PutUint32(frame[4:], id)
+	binary.BigEndian.PutUint32(frame[8:], length)
+	frame = append(frame, body...)
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	if s.silent {
+		return ErrClosed
+	}
+	_, err := s.out.Write(frame)
+	return err
+}
+
+type address struct{}
+
+func (address) Network() string { return "yamux" }
+func (address) String() string  { return "host" }
