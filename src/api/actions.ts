@@ -1,0 +1,49 @@
+// Which action is legal in which instance state, as one table: the server enforces it, clients disable by it and say why.
+// Not how an action is done (instances/) nor how a state is found (instances/state.ts).
+
+export const instanceStates = ['Created', 'Initializing', 'Running', 'Paused', 'Shutdown', 'Stopped', 'Standby', 'Unknown'] as const
+
+export type InstanceState = (typeof instanceStates)[number]
+
+/** Where a restore or fork may end. */
+export const targetStates = ['Stopped', 'Standby', 'Running'] as const
+
+export type TargetState = (typeof targetStates)[number]
+
+interface ActionRow {
+  /** What was asked for, for a message: "Only a Running instance can … ". */
+  readonly can: string
+  readonly states: readonly InstanceState[]
+}
+
+export const instanceActions = {
+  start: { can: 'be started', states: ['Stopped'] },
+  stop: { can: 'be stopped', states: ['Created', 'Initializing', 'Running', 'Paused', 'Shutdown', 'Standby', 'Unknown'] },
+  standby: { can: 'go to standby', states: ['Running'] },
+  restore: { can: 'be restored from its own memory', states: ['Standby'] },
+  /** From `Running` only with `from_running`. */
+  fork: { can: 'be forked', states: ['Running', 'Stopped', 'Standby'] },
+  snapshotStandby: { can: 'be snapshotted with its memory', states: ['Running', 'Standby'] },
+  snapshotStopped: { can: 'be snapshotted without memory', states: ['Stopped'] },
+  restoreSnapshot: { can: 'be restored to a snapshot', states: ['Stopped', 'Standby'] },
+  exec: { can: 'run commands', states: ['Running'] },
+  copy: { can: 'copy files', states: ['Running'] },
+  stat: { can: 'be asked for its files', states: ['Running'] },
+  delete: { can: 'be deleted', states: instanceStates },
+  update: { can: 'be updated', states: instanceStates },
+  logs: { can: 'be asked for its logs', states: instanceStates },
+} as const satisfies Record<string, ActionRow>
+
+export type InstanceAction = keyof typeof instanceActions
+
+export function isLegal(action: InstanceAction, state: InstanceState): boolean {
+  const { states }: ActionRow = instanceActions[action]
+  return states.includes(state)
+}
+
+/** Why the action is not legal in the state, as a sentence without its full stop; undefined when it is legal. */
+export function whyIllegal(action: InstanceAction, state: InstanceState): string | undefined {
+  if (isLegal(action, state)) return undefined
+  const { can, states }: ActionRow = instanceActions[action]
+  return `only a ${states.join(' or ')} instance can ${can}, and this one is ${state}`
+}

@@ -1,0 +1,43 @@
+// What an instance's event log says, one JSON object an event, and what an image's progress stream says.
+// The event log of an instance is a file of these lines; API, command line and dashboard read the same ones.
+
+import { z } from 'zod'
+import { imageStatus } from './schemas/image.ts'
+
+const stepEvent = z.object({
+  time: z.iso.datetime(),
+  type: z.literal('step'),
+  flow: z
+    .string()
+    .meta({
+      description: 'What was being done, for example `snapshot.create`; `guest.fork` and `guest.restore` are steps inside the guest.',
+    }),
+  step: z.string(),
+  ms: z.number().meta({ description: 'Wall time of the step in milliseconds.' }),
+  error: z.string().optional().meta({ description: 'Why the step failed; absent when it went well.' }),
+})
+
+const stateEvent = z.object({
+  time: z.iso.datetime(),
+  type: z.literal('state'),
+  state: z.string().meta({ description: 'The instance state that was reached, or `Deleted`.' }),
+  message: z.string(),
+})
+
+export const instanceEvent = z
+  .discriminatedUnion('type', [stepEvent, stateEvent])
+  .meta({ id: 'InstanceEvent', description: "One entry of an instance's event log." })
+
+export type InstanceEvent = z.infer<typeof instanceEvent>
+
+export const imageEvent = z
+  .object({
+    name: z.string(),
+    status: imageStatus,
+    message: z.string(),
+    done_bytes: z.int().optional(),
+    total_bytes: z.int().optional(),
+  })
+  .meta({ id: 'ImageEvent', description: 'One piece of progress of a pull, push or import.' })
+
+export type ImageEvent = z.infer<typeof imageEvent>

@@ -1,0 +1,125 @@
+// Instances on the wire: what is answered (InstanceView) and what goes with it. What may be asked for is in instance-requests.ts.
+
+import { z } from 'zod'
+import { instanceStates } from '../actions.ts'
+import { environment, hypervisorName, size, tags, timestamp } from './common.ts'
+
+export const instanceState = z.enum(instanceStates)
+
+/** Published ports are an addition of ours. */
+export const port = z.int().min(1).max(65_535)
+
+export const volumeMount = z
+  .object({
+    volume_id: z.string().min(1).meta({ description: 'Id or name of the volume.' }),
+    mount_path: z.string().min(1).meta({ description: 'Absolute path in the guest.' }),
+    readonly: z.boolean().optional().meta({ description: 'By default false. Many may read a volume that nobody writes.' }),
+    overlay: z.boolean().optional().meta({ description: 'Not supported yet: 501 if true.' }),
+    overlay_size: size('invalid_overlay_size').optional(),
+  })
+  .meta({ id: 'VolumeMount' })
+
+export const publishedPort = z
+  .object({
+    guest_port: port,
+    host_port: port,
+    protocol: z.enum(['tcp', 'udp']),
+    host_address: z.string().meta({ description: 'Address of the host that listens.' }),
+  })
+  .meta({ id: 'PublishedPort' })
+
+const network = z.object({
+  enabled: z.boolean().optional(),
+  name: z.string().optional(),
+  ip: z.string().nullable().optional(),
+  mac: z.string().nullable().optional(),
+  ports: z.array(publishedPort).optional().meta({ description: 'Ports of the host that lead into the guest.' }),
+})
+
+const healthStatus = z.object({
+  status: z.enum(['disabled', 'starting', 'healthy', 'unhealthy', 'unknown']),
+  consecutive_successes: z.int(),
+  consecutive_failures: z.int(),
+})
+
+export const instance = z
+  .object({
+    id: z.string(),
+    name: z.string(),
+    image: z.string(),
+    state: instanceState,
+    created_at: timestamp,
+    expires_at: timestamp.nullable().meta({ description: 'When it is deleted by itself; null: never.' }),
+    started_at: timestamp.nullable().optional(),
+    stopped_at: timestamp.nullable().optional(),
+    state_error: z.string().nullable().optional().meta({ description: 'With state Unknown: why.' }),
+    exit_code: z.int().nullable().optional().meta({ description: 'Of the program, once it has ended.' }),
+    exit_message: z.string().optional(),
+    size: z.string().optional().meta({ description: 'Memory.' }),
+    hotplug_size: z.string().optional(),
+    overlay_size: z.string().optional().meta({ description: 'Writable disk.' }),
+    vcpus: z.int().optional(),
+    env: environment.optional(),
+    tags: tags.optional(),
+    volumes: z.array(volumeMount).optional(),
+    network: network.optional(),
+    hypervisor: hypervisorName.optional(),
+    platform: z.string().optional(),
+    has_snapshot: z.boolean().optional().meta({ description: 'Its memory is on disk: true in Standby.' }),
+    health_status: healthStatus.optional(),
+    current_phase: z.string().optional(),
+    current_phase_since: timestamp.optional(),
+    phase_durations_ms: z.record(z.string(), z.int()).optional(),
+    forked_from: z
+      .object({ snapshot_id: z.string().optional(), instance_id: z.string().optional() })
+      .optional()
+      .meta({ description: 'Lineage: the snapshot and the instance that a fork was made from.' }),
+  })
+  .meta({ id: 'Instance', description: 'A virtual machine.' })
+
+export type InstanceView = z.infer<typeof instance>
+
+export const pathInfo = z
+  .object({
+    exists: z.boolean(),
+    is_dir: z.boolean().optional(),
+    is_file: z.boolean().optional(),
+    is_symlink: z.boolean().optional(),
+    link_target: z.string().nullable().optional(),
+    mode: z.int().optional().meta({ description: 'Permission bits.' }),
+    size: z.int().optional(),
+    error: z.string().nullable().optional().meta({ description: 'Why it could not be looked at, if not for being absent.' }),
+  })
+  .meta({ id: 'PathInfo' })
+
+export type PathInfo = z.infer<typeof pathInfo>
+
+export const instanceStats = z
+  .object({
+    instance_id: z.string(),
+    instance_name: z.string(),
+    cpu_seconds: z.number(),
+    memory_rss_bytes: z.int(),
+    memory_vms_bytes: z.int(),
+    network_rx_bytes: z.int(),
+    network_tx_bytes: z.int(),
+    allocated_vcpus: z.int(),
+    allocated_memory_bytes: z.int(),
+    memory_utilization_ratio: z.number().nullable().optional(),
+  })
+  .meta({ id: 'InstanceStats' })
+
+export type InstanceStats = z.infer<typeof instanceStats>
+
+export const waitResult = z
+  .object({
+    state: instanceState,
+    timed_out: z.boolean(),
+    state_error: z.string().nullable().optional(),
+  })
+  .meta({
+    id: 'WaitForState',
+    description: 'The state in the end; `timed_out` when it is not yet the one waited for and still may become it.',
+  })
+
+export type WaitResult = z.infer<typeof waitResult>

@@ -1,0 +1,78 @@
+// Snapshots on the wire: of one instance (`/instances/{id}/snapshots`) and all of them (`/snapshots`).
+
+import { z } from 'zod'
+import { targetStates } from '../actions.ts'
+import { hypervisorName, resourceName, tagFilter, tags, timestamp } from './common.ts'
+
+export const snapshotKind = z
+  .enum(['Standby', 'Stopped'])
+  .meta({ description: '`Standby` holds memory, devices and disks; `Stopped` holds disks and configuration.' })
+
+export type SnapshotKind = z.infer<typeof snapshotKind>
+
+/** Not supported yet when enabled. */
+export const compression = z.object({
+  enabled: z.boolean(),
+  algorithm: z.enum(['zstd', 'lz4']).optional(),
+  level: z.int().optional(),
+})
+
+export const snapshot = z
+  .object({
+    id: z.string(),
+    name: z.string().nullable().optional().meta({ description: 'Unique among the snapshots of one instance.' }),
+    kind: snapshotKind,
+    created_at: timestamp,
+    size_bytes: z.int().meta({ description: 'Apparent size of the payload.' }),
+    allocated_bytes: z.int().optional().meta({ description: 'What the payload takes on disk if it shares nothing.' }),
+    paused_ms: z.number().optional().meta({ description: 'How long the instance stood still; 0 if it was not running.' }),
+    source_instance_id: z.string(),
+    source_instance_name: z.string(),
+    source_hypervisor: hypervisorName,
+    tags: tags.optional(),
+    compression_state: z.enum(['none', 'compressing', 'compressed', 'error']).optional(),
+  })
+  .meta({ id: 'Snapshot', description: 'An instant of an instance: immutable, and independent of it from then on.' })
+
+export type SnapshotView = z.infer<typeof snapshot>
+
+export const createSnapshotBody = z
+  .object({
+    kind: snapshotKind,
+    name: z
+      .union([z.literal(''), resourceName])
+      .optional()
+      .meta({ description: 'Empty or absent: unnamed.' }),
+    tags: tags.optional(),
+    compression: compression.optional().meta({ description: 'Not supported yet: 501 if enabled.' }),
+  })
+  .meta({ id: 'CreateSnapshot' })
+
+export type CreateSnapshotBody = z.infer<typeof createSnapshotBody>
+
+const target = {
+  target_state: z
+    .enum(targetStates)
+    .optional()
+    .meta({ description: 'By default `Running` from a Standby snapshot and `Stopped` from a Stopped one.' }),
+  target_hypervisor: hypervisorName.optional().meta({ description: 'Another hypervisor; from Stopped snapshots only.' }),
+}
+
+export const restoreSnapshotBody = z.object(target).meta({ id: 'RestoreSnapshot' })
+
+export type RestoreSnapshotBody = z.infer<typeof restoreSnapshotBody>
+
+export const forkSnapshotBody = z.object({ name: resourceName, ...target }).meta({ id: 'ForkSnapshot' })
+
+export type ForkSnapshotBody = z.infer<typeof forkSnapshotBody>
+
+export const listSnapshotsQuery = z.object({
+  source_instance_id: z.string().optional(),
+  kind: snapshotKind.optional(),
+  name: z.string().optional(),
+  tags: tagFilter,
+})
+
+export type SnapshotFilter = z.infer<typeof listSnapshotsQuery>
+
+export const snapshotParams = z.object({ snapshotId: z.string().min(1).meta({ description: 'Id, or a unique prefix of it.' }) })
