@@ -1,0 +1,125 @@
+// Which pages of a privately mapped file a process has made its own, and copying them out of (or into) its memory.
+// Facts: proc(5), Documentation/admin-guide/mm/pagemap.rst: one 64-bit entry a page; bit 63 present, 62 swapped, 61 file page or shared.
+
+import { open, readFile, stat, type FileHandle } from 'node:fs/promises'
+import { HypemanError } from '../../api/errors.ts'
+
+export const pageBytes = 4096
+/** Pagemap entries read at once: 256 KiB of pagemap, 128 MiB of guest memory. */
+const ENTRIES_AT_ONCE = 32_768
+/** Longest copy in one read, in bytes: large enough that the calls don't count, small enough to stay in a cache. */
+export const COPY_BYTES = 1024 * 1024
+
+/** A run of pages: first page and number of pages, counted from the start of the mapping. */
+export interface PageRun {
+  readonly first: number
+  readonly count: number
+}
+
+/** Where a process maps a file. */
+export interface Mapping {
+  readonly pid: number
+  readonly address: number
+  readonly bytes: number
+  /** File name without directories, as the kernel shows it. */
+  readonly file: string
+  /** `<device>:<inode>` as the kernel shows it. */
+  readonly inode: string
+}
+
+/** Finds the mapping of a file whose name matches; a file that was renamed or removed since is still found. */
+export async function findMapping(pid: number, name: RegExp, bytes: number): Promise<Mapping> {
+  for (const line of (await readProc(`/proc/${pid}/maps`)).split('\n')) {
+    const match = /^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ (\d+) +(.*)$/.exec(line)
+    if (match === null) continue
+    const [, from = '', to = '', offset = '', inode = '', path = ''] = match
+    const file = path.replace(/ \(deleted\)$/, '').replace(/^.*\//, '')
+    const [start, end] = [Number.parseInt(from, 16), Number.parseInt(to, 16)]
+    if (name.test(file) && end - start === bytes && Number.parseInt(offset, 16) === 0) return { pid, address: start, bytes, file, inode }
+  }
+  throw new HypemanError('host_unavailable', `the process ${pid} does not map its guest memory of ${bytes} bytes from a file; it can't be saved`)
+}
+
+/** True if the file is the one that is mapped, not another that took its name. */
+export async function isMappedFile(mapping: Mapping, file: string): Promise<boolean> {
+  return String((await stat(file)).ino) === mapping.inode
+}
+
+/** Pages that are no longer the file's: written by the process since it mapped them. In order, adjacent runs joined. */
+export async function privatePages(mapping: Mapping): Promise<PageRun[]> {
+  await using pagemap = await openProc(`/proc/${mapping.pid}/pagemap`)
+  const runs: { first: number; count: number }[] = []
+  const pages = mapping.bytes / pageBytes
+  const buffer = Buffer.alloc(ENTRIES_AT_ONCE * 8)
+  for (let page = 0; page < pages; ) {
+    const wanted = Math.min(ENTRIES_AT_ONCE, pages - page)
+    await readFully(pagemap, buffer.subarray(0, wanted * 8), (mapping.address / pageBytes + page) * 8)
+    const words = new Uint32Array(buffer.buffer, buffer.byteOffset, wanted * 2)
+    for (let index = 0; index < wanted; index += 1) {
+      const high = words[index * 2 + 1] ?? 0
+      // Present and not the file's, or swapped out (only private pages of a file mapping are).
+      const isPrivate = (high & 0x8000_0000) !== 0 ? (high & 0x2000_0000) === 0 : (high & 0x4000_0000) !== 0
+      if (!isPrivate) continue
+      const last = runs.at(-1)
+      if (last !== undefined && last.first + last.count === page + index) last.count += 1
+      else runs.push({ first: page + index, count: 1 })
+    }
+    page += wanted
+  }
+  return runs
+}
+
+/** Reads the pages of the runs out of the process, in pieces of at most `COPY_BYTES`, in order. The buffer is reused: consume it before the next. */
+export async function* readPages(mapping: Mapping, runs: readonly PageRun[]): AsyncGenerator<{ readonly page: number; readonly data: Buffer }> {
+  await using memory = await openProc(`/proc/${mapping.pid}/mem`)
+  const buffer = Buffer.allocUnsafeSlow(COPY_BYTES)
+  for (const run of runs)
+    for (let done = 0; done < run.count; ) {
+      const count = Math.min(COPY_BYTES / pageBytes, run.count - done)
+      const data = buffer.subarray(0, count * pageBytes)
+      await readFully(memory, data, mapping.address + (run.first + done) * pageBytes)
+      yield { page: run.first + done, data }
+      done += count
+    }
+}
+
+/** Opens the process's memory for writing pages into it, before its guest runs. */
+export async function openMemory(mapping: Mapping): Promise<{ writePages(page: number, data: Buffer): Promise<void> } & AsyncDisposable> {
+  const memory = await openProc(`/proc/${mapping.pid}/mem`, 'r+')
+  return {
+    writePages: (page, data) => writeFully(memory, data, mapping.address + page * pageBytes),
+    [Symbol.asyncDispose]: () => memory.close(),
+  }
+}
+
+export async function readFully(file: FileHandle, into: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < into.length; ) {
+    const { bytesRead } = await file.read(into, done, into.length - done, position + done)
+    if (bytesRead === 0) throw new Error(`the file ended ${into.length - done} bytes too early`)
+    done += bytesRead
+  }
+}
+
+export async function writeFully(file: FileHandle, data: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < data.length; ) done += (await file.write(data, done, data.length - done, position + done)).bytesWritten
+}
+
+async function openProc(file: string, flags = 'r'): Promise<FileHandle> {
+  try {
+    return await open(file, flags)
+  } catch (cause) {
+    throw needsRights(file, cause)
+  }
+}
+
+async function readProc(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (cause) {
+    throw needsRights(file, cause)
+  }
+}
+
+function needsRights(file: string, cause: unknown): HypemanError {
+  return new HypemanError('host_unavailable', `guest memory can't be read through ${file}: run the server as root, or allow it to trace its own children (kernel.yama.ptrace_scope)`, { cause })
+}

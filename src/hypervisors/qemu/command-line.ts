@@ -1,0 +1,88 @@
+// From a machine description to QEMU's arguments. Pure: no files, no processes. The recipes behind it are explained in README.md.
+
+import type { MachineSpec } from '../driver.ts'
+
+export type QemuMachineType = 'q35' | 'microvm'
+
+/** Names inside the instance's directory, which is QEMU's working directory. */
+export const qemuFiles = {
+  qmp: 'qmp.sock',
+  agent: 'agent.sock',
+  console: 'logs/console.log',
+  app: 'logs/app.log',
+  vmm: 'logs/vmm.log',
+} as const
+
+/** QMP and `-drive` id of the writable system disk. */
+export const systemDisk = 'system'
+
+/** Devices beside the volumes on microvm's virtio-mmio bus: rootfs, system, serial, net, rng. */
+const otherDevices = 5
+/** virtio-mmio slots of a microvm with its second IO APIC (QEMU's microvm documentation). */
+const microvmSlots = 24
+
+export const maxVolumes = { q35: 20, microvm: microvmSlots - otherDevices } as const satisfies Record<QemuMachineType, number>
+
+export interface QemuLaunch {
+  readonly machineType: QemuMachineType
+  readonly accelerator: 'kvm' | 'tcg'
+  /** Guest RAM, a sparse file of that size in the working directory; mapped privately, never written. */
+  readonly memoryFile: string
+  /** The writable layer, a qcow2 file in the working directory. */
+  readonly systemLayer: string
+  /** Start from device state on this inherited descriptor, paused. */
+  readonly incomingDescriptor?: number | undefined
+}
+
+/** Kernel arguments: a quiet serial console for messages that matter, power off instead of hanging after a panic. */
+const kernelArguments = ['console=ttyS0', 'quiet', 'loglevel=4', 'panic=-1', 'reboot=t', 'no_timer_check', 'tsc=reliable', 'random.trust_cpu=on', 'i8042.nopnp', 'i8042.noaux', 'i8042.nomux']
+
+export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
+  const { machineType } = launch
+  const bus = machineType === 'q35' ? 'pci' : 'device'
+  return [
+    ...['-name', `hypeman-${spec.instanceId}`],
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
+    ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
+    // The stream carries no machine configuration: it is made and read by the same arguments.
+    ...['-global', 'migration.send-configuration=off'],
+    ...['-machine', machineOptions(launch), '-cpu', launch.accelerator === 'kvm' ? 'host' : 'max,la57=off', '-smp', String(spec.vcpus), '-m', `${spec.memoryMib}M`],
+    ...['-object', `memory-backend-file,id=mem,size=${spec.memoryMib}M,mem-path=${launch.memoryFile},share=off`],
+    ...['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', kernelArguments.join(' ')],
+    ...['-chardev', `file,id=console,path=${qemuFiles.console},append=on`, '-serial', 'chardev:console'],
+    ...['-chardev', `socket,id=qmp,path=${qemuFiles.qmp},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
+    ...spec.disks.slice(0, 1).flatMap((disk) => rawDisk(disk, bus)),
+    ...['-drive', `if=none,id=${systemDisk},file=${launch.systemLayer},format=qcow2,discard=unmap,detect-zeroes=unmap`, '-device', `virtio-blk-${bus},drive=${systemDisk},serial=${systemDisk}`],
+    ...spec.disks.slice(1).flatMap((disk) => rawDisk(disk, bus)),
+    ...['-device', `virtio-serial-${bus}`],
+    ...['-chardev', `socket,id=agent,path=${qemuFiles.agent},server=on,wait=off`, '-device', 'virtserialport,chardev=agent,name=org.hypeman.agent.0'],
+    ...['-chardev', `file,id=app,path=${qemuFiles.app},append=on`, '-device', 'virtserialport,chardev=app,name=org.hypeman.log.0'],
+    ...networkArguments(spec.network, bus),
+    ...['-object', 'rng-random,id=rng,filename=/dev/urandom', '-device', `virtio-rng-${bus},rng=rng`],
+    ...(launch.incomingDescriptor === undefined ? [] : ['-incoming', `fd:${launch.incomingDescriptor}`, '-S']),
+  ]
+}
+
+function machineOptions(launch: QemuLaunch): string {
+  const options = [launch.machineType, `accel=${launch.accelerator}`, 'memory-backend=mem']
+  return [...options, ...(launch.machineType === 'microvm' ? ['acpi=on', 'rtc=on'] : [])].join(',')
+}
+
+function rawDisk(disk: MachineSpec['disks'][number], bus: string): string[] {
+  return ['-drive', `if=none,id=${disk.id},file=${escaped(disk.path)},format=raw,readonly=${disk.readOnly ? 'on' : 'off'}`, '-device', `virtio-blk-${bus},drive=${disk.id},serial=${disk.id}`]
+}
+
+function networkArguments(network: MachineSpec['network'], bus: string): string[] {
+  if (network === null) return []
+  const forwards = network.ports.map((port) => `,hostfwd=${port.protocol}:${bracketed(port.hostAddress)}:${port.hostPort}-:${port.guestPort}`)
+  return ['-netdev', `user,id=net${forwards.join('')}`, '-device', `virtio-net-${bus},netdev=net,mac=${network.mac}`]
+}
+
+function bracketed(address: string): string {
+  return address.includes(':') ? `[${address}]` : address
+}
+
+/** A comma ends an option's value unless it is doubled. */
+function escaped(path: string): string {
+  return path.replaceAll(',', ',,')
+}

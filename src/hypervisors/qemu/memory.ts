@@ -1,0 +1,139 @@
+// Memory images in an instance's directory or a snapshot's payload:
+//   memory-<n>.base   guest RAM as a sparse file; immutable, shared by hard link; what a process maps privately
+//   memory.diff       pages that differ from the base, if any
+//   device.state      everything of the machine but RAM and disks
+//   memory.json       names the parts; written last and removed first, so an image exists if and only if it does
+// In a directory with an image the disk layers up to the manifest's are frozen: they belong to the memory's instant.
+
+import { link, readdir, readFile, rm, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { z } from 'zod'
+import { HypemanError } from '../../api/errors.ts'
+import { checkDiff, createHoles, mergeDiff, saveAsBase, saveAsDiff } from '../../files/memory-image/image.ts'
+import { findMapping, isMappedFile, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
+import { writeRecord } from '../../files/stage.ts'
+import { isMissing } from '../../files/tree.ts'
+import { linkLayers } from './layers.ts'
+
+export const stateFile = 'device.state'
+export const diffFile = 'memory.diff'
+const manifestFile = 'memory.json'
+const basePattern = /^memory-(\d+)\.base$/
+
+/** A diff above both of these is merged into a base of its own: bytes, and share of the base's allocated size. */
+const MERGE_ABOVE_BYTES = 64 * 1024 ** 2
+const MERGE_ABOVE_SHARE = 0.5
+
+const manifest = z
+  .object({
+    version: z.literal(1),
+    base: z.string().regex(basePattern),
+    /** Of the base that the process maps which wrote this image: it outlives the image's removal. */
+    mapped: z.string().regex(basePattern),
+    hasDiff: z.boolean(),
+    ramBytes: z.int(),
+    /** Last disk layer of the memory's instant. */
+    lastLayer: z.int(),
+  })
+  .readonly()
+
+export type MemoryManifest = z.infer<typeof manifest>
+
+function baseName(number: number): string {
+  return `memory-${number}.base`
+}
+
+/** RAM for a cold boot: holes. Whatever image lay there is gone. Returns the file's name. */
+export async function createColdMemory(directory: string, ramBytes: number): Promise<string> {
+  await removeImage(directory)
+  for (const name of await readdir(directory)) if (basePattern.test(name)) await rm(path.join(directory, name))
+  await createHoles(path.join(directory, baseName(0)), ramBytes)
+  return baseName(0)
+}
+
+/** The image's manifest, or undefined if there is no complete image. A damaged manifest is an error. */
+export async function readManifest(directory: string): Promise<MemoryManifest | undefined> {
+  try {
+    return manifest.parse(JSON.parse(await readFile(path.join(directory, manifestFile), 'utf8')))
+  } catch (error) {
+    if (isMissing(error)) return undefined
+    throw new HypemanError('conflict', `the memory image in ${directory} has no readable manifest; use target_state Stopped to start from the disks`, { cause: error })
+  }
+}
+
+/** The manifest of a complete image whose parts are all there in the sizes it names. */
+export async function checkedManifest(directory: string): Promise<MemoryManifest> {
+  const found = await readManifest(directory)
+  if (found === undefined) throw new HypemanError('invalid_state', `there is no memory image in ${directory}`)
+  const { size } = await stat(path.join(directory, found.base))
+  if (size !== found.ramBytes) throw new HypemanError('conflict', `the memory image ${path.join(directory, found.base)} has ${size} bytes instead of ${found.ramBytes}; use another snapshot`)
+  await stat(path.join(directory, stateFile))
+  if (found.hasDiff) await checkDiff(path.join(directory, diffFile), found.ramBytes)
+  return found
+}
+
+/** What was read of a paused process: enough to finish the image after it runs again. */
+export interface SavedPages {
+  readonly mapping: Mapping
+  readonly kind: 'base' | 'diff'
+  readonly bytes: number
+}
+
+/** Copies the private pages of a paused process into `target`: as a new base if it started cold, else as a diff over the base in `source`. */
+export async function savePages(pid: number, ramBytes: number, source: string, target: string): Promise<SavedPages> {
+  const mapping = await findMapping(pid, basePattern, ramBytes)
+  const base = path.join(source, mapping.file)
+  if (!(await isMappedFile(mapping, base))) throw new HypemanError('conflict', `${base} is not the file that the VMM maps; stop and start the instance before its memory can be saved`)
+  const runs = await privatePages(mapping)
+  if ((await stat(base)).blocks === 0) return { mapping, kind: 'base', bytes: await saveAsBase(mapping, runs, path.join(target, nextBase(mapping))) }
+  return { mapping, kind: 'diff', bytes: await saveAsDiff(mapping, runs, path.join(target, diffFile)) }
+}
+
+function nextBase(mapping: Mapping): string {
+  return baseName(Number(basePattern.exec(mapping.file)?.[1] ?? 0) + 1)
+}
+
+/** Completes an image: links or merges the base and writes the manifest. `source` is the directory with the mapped base. */
+export async function finishImage(saved: SavedPages, source: string, target: string, lastLayer: number): Promise<void> {
+  const { mapping } = saved
+  const base = path.join(source, mapping.file)
+  const image = { version: 1, mapped: mapping.file, ramBytes: mapping.bytes, lastLayer } as const
+  if (saved.kind === 'base') return writeManifest(target, { ...image, base: nextBase(mapping), hasDiff: false })
+  if (saved.bytes > MERGE_ABOVE_BYTES && saved.bytes > (await stat(base)).blocks * 512 * MERGE_ABOVE_SHARE) {
+    await mergeDiff(base, path.join(target, diffFile), path.join(target, nextBase(mapping)))
+    await rm(path.join(target, diffFile))
+    return writeManifest(target, { ...image, base: nextBase(mapping), hasDiff: false })
+  }
+  if (source !== target) await link(base, path.join(target, mapping.file))
+  return writeManifest(target, { ...image, base: mapping.file, hasDiff: true })
+}
+
+function writeManifest(directory: string, value: MemoryManifest): Promise<void> {
+  return writeRecord(path.join(directory, manifestFile), value)
+}
+
+/** Links an image, with the disk layers of its instant, into another directory. The manifest comes last. */
+export async function linkImage(directory: string, target: string, image: MemoryManifest): Promise<void> {
+  await linkLayers(directory, target, image.lastLayer)
+  const parts = [image.base, stateFile, ...(image.hasDiff ? [diffFile] : [])]
+  await Promise.all(parts.map((name) => link(path.join(directory, name), path.join(target, name))))
+  await writeManifest(target, { ...image, mapped: image.base })
+}
+
+/** Removes an image, or what a broken save left of one, but not the base that a running process maps. */
+export async function removeImage(directory: string, keep?: string): Promise<void> {
+  const found = await readManifest(directory).catch(() => undefined) // a damaged manifest goes all the same
+  for (const name of [manifestFile, stateFile, diffFile]) await rm(path.join(directory, name), { force: true })
+  const mapped = keep ?? found?.mapped
+  if (found !== undefined && mapped !== undefined && found.base !== mapped) await rm(path.join(directory, found.base), { force: true })
+}
+
+/** Removes every base but the one a running process maps: leftovers of a save that was undone. */
+export async function keepOnlyBase(directory: string, mapped: string): Promise<void> {
+  for (const name of await readdir(directory)) if (basePattern.test(name) && name !== mapped) await rm(path.join(directory, name))
+}
+
+/** Name of the base that a process maps. */
+export async function mappedBase(pid: number, ramBytes: number): Promise<string> {
+  return (await findMapping(pid, basePattern, ramBytes)).file
+}

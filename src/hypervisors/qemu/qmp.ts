@@ -1,0 +1,132 @@
+// A client of QEMU's machine protocol (QMP): one connection, one command at a time on the wire, answers checked by schema.
+
+import { connect, type Socket } from 'node:net'
+import { z } from 'zod'
+
+const message = z.union([
+  z.object({ QMP: z.object({}) }),
+  z.object({ return: z.unknown(), id: z.number().optional() }),
+  z.object({ error: z.object({ class: z.string(), desc: z.string() }), id: z.number().optional() }),
+  z.object({ event: z.string(), data: z.unknown().optional() }),
+])
+
+/** QEMU refused a command; `description` is its own words. */
+export class QmpError extends Error {
+  readonly errorClass: string
+  readonly description: string
+
+  constructor(command: string, errorClass: string, description: string) {
+    super(`QEMU refused ${command}: ${description}`)
+    this.name = 'QmpError'
+    this.errorClass = errorClass
+    this.description = description
+  }
+}
+
+interface Pending {
+  readonly command: string
+  readonly resolve: (value: unknown) => void
+  readonly reject: (error: Error) => void
+}
+
+export class QmpClient {
+  readonly #socket: Socket
+  readonly #pending = new Map<number, Pending>()
+  #rest = ''
+  #nextId = 1
+  #failure: Error | undefined
+  readonly #greeted = Promise.withResolvers<void>()
+
+  private constructor(socket: Socket) {
+    this.#socket = socket
+    this.#greeted.promise.catch(() => undefined) // told to whoever waits in `connect`
+    socket.setEncoding('utf8')
+    socket.on('data', (text: string) => this.#take(text))
+    socket.on('error', (error) => this.#fail(error))
+    socket.on('close', () => this.#fail(new Error('QEMU has closed its control socket')))
+  }
+
+  /** Connects and negotiates. */
+  static async connect(path: string, signal: AbortSignal): Promise<QmpClient> {
+    signal.throwIfAborted()
+    const socket = connect({ path })
+    socket.unref()
+    const client = new QmpClient(socket)
+    const onAbort = (): void => client.close(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
+    signal.addEventListener('abort', onAbort, { once: true })
+    try {
+      await client.#greeted.promise
+      await client.execute('qmp_capabilities', {}, signal)
+      return client
+    } catch (error) {
+      client.close()
+      throw error
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  get closed(): boolean {
+    return this.#failure !== undefined
+  }
+
+  /** Runs a command; rejects with `QmpError` when QEMU refuses it. An abort gives up waiting: the command may still take effect. */
+  async execute(command: string, args: Readonly<Record<string, unknown>> = {}, signal?: AbortSignal): Promise<unknown> {
+    signal?.throwIfAborted()
+    if (this.#failure !== undefined) throw this.#failure
+    const id = this.#nextId++
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+    this.#pending.set(id, { command, resolve, reject })
+    const onAbort = (): void => {
+      this.#pending.delete(id)
+      reject(signal?.reason instanceof Error ? signal.reason : new Error('aborted'))
+    }
+    signal?.addEventListener('abort', onAbort, { once: true })
+    this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`)
+    try {
+      return await promise
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
+    }
+  }
+
+  close(reason: Error = new Error('the control connection was closed')): void {
+    this.#fail(reason)
+    this.#socket.destroy()
+  }
+
+  #take(text: string): void {
+    const lines = (this.#rest + text).split('\n')
+    this.#rest = lines.pop() ?? ''
+    for (const line of lines) if (line.trim() !== '') this.#handle(line)
+  }
+
+  #handle(line: string): void {
+    const parsed = message.safeParse(parseJson(line))
+    if (!parsed.success) return this.close(new Error(`QEMU said something unexpected on its control socket: ${line.slice(0, 200)}`))
+    const said = parsed.data
+    if ('QMP' in said) return this.#greeted.resolve()
+    if ('event' in said) return
+    const pending = this.#pending.get(said.id ?? -1)
+    if (pending === undefined) return // the answer to a command that was given up
+    this.#pending.delete(said.id ?? -1)
+    if ('error' in said) pending.reject(new QmpError(pending.command, said.error.class, said.error.desc))
+    else pending.resolve(said.return)
+  }
+
+  #fail(error: Error): void {
+    if (this.#failure !== undefined) return
+    this.#failure = error
+    this.#greeted.reject(error)
+    for (const pending of this.#pending.values()) pending.reject(error)
+    this.#pending.clear()
+  }
+}
+
+function parseJson(line: string): unknown {
+  try {
+    return JSON.parse(line)
+  } catch {
+    return undefined // the caller reports the line
+  }
+}

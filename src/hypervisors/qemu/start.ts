@@ -1,0 +1,101 @@
+// Starts QEMU processes: cold, or from a memory image. A start that fails leaves no process and no socket, and says what QEMU said.
+
+import { readFile, rm } from 'node:fs/promises'
+import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { HypemanError } from '../../api/errors.ts'
+import { applyDiffToProcess } from '../../files/memory-image/image.ts'
+import { findMapping } from '../../files/memory-image/private-pages.ts'
+import { messageOf } from '../../platform/flow.ts'
+import { spawnDetached } from '../../platform/process.ts'
+import type { MachineSpec } from '../driver.ts'
+import { qemuArguments, qemuFiles, type QemuLaunch } from './command-line.ts'
+import { addLayer, joinLayers, removeLayersAbove, writableLayer } from './layers.ts'
+import { QemuMachine, socketPath } from './machine.ts'
+import { checkedManifest, createColdMemory, diffFile, stateFile } from './memory.ts'
+
+export interface QemuProgram {
+  readonly command: string
+  readonly machineType: QemuLaunch['machineType']
+  readonly accelerator: QemuLaunch['accelerator']
+}
+
+/** Until a process with incoming state has read it, in milliseconds. */
+const LOAD_LIMIT_MS = 30_000
+
+export async function startCold(program: QemuProgram, spec: MachineSpec, signal: AbortSignal): Promise<QemuMachine> {
+  await removeSockets(spec.directory)
+  const memoryFile = await createColdMemory(spec.directory, spec.memoryMib * 1024 ** 2)
+  await joinLayers(spec.directory)
+  const systemLayer = await writableLayer(spec.directory)
+  return launch(spec, { ...program, memoryFile, systemLayer }, program.command, [], async (machine) => {
+    await machine.command('query-status', {}, signal)
+  })
+}
+
+/** The process comes up paused, with memory, devices and disks of the image's instant. */
+export async function startFromImage(program: QemuProgram, spec: MachineSpec, signal: AbortSignal): Promise<QemuMachine> {
+  await removeSockets(spec.directory)
+  const image = await checkedManifest(spec.directory)
+  if (image.ramBytes !== spec.memoryMib * 1024 ** 2) throw new HypemanError('conflict', `the memory image has ${image.ramBytes} bytes, the instance ${spec.memoryMib} MiB; start it from its disks`)
+  const systemLayer = await addLayer(spec.directory, image.lastLayer)
+  const started = { ...program, memoryFile: image.base, systemLayer, incomingDescriptor: 3 }
+  try {
+    return await launch(spec, started, program.command, [path.join(spec.directory, stateFile)], async (machine) => {
+      await loaded(machine, signal)
+      if (!image.hasDiff) return
+      const mapping = await findMapping(machine.process.pid, new RegExp(`^${image.base.replace('.', '\\.')}$`), image.ramBytes)
+      await applyDiffToProcess(path.join(spec.directory, diffFile), mapping)
+    })
+  } catch (error) {
+    await removeLayersAbove(spec.directory, image.lastLayer)
+    throw error
+  }
+}
+
+/** Waits until QEMU has read the incoming state. */
+async function loaded(machine: QemuMachine, signal: AbortSignal): Promise<void> {
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(LOAD_LIMIT_MS)])
+  for (;;) {
+    const state = await machine.runState(limit)
+    if (state === 'paused' || state === 'prelaunch') return
+    if (state !== 'inmigrate') throw new HypemanError('conflict', `QEMU could not take over the memory image: it is ${state}`)
+    await delay(1, undefined, { signal: limit })
+  }
+}
+
+async function launch(spec: MachineSpec, options: QemuLaunch, command: string, inherit: readonly string[], whenStarted: (machine: QemuMachine) => Promise<void>): Promise<QemuMachine> {
+  socketPath(spec.directory, qemuFiles.agent)
+  const logFile = path.join(spec.directory, qemuFiles.vmm)
+  const logged = await sizeOf(logFile)
+  const machine = new QemuMachine(await spawnDetached({ command, args: qemuArguments(spec, options), cwd: spec.directory, logFile, inherit }), spec.directory)
+  try {
+    await whenStarted(machine)
+    return machine
+  } catch (error) {
+    await machine.kill()
+    await removeSockets(spec.directory)
+    throw await explain(error, logFile, logged, spec)
+  }
+}
+
+async function removeSockets(directory: string): Promise<void> {
+  for (const name of [qemuFiles.qmp, qemuFiles.agent]) await rm(path.join(directory, name), { force: true })
+}
+
+/** The error in terms of what QEMU wrote to its log since the start. */
+async function explain(error: unknown, logFile: string, from: number, spec: MachineSpec): Promise<unknown> {
+  const said = (await readFile(logFile)).subarray(from).toString('utf8').trim()
+  if (said === '') return error
+  const port = /Could not set up host forwarding rule '(\w+):([^']*?):(\d+)-:\d+'/.exec(said)
+  if (port !== null) return new HypemanError('port_in_use', `the ${port[1] ?? ''} port ${port[3] ?? ''} on ${port[2] ?? ''} is taken; choose another host_port, or 0 for a free one`, { cause: error })
+  if (error instanceof HypemanError && error.code !== 'host_unavailable') return error
+  return new HypemanError('host_unavailable', `QEMU could not start ${spec.instanceId}: ${said.split('\n').slice(-3).join('; ')} (${messageOf(error)})`, { cause: error })
+}
+
+async function sizeOf(file: string): Promise<number> {
+  return readFile(file).then(
+    (content) => content.length,
+    () => 0, // there is no log yet
+  )
+}
