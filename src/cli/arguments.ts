@@ -1,0 +1,94 @@
+// Values that users type on the command line, turned into what the wire wants. A wrong one is a usage error that shows the right form.
+// Sizes and durations are the server's to judge: they go through as they are.
+
+import { InvalidArgumentError } from 'commander'
+import type { PortMapping, VolumeMount } from '../client/client.ts'
+
+/** `KEY=VALUE`, added to those before it. For options that may be repeated. */
+export function keyValue(text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> {
+  const equals = text.indexOf('=')
+  if (equals <= 0) throw new InvalidArgumentError('Give KEY=VALUE.')
+  return { ...before, [text.slice(0, equals)]: text.slice(equals + 1) }
+}
+
+/** Appends to the values before. For options that may be repeated. */
+export function repeated(text: string, before: readonly string[] = []): string[] {
+  return [...before, text]
+}
+
+/** One argument of an entrypoint or command; a JSON array gives several at once. */
+export function words(text: string, before: readonly string[] = []): string[] {
+  if (!text.startsWith('[')) return [...before, text]
+  let list: unknown
+  try {
+    list = JSON.parse(text)
+  } catch {
+    throw new InvalidArgumentError('Give one argument, or a JSON array of strings.')
+  }
+  if (!Array.isArray(list) || !list.every((item) => typeof item === 'string')) throw new InvalidArgumentError('Give one argument, or a JSON array of strings.')
+  return [...before, ...list]
+}
+
+export function wholeNumber(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('Give a whole number.')
+  return Number(text)
+}
+
+export function positiveNumber(text: string): number {
+  const value = wholeNumber(text)
+  if (value === 0) throw new InvalidArgumentError('Give a whole number from 1.')
+  return value
+}
+
+/** `ID:/PATH[:ro|rw][:overlay=SIZE]`: a volume and where the guest sees it. */
+export function volume(text: string, before: readonly VolumeMount[] = []): VolumeMount[] {
+  const [id, path, ...modes] = text.split(':')
+  if (id === undefined || id === '' || path === undefined || !path.startsWith('/')) throw new InvalidArgumentError('Give VOLUME:/PATH or VOLUME:/PATH:ro.')
+  const mount: { volume_id: string; mount_path: string; readonly?: true; overlay?: true; overlay_size?: string } = { volume_id: id, mount_path: path }
+  for (const mode of modes) {
+    if (mode === 'ro') mount.readonly = true
+    else if (mode.startsWith('overlay=') && mode.length > 8) {
+      mount.overlay = true
+      mount.overlay_size = mode.slice(8)
+    } else if (mode !== 'rw') throw new InvalidArgumentError(`'${mode}' is not a mode of a volume: use ro, rw or overlay=SIZE.`)
+  }
+  if (mount.overlay === true && mount.readonly !== true) throw new InvalidArgumentError('An overlay needs a read-only volume: VOLUME:/PATH:ro:overlay=SIZE.')
+  return [...before, mount]
+}
+
+/** `[ADDRESS:]HOST:GUEST[/tcp|/udp]`, `:GUEST` or `GUEST` for any free host port; an IPv6 address stands in brackets. */
+export function publish(text: string, before: readonly PortMapping[] = []): PortMapping[] {
+  const parts = /^(?:(?:(?<address>\[[0-9a-f:.]+\]|[^:[\]/]+):)?(?<host>\d*):)?(?<guest>\d+)(?:\/(?<protocol>tcp|udp))?$/i.exec(text)?.groups
+  if (parts === undefined) throw new InvalidArgumentError('Give HOST:GUEST, ADDRESS:HOST:GUEST or GUEST, with /udp for UDP.')
+  const guest = portNumber(parts['guest'] ?? '', 1)
+  const host = portNumber(parts['host'] === undefined || parts['host'] === '' ? '0' : parts['host'], 0)
+  const address = parts['address']?.replace(/^\[|\]$/g, '')
+  const protocol = parts['protocol']?.toLowerCase() === 'udp' ? 'udp' : 'tcp'
+  return [...before, { guest_port: guest, host_port: host, protocol, ...(address === undefined ? {} : { host_address: address }) }]
+}
+
+function portNumber(text: string, lowest: number): number {
+  const port = Number(text)
+  if (!Number.isInteger(port) || port < lowest || port > 65_535) throw new InvalidArgumentError(`'${text}' is not a port: ports go from 1 to 65535.`)
+  return port
+}
+
+/** `KEY=VALUE`, or `KEY` alone to take the value from our own environment. */
+export function environmentEntry(text: string, own: Readonly<Record<string, string | undefined>>): Record<string, string> {
+  if (text.includes('=')) return keyValue(text)
+  const value = own[text]
+  return value === undefined ? {} : { [text]: value }
+}
+
+/** Lines of an env file: `KEY=VALUE` or `KEY`; blank lines and lines that start with `#` don't count. Quotes are part of the value, as in docker's. */
+export function parseEnvFile(file: string, text: string, own: Readonly<Record<string, string | undefined>>): Record<string, string> {
+  const variables: Record<string, string> = {}
+  for (const [index, raw] of text.split('\n').entries()) {
+    const line = raw.replace(/\r$/, '').replace(/^[ \t]+/, '')
+    if (line === '' || line.startsWith('#')) continue
+    const name = line.split('=', 1)[0] ?? ''
+    if (name === '' || /\s/.test(name)) throw new InvalidArgumentError(`${file}, line ${index + 1}: '${line}' is neither KEY=VALUE nor KEY.`)
+    Object.assign(variables, environmentEntry(line, own))
+  }
+  return variables
+}

@@ -1,0 +1,24 @@
+// hypeman restore: brings instances back from standby.
+
+import type { Command } from 'commander'
+import { command } from '../command.ts'
+import type { Cli } from '../context.ts'
+import { each } from '../each.ts'
+import { printObject } from '../output/format.ts'
+
+export function restoreCommand(cli: Cli): Command {
+  return command('restore', 'Bring instances back from standby, with their programs as they were', [
+    ['hypeman restore web', 'goes on where standby left it'],
+    ['hypeman snapshot restore web before-upgrade', 'to go back to a snapshot instead'],
+  ])
+    .argument('<instance...>', 'id, name or unique beginning of an id')
+    .action(async (names: string[], _options: object, self: Command) => {
+      const session = await cli.session(self)
+      using progress = session.progress()
+      await each(cli, session, names, async (name) => {
+        progress.say(`Restoring ${name}`)
+        const instance = await session.client.instances.restore(name, { signal: session.signal })
+        await printObject(session, instance, instance.name)
+      })
+    })
+}
