@@ -23,13 +23,14 @@ export const folders: Readonly<Record<string, Folder>> = {
   kernels: { imports: ground, doors: resource },
   images: { imports: ground, doors: resource },
   volumes: { imports: ground, doors: resource },
+  registry: { imports: [...ground, 'images'], doors: resource },
   networks: { imports: [...ground, 'agent', 'hypervisors'], doors: resource },
   instances: { imports: [...ground, 'agent', 'hypervisors', 'kernels', 'images', 'volumes', 'networks'], doors: resource },
   snapshots: { imports: [...ground, 'agent', 'hypervisors', 'kernels', 'images', 'volumes', 'networks', 'instances'], doors: resource },
   jobs: { imports: ['api', 'platform', 'files', 'images', 'instances', 'snapshots', 'volumes'], doors: 'all' },
-  server: { imports: ['api', 'platform', 'agent', 'hypervisors', 'images', 'volumes', 'networks', 'instances', 'snapshots'], doors: 'all' },
+  server: { imports: ['api', 'platform', 'agent', 'images', 'registry', 'volumes', 'instances', 'snapshots'], doors: 'all' },
   client: { imports: ['api', 'platform'], doors: 'all' },
-  cli: { imports: ['api', 'platform', 'client'], doors: 'all' },
+  cli: { imports: [...ground, 'client'], doors: 'all' },
 }
 
 const densify = 'copies holes as zeros: use src/files, which keeps sparse files sparse'

@@ -35,7 +35,10 @@ test('processes are found by environment, directory or argument, and are gone wi
   await Promise.all(started.map((child) => once(child, 'spawn')))
   const exits = Promise.all(started.map((child) => once(child, 'exit')))
   const found = await findLeftovers(directory, AbortSignal.timeout(0))
-  assert.deepEqual(pidsOf(found), started.map((child) => child.pid).toSorted())
+  assert.deepEqual(
+    pidsOf(found),
+    started.map((child) => child.pid ?? -1).toSorted((one, other) => one - other),
+  )
   await clearLeftovers(directory, found)
   await exits
   assert.ok(!existsSync(directory))
@@ -74,8 +77,8 @@ test('files, mounts and loop devices are found; what is mounted is not removed',
   }
 })
 
-function pidsOf(found: readonly Leftover[]): (number | undefined)[] {
-  return found.flatMap(({ kind, pid }) => (kind === 'process' ? [pid] : [])).toSorted()
+function pidsOf(found: readonly Leftover[]): number[] {
+  return found.flatMap(({ kind, pid }) => (kind === 'process' ? [pid ?? -1] : [])).toSorted((one, other) => one - other)
 }
 
 async function runDirectory(): Promise<string> {

@@ -11,7 +11,10 @@ export interface ErrorRow {
 export const catalogue = {
   // 400: the request itself is wrong
   invalid_request: { status: 400, hint: 'Correct the named field and send the request again.' },
-  invalid_name: { status: 400, hint: 'Use lower-case letters, digits and dashes (no dash first or last), at most 63 characters; for images, a reference such as alpine:3.20.' },
+  invalid_name: {
+    status: 400,
+    hint: 'Use lower-case letters, digits and dashes (no dash first or last), at most 63 characters; for images, a reference such as alpine:3.20.',
+  },
   invalid_size: { status: 400, hint: 'Give a size such as 512MB or 2GB.' },
   invalid_overlay_size: { status: 400, hint: 'Give a size such as 10GB.' },
   invalid_ttl: { status: 400, hint: 'Give a duration such as 30m or 24h.' },
@@ -38,7 +41,10 @@ export const catalogue = {
   already_exists: { status: 409, hint: 'Choose another name, or delete what holds it.' },
   conflict: { status: 409, hint: 'Wait for the other operation to end, or undo what stands in the way, and try again.' },
   busy: { status: 409, hint: 'Another operation on the same thing is under way; try again when it has ended.' },
-  incompatible_version: { status: 409, hint: 'Start from the disks alone with target_state Stopped, or use the version that wrote the snapshot.' },
+  incompatible_version: {
+    status: 409,
+    hint: 'Start from the disks alone with target_state Stopped, or use the version that wrote the snapshot.',
+  },
   insufficient_resources: { status: 409, hint: 'Stop or delete instances, or ask for less.' },
   port_in_use: { status: 409, hint: 'Choose another host_port, or 0 for a free one.' },
   // 413, 429
@@ -47,10 +53,20 @@ export const catalogue = {
   // 500 and above
   internal_error: { status: 500, hint: 'This is a fault of the server: its log has the details under the request id.' },
   not_supported: { status: 501, hint: 'Use a hypervisor or a configuration that can do this; GET /capabilities lists what each can.' },
-  registry_unavailable: { status: 503, hint: 'Check that the registry is reachable from the server and that the credentials are right.', retry: true },
-  guest_unreachable: { status: 503, hint: 'The guest agent does not answer: see the instance\'s logs (source=vmm), then stop and start it.' },
-  storage_full: { status: 503, hint: 'Free space on the data directory\'s filesystem and try again.' },
-  storage_unsuitable: { status: 503, hint: 'Put the data directory on a filesystem that keeps sparse files and hard links (ext4, XFS, btrfs).' },
+  registry_unavailable: {
+    status: 503,
+    hint: 'Check that the registry is reachable from the server and that the credentials are right.',
+    retry: true,
+  },
+  guest_unreachable: {
+    status: 503,
+    hint: "The guest agent does not answer: see the instance's logs (source=vmm), then stop and start it.",
+  },
+  storage_full: { status: 503, hint: "Free space on the data directory's filesystem and try again." },
+  storage_unsuitable: {
+    status: 503,
+    hint: 'Put the data directory on a filesystem that keeps sparse files and hard links (ext4, XFS, btrfs).',
+  },
   host_unavailable: { status: 503, hint: 'Run hypeman doctor on the host: it names what is missing.' },
   canceled: { status: 503, hint: 'The server is stopping; try again when it is back.', retry: true },
 } as const satisfies Record<string, ErrorRow>

@@ -7,11 +7,9 @@ import { imageStatus } from './schemas/image.ts'
 const stepEvent = z.object({
   time: z.iso.datetime(),
   type: z.literal('step'),
-  flow: z
-    .string()
-    .meta({
-      description: 'What was being done, for example `snapshot.create`; `guest.fork` and `guest.restore` are steps inside the guest.',
-    }),
+  flow: z.string().meta({
+    description: 'What was being done, for example `snapshot.create`; `guest.fork` and `guest.restore` are steps inside the guest.',
+  }),
   step: z.string(),
   ms: z.number().meta({ description: 'Wall time of the step in milliseconds.' }),
   error: z.string().optional().meta({ description: 'Why the step failed; absent when it went well.' }),

@@ -76,7 +76,7 @@ const bitFactors: Readonly<Record<string, number>> = { '': 1, k: 1e3, m: 1e6, g:
 /** Bytes per second of a bandwidth in bits (`1Gbps`) or bytes (`125MB/s`); undefined if it is none. A capital B counts as bytes: `100MBps`. */
 export function parseBandwidth(text: string): number | undefined {
   const match = bitPattern.exec(text.trim())
-  if (match === null || /Bps$/.test(text.trim())) return parseRate(text)
+  if (match === null || text.trim().endsWith('Bps')) return parseRate(text)
   const [, digits = '', letter = ''] = match
   const bytes = Math.round((Number(digits) * (bitFactors[letter.toLowerCase()] ?? Number.NaN)) / 8)
   return Number.isSafeInteger(bytes) ? bytes : undefined

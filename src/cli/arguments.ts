@@ -25,7 +25,8 @@ export function words(text: string, before: readonly string[] = []): string[] {
   } catch {
     throw new InvalidArgumentError('Give one argument, or a JSON array of strings.')
   }
-  if (!Array.isArray(list) || !list.every((item) => typeof item === 'string')) throw new InvalidArgumentError('Give one argument, or a JSON array of strings.')
+  if (!Array.isArray(list) || !list.every((item) => typeof item === 'string'))
+    throw new InvalidArgumentError('Give one argument, or a JSON array of strings.')
   return [...before, ...list]
 }
 
@@ -43,8 +44,12 @@ export function positiveNumber(text: string): number {
 /** `ID:/PATH[:ro|rw][:overlay=SIZE]`: a volume and where the guest sees it. */
 export function volume(text: string, before: readonly VolumeMount[] = []): VolumeMount[] {
   const [id, path, ...modes] = text.split(':')
-  if (id === undefined || id === '' || path === undefined || !path.startsWith('/')) throw new InvalidArgumentError('Give VOLUME:/PATH or VOLUME:/PATH:ro.')
-  const mount: { volume_id: string; mount_path: string; readonly?: true; overlay?: true; overlay_size?: string } = { volume_id: id, mount_path: path }
+  if (id === undefined || id === '' || path === undefined || !path.startsWith('/'))
+    throw new InvalidArgumentError('Give VOLUME:/PATH or VOLUME:/PATH:ro.')
+  const mount: { volume_id: string; mount_path: string; readonly?: true; overlay?: true; overlay_size?: string } = {
+    volume_id: id,
+    mount_path: path,
+  }
   for (const mode of modes) {
     if (mode === 'ro') mount.readonly = true
     else if (mode.startsWith('overlay=') && mode.length > 8) {
@@ -52,13 +57,16 @@ export function volume(text: string, before: readonly VolumeMount[] = []): Volum
       mount.overlay_size = mode.slice(8)
     } else if (mode !== 'rw') throw new InvalidArgumentError(`'${mode}' is not a mode of a volume: use ro, rw or overlay=SIZE.`)
   }
-  if (mount.overlay === true && mount.readonly !== true) throw new InvalidArgumentError('An overlay needs a read-only volume: VOLUME:/PATH:ro:overlay=SIZE.')
+  if (mount.overlay === true && mount.readonly !== true)
+    throw new InvalidArgumentError('An overlay needs a read-only volume: VOLUME:/PATH:ro:overlay=SIZE.')
   return [...before, mount]
 }
 
 /** `[ADDRESS:]HOST:GUEST[/tcp|/udp]`, `:GUEST` or `GUEST` for any free host port; an IPv6 address stands in brackets. */
 export function publish(text: string, before: readonly PortMapping[] = []): PortMapping[] {
-  const parts = /^(?:(?:(?<address>\[[0-9a-f:.]+\]|[^:[\]/]+):)?(?<host>\d*):)?(?<guest>\d+)(?:\/(?<protocol>tcp|udp))?$/i.exec(text)?.groups
+  const parts = /^(?:(?:(?<address>\[[0-9a-f:.]+\]|[^:[\]/]+):)?(?<host>\d*):)?(?<guest>\d+)(?:\/(?<protocol>tcp|udp))?$/i.exec(
+    text,
+  )?.groups
   if (parts === undefined) throw new InvalidArgumentError('Give HOST:GUEST, ADDRESS:HOST:GUEST or GUEST, with /udp for UDP.')
   const guest = portNumber(parts['guest'] ?? '', 1)
   const host = portNumber(parts['host'] === undefined || parts['host'] === '' ? '0' : parts['host'], 0)
@@ -69,7 +77,8 @@ export function publish(text: string, before: readonly PortMapping[] = []): Port
 
 function portNumber(text: string, lowest: number): number {
   const port = Number(text)
-  if (!Number.isInteger(port) || port < lowest || port > 65_535) throw new InvalidArgumentError(`'${text}' is not a port: ports go from 1 to 65535.`)
+  if (!Number.isInteger(port) || port < lowest || port > 65_535)
+    throw new InvalidArgumentError(`'${text}' is not a port: ports go from 1 to 65535.`)
   return port
 }
 
@@ -87,7 +96,8 @@ export function parseEnvFile(file: string, text: string, own: Readonly<Record<st
     const line = raw.replace(/\r$/, '').replace(/^[ \t]+/, '')
     if (line === '' || line.startsWith('#')) continue
     const name = line.split('=', 1)[0] ?? ''
-    if (name === '' || /\s/.test(name)) throw new InvalidArgumentError(`${file}, line ${index + 1}: '${line}' is neither KEY=VALUE nor KEY.`)
+    if (name === '' || /\s/.test(name))
+      throw new InvalidArgumentError(`${file}, line ${index + 1}: '${line}' is neither KEY=VALUE nor KEY.`)
     Object.assign(variables, environmentEntry(line, own))
   }
   return variables

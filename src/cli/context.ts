@@ -65,5 +65,7 @@ function wantsColor(terminal: Terminal): boolean {
 
 /** The colour of an instance's state. */
 export function styleState(state: string, text: string = state): string {
-  return styleText(state === 'Running' ? 'green' : state === 'Unknown' ? 'red' : state === 'Standby' ? 'cyan' : 'dim', text, { validateStream: false })
+  return styleText(state === 'Running' ? 'green' : state === 'Unknown' ? 'red' : state === 'Standby' ? 'cyan' : 'dim', text, {
+    validateStream: false,
+  })
 }

@@ -34,7 +34,8 @@ export async function pullImage(session: Session, request: PullRequest, progress
 export async function imageReady(session: Session, begun: Image, progress: Progress): Promise<Image> {
   for (let image = begun; ; image = await session.client.images.get(begun.name, { signal: session.signal })) {
     if (image.status === 'ready') return image
-    if (image.status === 'failed') throw new Error(`the image ${imageName(image.name)} could not be made: ${image.error ?? 'the server gives no reason'}`)
+    if (image.status === 'failed')
+      throw new Error(`the image ${imageName(image.name)} could not be made: ${image.error ?? 'the server gives no reason'}`)
     progress.say(...progressOf(image))
     await setTimeout(ASK_EVERY_MS, undefined, { signal: session.signal })
   }
@@ -44,7 +45,10 @@ function progressOf(image: Image): [text: string, detail?: string] {
   const name = imageName(image.name)
   switch (image.status) {
     case 'pending':
-      return [`Waiting to pull ${name}`, ...(image.queue_position ? [`(number ${image.queue_position} in the queue)`] : [])] as [string, string?]
+      return [`Waiting to pull ${name}`, ...(image.queue_position ? [`(number ${image.queue_position} in the queue)`] : [])] as [
+        string,
+        string?,
+      ]
     case 'converting':
       return [`Making a root file system of ${name}`]
     default:

@@ -25,7 +25,8 @@ export function describeError(error: unknown, debug: boolean): string {
 function hintFor(error: unknown): string | undefined {
   if (error instanceof UnreachableError) return 'Start one with hypeman serve, or name another with --base-url or HYPEMAN_BASE_URL.'
   if (!(error instanceof ApiError)) return undefined
-  if (error.status === 401) return 'Set HYPEMAN_API_KEY to a token (hypeman token create makes one), or DATA_DIR to the data directory of a local server.'
+  if (error.status === 401)
+    return 'Set HYPEMAN_API_KEY to a token (hypeman token create makes one), or DATA_DIR to the data directory of a local server.'
   const row = Object.entries(catalogue).find(([code]) => code === error.code)?.[1]
   return row === undefined || saysWhatToDo(error.message) ? undefined : row.hint
 }

@@ -80,7 +80,8 @@ async function readIfThere(file: string): Promise<string | undefined> {
 
 function parseBaseUrl(text: string): string {
   const url = URL.parse(text)
-  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) throw new Error(`'${text}' is not the address of a server: give one such as ${DEFAULT_BASE_URL}`)
+  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:'))
+    throw new Error(`'${text}' is not the address of a server: give one such as ${DEFAULT_BASE_URL}`)
   return text.replace(/\/+$/, '')
 }
 

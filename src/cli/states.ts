@@ -3,7 +3,14 @@
 import type { InstanceState, LogSource, SnapshotKind, TargetState } from '../client/client.ts'
 
 export const instanceStates = Object.keys({
-  Created: true, Initializing: true, Running: true, Paused: true, Shutdown: true, Stopped: true, Standby: true, Unknown: true,
+  Created: true,
+  Initializing: true,
+  Running: true,
+  Paused: true,
+  Shutdown: true,
+  Stopped: true,
+  Standby: true,
+  Unknown: true,
 } satisfies Record<InstanceState, true>)
 
 export const targetStates = Object.keys({ Running: true, Standby: true, Stopped: true } satisfies Record<TargetState, true>)

@@ -54,7 +54,12 @@ export const volumeColumns: readonly Column<Volume>[] = [
   { title: 'VOLUME ID', value: (volume) => shortId(volume.id) },
   { title: 'NAME', value: (volume) => volume.name, cut: true },
   { title: 'SIZE', value: (volume) => `${volume.size_gb} GB`, right: true },
-  { title: 'USED BY', value: (volume) => (volume.attachments ?? []).map((use) => `${shortId(use.instance_id)}:${use.mount_path}${use.readonly ? ':ro' : ''}`).join(', '), cut: true },
+  {
+    title: 'USED BY',
+    value: (volume) =>
+      (volume.attachments ?? []).map((use) => `${shortId(use.instance_id)}:${use.mount_path}${use.readonly ? ':ro' : ''}`).join(', '),
+    cut: true,
+  },
   { title: 'TAGS', value: (volume) => keyValues(volume.tags), cut: true },
   { title: 'CREATED', value: (volume) => ago(volume.created_at) },
 ]

@@ -23,9 +23,14 @@ export async function whenRunning(session: Session, begun: Instance, progress: P
   const state = await settle(session, begun.id, 'Running', onTheWay)
   const instance = await session.client.instances.get(begun.id, { signal: session.signal })
   if (state === 'Running' || state === 'Standby') return instance
-  if (state === 'Unknown') throw new Error(`${instance.name} is in an unknown state: ${instance.state_error ?? 'the server gives no reason'}; see hypeman logs ${instance.name} --source vmm`)
+  if (state === 'Unknown')
+    throw new Error(
+      `${instance.name} is in an unknown state: ${instance.state_error ?? 'the server gives no reason'}; see hypeman logs ${instance.name} --source vmm`,
+    )
   if (instance.exit_code === 0) return instance
-  const why = instance.exit_message || (typeof instance.exit_code === 'number' ? `its program ended with exit code ${instance.exit_code}` : `it is ${state}`)
+  const why =
+    instance.exit_message ||
+    (typeof instance.exit_code === 'number' ? `its program ended with exit code ${instance.exit_code}` : `it is ${state}`)
   throw new Error(`${instance.name} did not stay up: ${why}; see hypeman logs ${instance.name}`)
 }
 

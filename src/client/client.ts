@@ -3,8 +3,25 @@
 
 import { Http, type HttpOptions } from './http.ts'
 import type {
-  Capabilities, ForkRequest, Image, Instance, InstanceCreate, InstanceEvent, InstanceState, InstanceStats, LogSource, PathInfo, PullRequest, RestoreRequest, Snapshot,
-  SnapshotCreate, SnapshotKind, Tags, Volume, VolumeCreate, WaitResult,
+  Capabilities,
+  ForkRequest,
+  Image,
+  Instance,
+  InstanceCreate,
+  InstanceEvent,
+  InstanceState,
+  InstanceStats,
+  LogSource,
+  PathInfo,
+  PullRequest,
+  RestoreRequest,
+  Snapshot,
+  SnapshotCreate,
+  SnapshotKind,
+  Tags,
+  Volume,
+  VolumeCreate,
+  WaitResult,
 } from './wire.ts'
 
 export type * from './wire.ts'
@@ -32,14 +49,16 @@ export function createClient(options: HttpOptions) {
 function imageOperations(http: Http) {
   const at = (name: string): string => `/images/${encodeURIComponent(name)}`
   return {
-    list: (query: { readonly tags?: Tags | undefined } = {}, call: CallOptions = {}) => http.json<Image[]>('GET', '/images', { query, ...call }),
+    list: (query: { readonly tags?: Tags | undefined } = {}, call: CallOptions = {}) =>
+      http.json<Image[]>('GET', '/images', { query, ...call }),
     get: (name: string, call: CallOptions = {}) => http.json<Image>('GET', at(name), call),
     /** Begins a pull; resolves when the registry has said what the name stands for. */
     pull: (body: PullRequest, call: CallOptions = {}) => http.json<Image>('POST', '/images', { body, ...call }),
     /** Makes an image from an OCI archive or the output of `docker save`. */
     import: (name: string, archive: AsyncIterable<Uint8Array>, call: CallOptions = {}) =>
       http.upload<Image>('POST', '/images/import', 'application/x-tar', archive, { query: { name }, ...call }),
-    tag: (name: string, target: string, call: CallOptions = {}) => http.json<Image>('POST', `${at(name)}/tag`, { body: { target }, ...call }),
+    tag: (name: string, target: string, call: CallOptions = {}) =>
+      http.json<Image>('POST', `${at(name)}/tag`, { body: { target }, ...call }),
     delete: (name: string, call: CallOptions = {}) => http.none('DELETE', at(name), call),
   }
 }
@@ -51,14 +70,18 @@ function instanceOperations(http: Http) {
       http.json<Instance[]>('GET', '/instances', { query, ...call }),
     get: (id: string, call: CallOptions = {}) => http.json<Instance>('GET', at(id), call),
     create: (body: InstanceCreate, call: CallOptions = {}) => http.json<Instance>('POST', '/instances', { body, ...call }),
-    start: (id: string, body: { readonly entrypoint?: readonly string[] | undefined; readonly cmd?: readonly string[] | undefined } = {}, call: CallOptions = {}) =>
-      http.json<Instance>('POST', at(id, 'start'), { body, ...call }),
+    start: (
+      id: string,
+      body: { readonly entrypoint?: readonly string[] | undefined; readonly cmd?: readonly string[] | undefined } = {},
+      call: CallOptions = {},
+    ) => http.json<Instance>('POST', at(id, 'start'), { body, ...call }),
     stop: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'stop'), call),
     standby: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'standby'), { body: {}, ...call }),
     restore: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'restore'), call),
     fork: (id: string, body: ForkRequest & { readonly from_running?: boolean }, call: CallOptions = {}) =>
       http.json<Instance>('POST', at(id, 'fork'), { body, ...call }),
-    delete: (id: string, query: { readonly graceful_shutdown?: boolean } = {}, call: CallOptions = {}) => http.none('DELETE', at(id), { query, ...call }),
+    delete: (id: string, query: { readonly graceful_shutdown?: boolean } = {}, call: CallOptions = {}) =>
+      http.none('DELETE', at(id), { query, ...call }),
     stat: (id: string, query: { readonly path: string; readonly follow_links?: boolean }, call: CallOptions = {}) =>
       http.json<PathInfo>('GET', at(id, 'stat'), { query, ...call }),
     stats: (id: string, call: CallOptions = {}) => http.json<InstanceStats>('GET', at(id, 'stats'), call),
@@ -69,7 +92,8 @@ function instanceOperations(http: Http) {
       http.events<string>(at(id, 'logs'), { query, ...call }),
     events: (id: string, query: { readonly tail?: number; readonly follow?: boolean }, call: CallOptions = {}) =>
       http.events<InstanceEvent>(at(id, 'events'), { query, ...call }),
-    snapshot: (id: string, body: SnapshotCreate, call: CallOptions = {}) => http.json<Snapshot>('POST', at(id, 'snapshots'), { body, ...call }),
+    snapshot: (id: string, body: SnapshotCreate, call: CallOptions = {}) =>
+      http.json<Snapshot>('POST', at(id, 'snapshots'), { body, ...call }),
     restoreSnapshot: (id: string, snapshotId: string, body: RestoreRequest = {}, call: CallOptions = {}) =>
       http.json<Instance>('POST', at(id, `snapshots/${encodeURIComponent(snapshotId)}/restore`), { body, ...call }),
   }
@@ -78,7 +102,8 @@ function instanceOperations(http: Http) {
 function snapshotOperations(http: Http) {
   const at = (id: string): string => `/snapshots/${encodeURIComponent(id)}`
   return {
-    list: (query: SnapshotQuery = {}, call: CallOptions = {}) => http.json<Snapshot[]>('GET', '/snapshots', { query: { ...query }, ...call }),
+    list: (query: SnapshotQuery = {}, call: CallOptions = {}) =>
+      http.json<Snapshot[]>('GET', '/snapshots', { query: { ...query }, ...call }),
     get: (id: string, call: CallOptions = {}) => http.json<Snapshot>('GET', at(id), call),
     delete: (id: string, call: CallOptions = {}) => http.none('DELETE', at(id), call),
     fork: (id: string, body: ForkRequest, call: CallOptions = {}) => http.json<Instance>('POST', `${at(id)}/fork`, { body, ...call }),
@@ -95,7 +120,8 @@ export interface SnapshotQuery {
 function volumeOperations(http: Http) {
   const at = (id: string): string => `/volumes/${encodeURIComponent(id)}`
   return {
-    list: (query: { readonly tags?: Tags | undefined } = {}, call: CallOptions = {}) => http.json<Volume[]>('GET', '/volumes', { query, ...call }),
+    list: (query: { readonly tags?: Tags | undefined } = {}, call: CallOptions = {}) =>
+      http.json<Volume[]>('GET', '/volumes', { query, ...call }),
     get: (id: string, call: CallOptions = {}) => http.json<Volume>('GET', at(id), call),
     create: (body: VolumeCreate, call: CallOptions = {}) => http.json<Volume>('POST', '/volumes', { body, ...call }),
     /** Makes a volume that holds the files of a gzipped tar archive. */

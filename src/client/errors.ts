@@ -44,7 +44,11 @@ export function parseErrorBody(status: number, text: string): ErrorBody {
     return { code, message: body.message, details }
   }
   const excerpt = text.trim().slice(0, 200)
-  return { code: `http_${status}`, message: excerpt === '' ? `the server answered with status ${status}` : `the server answered with status ${status}: ${excerpt}`, details: [] }
+  return {
+    code: `http_${status}`,
+    message: excerpt === '' ? `the server answered with status ${status}` : `the server answered with status ${status}: ${excerpt}`,
+    details: [],
+  }
 }
 
 function detailText(detail: unknown): string[] {

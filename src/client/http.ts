@@ -58,7 +58,13 @@ export class Http {
   }
 
   /** Streams bytes up; the answer is JSON. */
-  async upload<T>(method: Method, path: string, type: string, bytes: AsyncIterable<Uint8Array>, options: Omit<RequestOptions, 'body'> = {}): Promise<T> {
+  async upload<T>(
+    method: Method,
+    path: string,
+    type: string,
+    bytes: AsyncIterable<Uint8Array>,
+    options: Omit<RequestOptions, 'body'> = {},
+  ): Promise<T> {
     const body = { type, bytes: Readable.toWeb(Readable.from(bytes)) as ReadableStream<Uint8Array> }
     return parseAnswer<T>(path, await this.#text(method, path, options, body))
   }
@@ -73,7 +79,9 @@ export class Http {
       for await (const data of eventData(response.body)) yield parseAnswer<T>(path, data)
     } catch (error) {
       if (options.signal?.aborted === true) throw options.signal.reason
-      throw error instanceof ApiError || error instanceof UnreachableError ? error : new UnreachableError(`the connection to ${this.baseUrl} broke while ${path} was read`, { cause: error })
+      throw error instanceof ApiError || error instanceof UnreachableError
+        ? error
+        : new UnreachableError(`the connection to ${this.baseUrl} broke while ${path} was read`, { cause: error })
     }
   }
 

@@ -21,6 +21,9 @@ test('two directories change places, with all that is in them', async () => {
 
 test('a missing side is an error that names both, and the other side stays', async () => {
   const here = path.join(root, 'a')
-  assert.throws(() => exchangePaths(here, path.join(root, 'missing')), (error) => isHypemanError(error) && error.message.includes(here))
+  assert.throws(
+    () => exchangePaths(here, path.join(root, 'missing')),
+    (error) => isHypemanError(error) && error.message.includes(here),
+  )
   assert.ok(await readFile(path.join(here, 'which')))
 })

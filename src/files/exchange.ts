@@ -13,7 +13,11 @@ type RenameAt2 = (oldDirectory: number, oldPath: string, newDirectory: number, n
 // Safety: koffi copies both strings for the call and keeps no pointer; success is told by the result alone.
 let renameat2: RenameAt2 | undefined
 function bindRenameAt2(): RenameAt2 {
-  if (process.platform !== 'linux') throw new HypemanError('storage_unsuitable', `directories can't be exchanged in one step on ${process.platform}; restoring in place needs Linux`)
+  if (process.platform !== 'linux')
+    throw new HypemanError(
+      'storage_unsuitable',
+      `directories can't be exchanged in one step on ${process.platform}; restoring in place needs Linux`,
+    )
   renameat2 ??= koffi.load(null).func('int renameat2(int, const char *, int, const char *, unsigned int)') as RenameAt2
   return renameat2
 }
@@ -21,5 +25,8 @@ function bindRenameAt2(): RenameAt2 {
 /** Exchanges two existing paths on one filesystem. The caller syncs the parents (stage.ts). */
 export function exchangePaths(one: string, other: string): void {
   if (bindRenameAt2()(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) === 0) return
-  throw new HypemanError('storage_unsuitable', `the filesystem can't exchange ${one} with ${other} (renameat2, errno ${koffi.errno()}); put the data directory on ext4, XFS or btrfs`)
+  throw new HypemanError(
+    'storage_unsuitable',
+    `the filesystem can't exchange ${one} with ${other} (renameat2, errno ${koffi.errno()}); put the data directory on ext4, XFS or btrfs`,
+  )
 }

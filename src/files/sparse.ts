@@ -30,14 +30,21 @@ export interface Extent {
 /** The data extents of an open file, in order. */
 export function* extentsOf(fd: number, size: number, file: string): Generator<Extent> {
   const seek = bindLseek()
-  for (let at = 0; at < size; ) {
+  for (let at = 0; at < size;) {
     const from = Number(seek(fd, at, SEEK_DATA))
     if (from < 0) {
       if (koffi.errno() === ENXIO) return
-      throw new HypemanError('storage_unsuitable', `the filesystem of ${file} can't tell holes from data (lseek, errno ${koffi.errno()}); put the data directory on ext4, XFS or btrfs`)
+      throw new HypemanError(
+        'storage_unsuitable',
+        `the filesystem of ${file} can't tell holes from data (lseek, errno ${koffi.errno()}); put the data directory on ext4, XFS or btrfs`,
+      )
     }
     const to = Number(seek(fd, from, SEEK_HOLE))
-    if (to <= from) throw new HypemanError('storage_unsuitable', `the filesystem of ${file} gives no end to its data (lseek); put the data directory on ext4, XFS or btrfs`)
+    if (to <= from)
+      throw new HypemanError(
+        'storage_unsuitable',
+        `the filesystem of ${file} gives no end to its data (lseek); put the data directory on ext4, XFS or btrfs`,
+      )
     yield { from, to: Math.min(to, size) }
     at = to
   }
@@ -51,10 +58,10 @@ export async function copySparse(source: string, target: string): Promise<void> 
   await to.truncate(size)
   const buffer = Buffer.allocUnsafeSlow(CHUNK)
   for (const extent of extentsOf(from.fd, size, source))
-    for (let at = extent.from; at < extent.to; ) {
+    for (let at = extent.from; at < extent.to;) {
       const { bytesRead } = await from.read(buffer, 0, Math.min(CHUNK, extent.to - at), at)
       if (bytesRead === 0) throw new Error(`${source} shrank while it was copied`)
-      for (let done = 0; done < bytesRead; ) done += (await to.write(buffer, done, bytesRead - done, at + done)).bytesWritten
+      for (let done = 0; done < bytesRead;) done += (await to.write(buffer, done, bytesRead - done, at + done)).bytesWritten
       at += bytesRead
     }
 }

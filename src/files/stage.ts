@@ -18,7 +18,16 @@ export interface StagedDirectory extends AsyncDisposable {
 /** Makes the directories that everything else is staged in or committed to. */
 export async function makeDataDirectories(layout: DataLayout): Promise<void> {
   await mkdir(layout.root, { recursive: true, mode: 0o700 })
-  for (const directory of [layout.staging, layout.trash, layout.instances, layout.snapshots, layout.images, layout.volumes, layout.kernels, layout.cache])
+  for (const directory of [
+    layout.staging,
+    layout.trash,
+    layout.instances,
+    layout.snapshots,
+    layout.images,
+    layout.volumes,
+    layout.kernels,
+    layout.cache,
+  ])
     await diskErrors(directory, () => mkdir(directory, { recursive: true, mode: 0o700 }))
 }
 
@@ -64,7 +73,8 @@ export async function writeRecord(file: string, value: unknown): Promise<void> {
 
 /** Removes a file or directory: first a rename makes it invisible, then its contents go. Never follows links. A missing path is no error. */
 export async function moveToTrash(layout: DataLayout, target: string): Promise<void> {
-  if (!path.resolve(target).startsWith(`${layout.root}${path.sep}`)) throw new Error(`${target} is outside the data directory ${layout.root}`)
+  if (!path.resolve(target).startsWith(`${layout.root}${path.sep}`))
+    throw new Error(`${target} is outside the data directory ${layout.root}`)
   const grave = path.join(layout.trash, `${path.basename(target)}-${randomBytes(6).toString('hex')}`)
   try {
     await rename(target, grave)

@@ -3,6 +3,7 @@
 // Capabilities are data or optional members: what a hypervisor can't do is absent, and the API answers 501.
 
 import type { Duplex } from 'node:stream'
+import type { ProcessEnd, ProcessIdentity } from '../platform/process.ts'
 
 /** Names that the wire knows. */
 export type HypervisorName = 'qemu' | 'qemu-microvm' | 'firecracker' | 'cloud-hypervisor' | 'vz'
@@ -39,25 +40,13 @@ export interface MachineSpec {
   readonly network: { readonly mac: string; readonly ports: readonly PortMapping[] } | null
 }
 
-/** Identity of a process that survives recycling of pids: field 22 of `/proc/<pid>/stat` (clock ticks since boot) and the host's boot id. */
-export interface ProcessIdentity {
-  readonly pid: number
-  readonly startTicks: string
-  readonly bootId: string
-}
-
 export type MachineStatus = 'created' | 'running' | 'paused' | 'shutdown'
-
-export interface MachineExit {
-  readonly code: number | null
-  readonly reason: string
-}
 
 /** A VMM process of ours. Disposing it never kills it: VMMs outlive the server. */
 export interface Machine {
   readonly process: ProcessIdentity
   /** Settles when the process is gone, whoever ended it. Never rejects. */
-  readonly exited: Promise<MachineExit>
+  readonly exited: Promise<ProcessEnd>
   status(signal?: AbortSignal): Promise<MachineStatus>
   /** Idempotent: pausing a paused machine is no error. */
   pause(): Promise<void>

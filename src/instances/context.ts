@@ -59,6 +59,10 @@ export function flowOn(context: InstanceContext, instanceId: string, flow: strin
 }
 
 /** Takes the instance's lock for a flow that changes it. */
-export function lockInstance(context: InstanceContext, entry: { readonly id: string; readonly record: { readonly name: string } }, waitMs: number = context.settings.lockWaitMs): Promise<Disposable> {
+export function lockInstance(
+  context: InstanceContext,
+  entry: { readonly id: string; readonly record: { readonly name: string } },
+  waitMs: number = context.settings.lockWaitMs,
+): Promise<Disposable> {
   return context.locks.acquire(entry.id, { waitMs, what: `instance ${entry.record.name}` })
 }

@@ -46,7 +46,11 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   const hypervisor = request.hypervisor ?? context.settings.defaultHypervisor
   checkLimits(context, request)
   const driver = driverOf(context, { hypervisor })
-  if (request.volumes.length > driver.maxVolumes) throw new HypemanError('invalid_request', `${hypervisor} takes at most ${driver.maxVolumes} volumes, ${request.volumes.length} were asked for`)
+  if (request.volumes.length > driver.maxVolumes)
+    throw new HypemanError(
+      'invalid_request',
+      `${hypervisor} takes at most ${driver.maxVolumes} volumes, ${request.volumes.length} were asked for`,
+    )
   const reason = await driver.unavailable()
   if (reason !== undefined) throw new HypemanError('host_unavailable', `${hypervisor} can't run here: ${reason}`)
   using _name = context.store.reserveName(request.name, id)
@@ -73,9 +77,11 @@ export async function createInstance(context: InstanceContext, request: CreateIn
 function checkLimits(context: InstanceContext, request: CreateInstance): void {
   const { maxVcpus, maxMemoryBytes, maxOverlayBytes } = context.settings
   if (request.vcpus > maxVcpus) throw new HypemanError('invalid_request', `vcpus: at most ${maxVcpus}, ${request.vcpus} were asked for`)
-  if (request.memoryBytes > maxMemoryBytes) throw new HypemanError('invalid_size', `size: at most ${maxMemoryBytes / 1024 ** 3} GB on this server`)
+  if (request.memoryBytes > maxMemoryBytes)
+    throw new HypemanError('invalid_size', `size: at most ${maxMemoryBytes / 1024 ** 3} GB on this server`)
   if (request.memoryBytes < 64 * 1024 ** 2) throw new HypemanError('invalid_size', 'size: a guest needs at least 64MB')
-  if (request.overlayBytes > maxOverlayBytes) throw new HypemanError('invalid_overlay_size', `overlay_size: at most ${maxOverlayBytes / 1024 ** 3} GB on this server`)
+  if (request.overlayBytes > maxOverlayBytes)
+    throw new HypemanError('invalid_overlay_size', `overlay_size: at most ${maxOverlayBytes / 1024 ** 3} GB on this server`)
   if (request.overlayBytes < 16 * 1024 ** 2) throw new HypemanError('invalid_overlay_size', 'overlay_size: a disk needs at least 16MB')
 }
 
@@ -96,7 +102,13 @@ async function findImage(context: InstanceContext, name: string): Promise<ReadyI
   }
 }
 
-function newRecord(context: InstanceContext, request: CreateInstance, id: string, hypervisor: HypervisorName, image: ReadyImage): InstanceRecord {
+function newRecord(
+  context: InstanceContext,
+  request: CreateInstance,
+  id: string,
+  hypervisor: HypervisorName,
+  image: ReadyImage,
+): InstanceRecord {
   return {
     version: 1,
     id,

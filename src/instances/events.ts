@@ -24,7 +24,14 @@ export class EventLog {
 
   /** A step of a flow has ended, well or badly. */
   step(id: string, event: StepEvent): void {
-    this.#add(id, { time: now(), type: 'step', flow: event.flow, step: event.step, ms: rounded(event.ms), ...(event.error === undefined ? {} : { error: event.error }) })
+    this.#add(id, {
+      time: now(),
+      type: 'step',
+      flow: event.flow,
+      step: event.step,
+      ms: rounded(event.ms),
+      ...(event.error === undefined ? {} : { error: event.error }),
+    })
   }
 
   /** The instance has reached a state. */
@@ -34,7 +41,15 @@ export class EventLog {
 
   /** The guest has taken, or failed to take, its identity. */
   identity(id: string, reason: 'fork' | 'restore', steps: readonly IdentityStep[]): void {
-    for (const one of steps) this.#add(id, { time: now(), type: 'step', flow: `guest.${reason}`, step: one.name, ms: rounded(one.ms), ...(one.ok ? {} : { error: one.message ?? 'failed' }) })
+    for (const one of steps)
+      this.#add(id, {
+        time: now(),
+        type: 'step',
+        flow: `guest.${reason}`,
+        step: one.name,
+        ms: rounded(one.ms),
+        ...(one.ok ? {} : { error: one.message ?? 'failed' }),
+      })
   }
 
   /** Calls back for each event of every instance until the result is disposed of. */

@@ -16,7 +16,10 @@ async function exitAfter(console: string): ReturnType<typeof exitOf> {
 }
 
 test('the exit line of this boot tells code and message', async () => {
-  assert.deepEqual(await exitAfter('HYPEMAN-BOOT t\nHYPEMAN-EXIT {"exit_code":3,"message":"exited with code 3"}\r\n[ 1.0] reboot: Power down\n'), { code: 3, message: 'exited with code 3' })
+  assert.deepEqual(
+    await exitAfter('HYPEMAN-BOOT t\nHYPEMAN-EXIT {"exit_code":3,"message":"exited with code 3"}\r\n[ 1.0] reboot: Power down\n'),
+    { code: 3, message: 'exited with code 3' },
+  )
 })
 
 test('the exit line of an earlier boot does not count', async () => {

@@ -9,13 +9,19 @@ import type { InstanceRecord } from './record.ts'
 /** The line is within the last bytes of the console: nothing but the kernel's farewell follows it. */
 const TAIL_BYTES = 16_384
 
-const exitLine = z.object({ exit_code: z.int().optional(), signal: z.string().optional(), oom: z.boolean().optional(), message: z.string().optional() })
+const exitLine = z.object({
+  exit_code: z.int().optional(),
+  signal: z.string().optional(),
+  oom: z.boolean().optional(),
+  message: z.string().optional(),
+})
 
 /** The workload's end as far as the console of this boot tells; null when it says nothing. */
 export async function exitOf(directory: string, record: Pick<InstanceRecord, 'programStartedAt'>): Promise<InstanceRecord['exit']> {
   const tail = await readTail(path.join(directory, instanceFiles.consoleLog))
   const start = tail.lastIndexOf('HYPEMAN-EXIT ')
-  if (start < 0 || tail.lastIndexOf('HYPEMAN-BOOT') > start) return record.programStartedAt === null ? { code: null, message: 'the VM ended before its program was started' } : null
+  if (start < 0 || tail.lastIndexOf('HYPEMAN-BOOT') > start)
+    return record.programStartedAt === null ? { code: null, message: 'the VM ended before its program was started' } : null
   const line = tail.slice(start + 'HYPEMAN-EXIT '.length).split(/\r?\n/, 1)[0] ?? ''
   return describeExit(line)
 }
@@ -23,7 +29,7 @@ export async function exitOf(directory: string, record: Pick<InstanceRecord, 'pr
 /** Words for one `HYPEMAN-EXIT` payload; exported for the test. */
 export function describeExit(line: string): InstanceRecord['exit'] {
   const parsed = exitLine.safeParse(parseJson(line))
-  if (!parsed.success) return { code: null, message: 'the guest reported its end in a way that can\'t be read' }
+  if (!parsed.success) return { code: null, message: "the guest reported its end in a way that can't be read" }
   const { exit_code: code = null, signal, oom, message } = parsed.data
   const words = message ?? (signal === undefined ? `exited with code ${code}` : `killed by ${signal}`)
   return { code, message: oom === true ? `${words} - OOM` : words }

@@ -76,7 +76,10 @@ function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMe
     name: request.name,
     createdAt: new Date().toISOString(),
     hypervisor: request.hypervisor,
-    network: record.network === null ? null : { mac: newMac(), ports: record.network.ports.map((port) => ({ ...port, hostPort: 0, automatic: true })) },
+    network:
+      record.network === null
+        ? null
+        : { mac: newMac(), ports: record.network.ports.map((port) => ({ ...port, hostPort: 0, automatic: true })) },
     machineId: newMachineId(),
     identityDue: withMemory ? 'fork' : null,
     expiresAt: null,
@@ -102,17 +105,30 @@ export interface ForkInstance {
 export async function forkInstance(context: InstanceContext, entry: InstanceEntry, request: ForkInstance): Promise<InstanceEntry> {
   await using payload = await createStaged(context.layout, `payload-${newId()}`)
   const { source, state } = await freezeForFork(context, entry, request, payload.path)
-  return forkFromPayload(context, source, { name: request.name, targetState: request.targetState ?? state, hypervisor: entry.record.hypervisor })
+  return forkFromPayload(context, source, {
+    name: request.name,
+    targetState: request.targetState ?? state,
+    hypervisor: entry.record.hypervisor,
+  })
 }
 
-async function freezeForFork(context: InstanceContext, entry: InstanceEntry, request: ForkInstance, payload: string): Promise<{ source: ForkSource; state: TargetState }> {
+async function freezeForFork(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  request: ForkInstance,
+  payload: string,
+): Promise<{ source: ForkSource; state: TargetState }> {
   using _lock = await lockInstance(context, entry)
   const { state } = await entry.observe()
   const { record, machine } = entry
   forbidWritableVolumes(record, 'a fork')
   const flow = flowOn(context, entry.id, 'instance.freeze')
   if (state === 'Running' && machine !== undefined) {
-    if (!request.fromRunning) throw new HypemanError('invalid_state', `${record.name} is Running; send from_running: true (hypeman fork --from-running) to fork it as it runs, or stop it first`)
+    if (!request.fromRunning)
+      throw new HypemanError(
+        'invalid_state',
+        `${record.name} is Running; send from_running: true (hypeman fork --from-running) to fork it as it runs, or stop it first`,
+      )
     await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
     await step(flow, 'capture', () => memoryOf(context, record).capture(machine, specOf(context, record), payload, flow.signal))
   } else if (state === 'Standby' || state === 'Stopped') {

@@ -78,7 +78,7 @@ async function* followFile(file: string, lines: number, signal: AbortSignal): As
 }
 
 async function* chunksOf(handle: FileHandle, from: number, to: number): AsyncGenerator<Buffer> {
-  for (let position = from; position < to; ) {
+  for (let position = from; position < to;) {
     const { bytesRead, buffer } = await handle.read(Buffer.allocUnsafe(CHUNK), 0, Math.min(CHUNK, to - position), position)
     if (bytesRead === 0) return
     position += bytesRead
@@ -90,7 +90,7 @@ async function* chunksOf(handle: FileHandle, from: number, to: number): AsyncGen
 async function offsetOfLastLines(handle: FileHandle, size: number, lines: number): Promise<number> {
   if (lines <= 0) return size
   let newlines = 0
-  for (let end = size; end > 0; ) {
+  for (let end = size; end > 0;) {
     const start = Math.max(0, end - CHUNK)
     const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafe(end - start), 0, end - start, start)
     for (let index = bytesRead - 1; index >= 0; index -= 1) {

@@ -19,21 +19,30 @@ const SETTLE_LOCK_WAIT_MS = 600_000
 
 export function driverOf(context: InstanceContext, record: Pick<InstanceRecord, 'hypervisor'>): Hypervisor {
   const driver = context.drivers.get(record.hypervisor)
-  if (driver === undefined) throw new HypemanError('not_supported', `the hypervisor ${record.hypervisor} is not available on this server; choose one of ${[...context.drivers.keys()].join(', ')}`)
+  if (driver === undefined)
+    throw new HypemanError(
+      'not_supported',
+      `the hypervisor ${record.hypervisor} is not available on this server; choose one of ${[...context.drivers.keys()].join(', ')}`,
+    )
   return driver
 }
 
 /** The driver's memory snapshots, or `not_supported`. */
 export function memoryOf(context: InstanceContext, record: Pick<InstanceRecord, 'hypervisor'>): MemorySnapshots {
   const { memory } = driverOf(context, record)
-  if (memory === undefined) throw new HypemanError('not_supported', `the hypervisor ${record.hypervisor} can't save a guest's memory here; use a Stopped snapshot`)
+  if (memory === undefined)
+    throw new HypemanError('not_supported', `the hypervisor ${record.hypervisor} can't save a guest's memory here; use a Stopped snapshot`)
   return memory
 }
 
 /** What the VMM is made from. Equal records give equal machines. */
 export function specOf(context: InstanceContext, record: InstanceRecord): MachineSpec {
   const image = context.images.byDigest(record.image.digest)
-  if (image === undefined) throw new HypemanError('not_found', `the image ${record.image.name} (${record.image.digest}) of the instance ${record.name} is gone; pull it again`)
+  if (image === undefined)
+    throw new HypemanError(
+      'not_found',
+      `the image ${record.image.name} (${record.image.digest}) of the instance ${record.name} is gone; pull it again`,
+    )
   const { kernel, initrd } = kernelOf(context.layout, record.kernelId)
   return {
     instanceId: record.id,
@@ -44,7 +53,11 @@ export function specOf(context: InstanceContext, record: InstanceRecord): Machin
     initrd,
     disks: [
       { id: 'rootfs', path: image.rootfsPath, readOnly: true },
-      ...record.volumes.map((volume, index) => ({ id: `vol-${index}`, path: context.volumes.imagePath(volume.volumeId), readOnly: volume.readOnly })),
+      ...record.volumes.map((volume, index) => ({
+        id: `vol-${index}`,
+        path: context.volumes.imagePath(volume.volumeId),
+        readOnly: volume.readOnly,
+      })),
     ],
     network: record.network,
   }
@@ -62,18 +75,30 @@ export function attach(context: InstanceContext, entry: InstanceEntry, machine: 
       context.log.info({ instance: entry.id, pid: machine.process.pid, reason: exit.reason }, 'VMM ended')
       if (!context.stopping.aborted) await settleExit(context, entry, machine, exit.reason)
     })
-    .catch((error: unknown) => context.log.error({ instance: entry.id, error }, 'the end of a VMM could not be recorded; the next start of the server does it'))
+    .catch((error: unknown) =>
+      context.log.error({ instance: entry.id, error }, 'the end of a VMM could not be recorded; the next start of the server does it'),
+    )
 }
 
 /** Forgets the machine and fails whatever waits for it. */
 export function detach(entry: InstanceEntry): void {
   entry.machine = undefined
   entry.agent = undefined
-  entry.stopWaiting.abort(new HypemanError('guest_unreachable', `the VMM of the instance ${entry.record.name} has ended; see hypeman logs --source vmm ${entry.record.name}`))
+  entry.stopWaiting.abort(
+    new HypemanError(
+      'guest_unreachable',
+      `the VMM of the instance ${entry.record.name} has ended; see hypeman logs --source vmm ${entry.record.name}`,
+    ),
+  )
 }
 
 /** Records that a VMM ended by itself, unless a flow that ended it has done so already. */
-export async function settleExit(context: InstanceContext, entry: InstanceEntry, machine: Pick<Machine, 'process'>, reason: string): Promise<void> {
+export async function settleExit(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  machine: Pick<Machine, 'process'>,
+  reason: string,
+): Promise<void> {
   using _lock = await lockInstance(context, entry, SETTLE_LOCK_WAIT_MS)
   const { process } = entry.record
   if (process === null || process.pid !== machine.process.pid || process.startTicks !== machine.process.startTicks) return

@@ -17,6 +17,10 @@ export async function proveAgent(context: InstanceContext, entry: InstanceEntry,
     await (await agentOf(entry, context, either)).health(either)
   } catch (cause) {
     if (!deadline.aborted) throw cause
-    throw new HypemanError('guest_unreachable', `the guest agent of ${entry.record.name} did not answer within ${PROOF_TIMEOUT_MS / 1000} s; nothing was changed`, { cause })
+    throw new HypemanError(
+      'guest_unreachable',
+      `the guest agent of ${entry.record.name} did not answer within ${PROOF_TIMEOUT_MS / 1000} s; nothing was changed`,
+      { cause },
+    )
   }
 }

@@ -24,7 +24,9 @@ export function readyInBackground(context: InstanceContext, entry: InstanceEntry
     await endMachine(context, entry, { exit: { code: null, message }, agentReadyAt: null, programStartedAt: null })
     context.events.state(entry.id, entry.derive('gone').state, message)
   })
-  const readying = work.catch((error: unknown) => context.log.error({ instance: entry.id, error: messageOf(error) }, 'the guest is not ready and could not be stopped'))
+  const readying = work.catch((error: unknown) =>
+    context.log.error({ instance: entry.id, error: messageOf(error) }, 'the guest is not ready and could not be stopped'),
+  )
   entry.readying = readying
   void readying.then(() => {
     if (entry.readying === readying) entry.readying = undefined
@@ -44,7 +46,11 @@ export async function makeReady(context: InstanceContext, entry: InstanceEntry, 
     else await step(flow, 'configure', () => configure(context, entry, agent, signal))
   } catch (error) {
     if (!deadline.aborted || flow.signal.aborted) throw error
-    throw new HypemanError('guest_unreachable', `the guest agent of ${record.name} did not answer within ${limitMs / 1000} s; see hypeman logs --source vmm ${record.name}`, { cause: error })
+    throw new HypemanError(
+      'guest_unreachable',
+      `the guest agent of ${record.name} did not answer within ${limitMs / 1000} s; see hypeman logs --source vmm ${record.name}`,
+      { cause: error },
+    )
   }
   await step(flow, 'running', () => becomeRunning(context, entry))
 }
@@ -65,7 +71,10 @@ async function renewIdentity(context: InstanceContext, entry: InstanceEntry, age
   const failed = steps.filter((one) => !one.ok)
   if (failed.length === 0) return
   const reasons = failed.map((one) => `${one.name}: ${one.message ?? 'failed'}`).join('; ')
-  throw new HypemanError('guest_unreachable', `the guest of ${record.name} could not take its identity (${reasons}), so it is not safe to run`)
+  throw new HypemanError(
+    'guest_unreachable',
+    `the guest of ${record.name} could not take its identity (${reasons}), so it is not safe to run`,
+  )
 }
 
 async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Promise<void> {
@@ -74,18 +83,28 @@ async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Pr
     await memoryOf(context, entry.record).consumeMemory(context.layout.instance(entry.id))
     entry.holdsMemory = false
   }
-  await context.store.update(entry, { programStartedAt: entry.record.programStartedAt ?? now, agentReadyAt: entry.record.agentReadyAt ?? now, identityDue: null })
+  await context.store.update(entry, {
+    programStartedAt: entry.record.programStartedAt ?? now,
+    agentReadyAt: entry.record.agentReadyAt ?? now,
+    identityDue: null,
+  })
   context.events.state(entry.id, 'Running', `${driverOf(context, entry.record).name}, agent ready`)
 }
 
 function identityOf(record: InstanceRecord): GuestIdentity {
-  return { instanceId: record.id, hostname: record.name, machineId: record.machineId, network: record.network === null ? null : userModeNetwork(record.network.mac) }
+  return {
+    instanceId: record.id,
+    hostname: record.name,
+    machineId: record.machineId,
+    network: record.network === null ? null : userModeNetwork(record.network.mac),
+  }
 }
 
 /** The image's command with the instance's changes, as container runtimes combine them: an own entrypoint drops the image's cmd. */
 function workloadOf(context: InstanceContext, record: InstanceRecord): GuestWorkload {
   const image = context.images.byDigest(record.image.digest)
-  if (image === undefined) throw new HypemanError('not_found', `the image ${record.image.name} of the instance ${record.name} is gone; pull it again`)
+  if (image === undefined)
+    throw new HypemanError('not_found', `the image ${record.image.name} of the instance ${record.name} is gone; pull it again`)
   const { config } = image
   const entrypoint = record.entrypoint ?? config.entrypoint
   const cmd = record.cmd ?? (record.entrypoint === null ? config.cmd : [])
@@ -97,4 +116,3 @@ function workloadOf(context: InstanceContext, record: InstanceRecord): GuestWork
     stopSignal: config.stopSignal === '' ? 'SIGTERM' : config.stopSignal,
   }
 }
-

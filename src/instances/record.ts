@@ -6,7 +6,9 @@ export const hypervisorNames = ['qemu', 'qemu-microvm', 'firecracker', 'cloud-hy
 
 const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
 
-const versionStamp = z.object({ hypervisor: z.enum(hypervisorNames), version: z.string(), machineType: z.string(), accelerator: z.string() }).readonly()
+const versionStamp = z
+  .object({ hypervisor: z.enum(hypervisorNames), version: z.string(), machineType: z.string(), accelerator: z.string() })
+  .readonly()
 
 const portMapping = z
   .object({
@@ -39,7 +41,10 @@ export const instanceRecord = z
     tags: z.record(z.string(), z.string()).readonly(),
     skipGuestAgent: z.boolean(),
     volumes: z.array(z.object({ volumeId: z.string(), mountPath: z.string(), readOnly: z.boolean() }).readonly()).readonly(),
-    network: z.object({ mac: z.string(), ports: z.array(portMapping).readonly() }).readonly().nullable(),
+    network: z
+      .object({ mac: z.string(), ports: z.array(portMapping).readonly() })
+      .readonly()
+      .nullable(),
     machineId: z.string(),
     /** Counts restores and forks of the memory, so that programs in the guest can tell. */
     generation: z.int(),

@@ -3,9 +3,8 @@
 import { readdir, readFile, readlink } from 'node:fs/promises'
 import path from 'node:path'
 import type { DataLayout } from '../files/layout.ts'
-import type { ProcessIdentity } from '../hypervisors/driver.ts'
 import { messageOf } from '../platform/flow.ts'
-import { identityOf, killProcess } from '../platform/process.ts'
+import { identityOf, killProcess, type ProcessIdentity } from '../platform/process.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { attach, driverOf, settleExit, specOf } from './machine.ts'
@@ -34,7 +33,8 @@ async function recoverInstance(context: InstanceContext, entry: InstanceEntry, p
   // A machine of ours is paused only inside a flow, and that flow died with the server before it answered.
   if ((await machine.status()) === 'paused') await machine.resume()
   const { record } = entry
-  if (record.programStartedAt === null || record.agentReadyAt === null || record.identityDue !== null || entry.holdsMemory) readyInBackground(context, entry)
+  if (record.programStartedAt === null || record.agentReadyAt === null || record.identityDue !== null || entry.holdsMemory)
+    readyInBackground(context, entry)
 }
 
 /** Ends VMMs that were started under this data directory and that no record names: their flow was cut off before it could record them. */

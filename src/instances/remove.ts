@@ -31,4 +31,3 @@ export async function removeCommitted(context: InstanceContext, entry: InstanceE
   await moveToTrash(context.layout, context.layout.instance(entry.id))
   context.store.forget(entry)
 }
-

@@ -32,7 +32,12 @@ export interface Replacement {
 }
 
 /** The caller holds the instance's lock and has made sure that no VMM runs. */
-export async function replaceInstance(context: InstanceContext, entry: InstanceEntry, flow: FlowContext, replacement: Replacement): Promise<void> {
+export async function replaceInstance(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  flow: FlowContext,
+  replacement: Replacement,
+): Promise<void> {
   const id = newId()
   const place = context.layout.instance(entry.id)
   const before = { record: entry.record, holdsMemory: entry.holdsMemory }
@@ -64,7 +69,10 @@ export async function replaceInstance(context: InstanceContext, entry: InstanceE
 }
 
 /** At start, before the sweep: brings back the old directory of every replacement that was not confirmed. `endProcess` ends what runs from the new one. */
-export async function undoReplacements(layout: DataLayout, endProcess: (record: InstanceRecord) => Promise<void>): Promise<readonly string[]> {
+export async function undoReplacements(
+  layout: DataLayout,
+  endProcess: (record: InstanceRecord) => Promise<void>,
+): Promise<readonly string[]> {
   const undone: string[] = []
   for (const name of await readdir(layout.staging)) {
     if (!name.startsWith(stagedPrefix)) continue

@@ -9,7 +9,8 @@ import { bootInstance, resumeInstance } from './start.ts'
 export async function restoreInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   using _lock = await lockInstance(context, entry)
   const { state } = await entry.observe()
-  if (state !== 'Standby') throw new HypemanError('invalid_state', `only a Standby instance can be restored; ${entry.record.name} is ${state}`)
+  if (state !== 'Standby')
+    throw new HypemanError('invalid_state', `only a Standby instance can be restored; ${entry.record.name} is ${state}`)
   await resumeInstance(context, entry, flowOn(context, entry.id, 'instance.restore'))
 }
 
@@ -22,7 +23,8 @@ export interface StartInstance {
 export async function startInstance(context: InstanceContext, entry: InstanceEntry, request: StartInstance): Promise<void> {
   using _lock = await lockInstance(context, entry)
   const { state } = await entry.observe()
-  if (state !== 'Stopped') throw new HypemanError('invalid_state', `only a Stopped instance can be started; ${entry.record.name} is ${state}`)
+  if (state !== 'Stopped')
+    throw new HypemanError('invalid_state', `only a Stopped instance can be started; ${entry.record.name} is ${state}`)
   const { record } = entry
   const command = { entrypoint: request.entrypoint ?? record.entrypoint, cmd: request.cmd ?? record.cmd }
   await using undo = new AsyncDisposableStack()

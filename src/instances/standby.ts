@@ -16,7 +16,8 @@ export async function standbyInstance(context: InstanceContext, entry: InstanceE
 export async function suspendInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   const { state } = await entry.observe()
   const { machine, record } = entry
-  if (state !== 'Running' || machine === undefined) throw new HypemanError('invalid_state', `only a Running instance can go to standby; ${record.name} is ${state}`)
+  if (state !== 'Running' || machine === undefined)
+    throw new HypemanError('invalid_state', `only a Running instance can go to standby; ${record.name} is ${state}`)
   const memory = memoryOf(context, record)
   const flow = flowOn(context, entry.id, 'instance.standby')
   const directory = context.layout.instance(entry.id)

@@ -17,13 +17,27 @@ import type { InstanceRecord } from './record.ts'
  * Boots a stopped instance. With `background` it returns when the process runs, and the guest gets ready by itself (`entry.readying`);
  * with `await` when the agent has answered, and on failure the instance is stopped as before.
  */
-export async function bootInstance(context: InstanceContext, entry: InstanceEntry, flow: FlowContext, ready: 'background' | 'await'): Promise<void> {
+export async function bootInstance(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  flow: FlowContext,
+  ready: 'background' | 'await',
+): Promise<void> {
   await using undo = new AsyncDisposableStack()
   const before = entry.record
   const driver = driverOf(context, before)
   using ports = await step(flow, 'ports', () => allocatePorts(before.network?.ports ?? []))
   undo.defer(() => context.store.update(entry, before))
-  const fresh = { startedAt: new Date().toISOString(), stoppedAt: null, programStartedAt: null, agentReadyAt: null, identityDue: null, exit: null, kernelId: context.kernel.id, stamp: await driver.stamp() }
+  const fresh = {
+    startedAt: new Date().toISOString(),
+    stoppedAt: null,
+    programStartedAt: null,
+    agentReadyAt: null,
+    identityDue: null,
+    exit: null,
+    kernelId: context.kernel.id,
+    stamp: await driver.stamp(),
+  }
   await step(flow, 'record', () => context.store.update(entry, { ...fresh, network: withPorts(before, ports.ports) }))
   await step(flow, 'log', () => markBoot(context, entry))
   undo.defer(() => endMachine(context, entry))
@@ -39,14 +53,17 @@ export async function resumeInstance(context: InstanceContext, entry: InstanceEn
   await using undo = new AsyncDisposableStack()
   const before = entry.record
   const { stamp } = before
-  if (!entry.holdsMemory || stamp === null) throw new HypemanError('invalid_state', `the instance ${before.name} holds no memory image to restore; use hypeman start`)
+  if (!entry.holdsMemory || stamp === null)
+    throw new HypemanError('invalid_state', `the instance ${before.name} holds no memory image to restore; use hypeman start`)
   const memory = memoryOf(context, before)
   using ports = await step(flow, 'ports', () => allocatePorts(before.network?.ports ?? []))
   undo.defer(() => context.store.update(entry, before))
   const change = { stoppedAt: null, exit: null, identityDue: before.identityDue ?? ('restore' as const), generation: before.generation + 1 }
   await step(flow, 'record', () => context.store.update(entry, { ...change, network: withPorts(before, ports.ports) }))
   undo.defer(() => endMachine(context, entry))
-  await step(flow, 'load', async () => startProcess(context, entry, await memory.restore(specOf(context, entry.record), stamp, flow.signal)))
+  await step(flow, 'load', async () =>
+    startProcess(context, entry, await memory.restore(specOf(context, entry.record), stamp, flow.signal)),
+  )
   await step(flow, 'resume', () => entry.machine?.resume())
   await makeReady(context, entry, flow)
   undo.move()

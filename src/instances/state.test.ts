@@ -2,14 +2,25 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { deriveState, type Observation } from './state.ts'
 
-const ready: Observation = { vmm: 'running', holdsMemory: false, programStarted: true, agentReady: true, skipGuestAgent: false, identityDue: false }
+const ready: Observation = {
+  vmm: 'running',
+  holdsMemory: false,
+  programStarted: true,
+  agentReady: true,
+  skipGuestAgent: false,
+  identityDue: false,
+}
 
 const cases: readonly [string, Partial<Observation>, string][] = [
   ['a running VMM whose program was started and whose agent answered', {}, 'Running'],
   ['a running VMM whose agent has not answered', { agentReady: false }, 'Initializing'],
   ['a running VMM whose program was not started', { programStarted: false, agentReady: false }, 'Initializing'],
   ['a running VMM without agent gate', { agentReady: false, skipGuestAgent: true }, 'Running'],
-  ['a running VMM without agent gate whose program was not started', { programStarted: false, agentReady: false, skipGuestAgent: true }, 'Initializing'],
+  [
+    'a running VMM without agent gate whose program was not started',
+    { programStarted: false, agentReady: false, skipGuestAgent: true },
+    'Initializing',
+  ],
   ['a fork that has not taken its identity', { identityDue: true }, 'Initializing'],
   ['a paused VMM', { vmm: 'paused' }, 'Paused'],
   ['a VMM that has not begun to boot', { vmm: 'created' }, 'Created'],

@@ -39,7 +39,7 @@ export class InstanceStore {
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error)
         this.broken.push({ directory, error: reason })
-        this.#log.error({ directory, reason }, 'an instance can\'t be read and is left alone')
+        this.#log.error({ directory, reason }, "an instance can't be read and is left alone")
       }
     }
   }
@@ -59,14 +59,19 @@ export class InstanceStore {
     const matches = ref === '' ? [] : [...this.#entries.values()].filter((entry) => entry.id.startsWith(ref))
     const [match, ...others] = matches
     if (match === undefined) throw new HypemanError('not_found', `there is no instance ${JSON.stringify(ref)}; hypeman ps -a lists all`)
-    if (others.length > 0) throw new HypemanError('ambiguous', `${matches.length} instances have ids that begin with ${JSON.stringify(ref)}; give more of the id`)
+    if (others.length > 0)
+      throw new HypemanError(
+        'ambiguous',
+        `${matches.length} instances have ids that begin with ${JSON.stringify(ref)}; give more of the id`,
+      )
     return match
   }
 
   /** Takes a name for an instance in the making; disposing gives it back unless the instance was added since. */
   reserveName(name: string, id: string): Disposable {
     const holder = this.#names.get(name)
-    if (holder !== undefined) throw new HypemanError('name_conflict', `the name ${name} is taken by the instance ${holder}; choose another or delete that one`)
+    if (holder !== undefined)
+      throw new HypemanError('name_conflict', `the name ${name} is taken by the instance ${holder}; choose another or delete that one`)
     this.#names.set(name, id)
     return {
       [Symbol.dispose]: () => {
@@ -102,6 +107,9 @@ export class InstanceStore {
 /** Reads and checks the record of an instance directory. */
 export async function readInstanceRecord(directory: string): Promise<InstanceRecord> {
   const parsed = instanceRecord.safeParse(JSON.parse(await readFile(path.join(directory, instanceFiles.record), 'utf8')))
-  if (!parsed.success) throw new Error(`${instanceFiles.record} is not a record of this version: ${parsed.error.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`).join(', ')}`)
+  if (!parsed.success)
+    throw new Error(
+      `${instanceFiles.record} is not a record of this version: ${parsed.error.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`).join(', ')}`,
+    )
   return parsed.data
 }

@@ -6,16 +6,35 @@ import type { InstanceContext } from './context.ts'
 import type { InstanceRecord } from './record.ts'
 
 /** Directories of the system that no volume may cover or lie in. */
-const systemDirectories = ['/bin', '/boot', '/dev', '/etc', '/lib', '/lib64', '/proc', '/root', '/run', '/sbin', '/sys', '/tmp', '/usr', '/var']
+const systemDirectories = [
+  '/bin',
+  '/boot',
+  '/dev',
+  '/etc',
+  '/lib',
+  '/lib64',
+  '/proc',
+  '/root',
+  '/run',
+  '/sbin',
+  '/sys',
+  '/tmp',
+  '/usr',
+  '/var',
+]
 
 /** Checks the volumes of a new instance against each other and against those of all others. */
 export function checkVolumes(context: InstanceContext, volumes: InstanceRecord['volumes']): void {
   const paths = new Set<string>()
   for (const volume of volumes) {
     const mountPath = path.posix.normalize(volume.mountPath).replace(/(.)\/$/, '$1')
-    if (!path.posix.isAbsolute(mountPath)) throw new HypemanError('invalid_request', `volumes: the mount path ${volume.mountPath} is not absolute`)
+    if (!path.posix.isAbsolute(mountPath))
+      throw new HypemanError('invalid_request', `volumes: the mount path ${volume.mountPath} is not absolute`)
     if (mountPath === '/' || systemDirectories.some((system) => mountPath === system || mountPath.startsWith(`${system}/`)))
-      throw new HypemanError('invalid_request', `volumes: ${volume.mountPath} is or lies in a system directory; mount somewhere else, for example /data`)
+      throw new HypemanError(
+        'invalid_request',
+        `volumes: ${volume.mountPath} is or lies in a system directory; mount somewhere else, for example /data`,
+      )
     if (paths.has(mountPath)) throw new HypemanError('invalid_request', `volumes: ${volume.mountPath} is named twice`)
     paths.add(mountPath)
     checkSharing(context, volume)
@@ -27,7 +46,10 @@ function checkSharing(context: InstanceContext, wanted: InstanceRecord['volumes'
   for (const { record } of context.store.entries()) {
     const held = record.volumes.find((volume) => volume.volumeId === wanted.volumeId)
     if (held === undefined || (held.readOnly && wanted.readOnly)) continue
-    throw new HypemanError('conflict', `the volume ${wanted.volumeId} is attached to the instance ${record.name}${held.readOnly ? '' : ' for writing'}; a volume has one writer or many readers (readonly)`)
+    throw new HypemanError(
+      'conflict',
+      `the volume ${wanted.volumeId} is attached to the instance ${record.name}${held.readOnly ? '' : ' for writing'}; a volume has one writer or many readers (readonly)`,
+    )
   }
 }
 
@@ -35,5 +57,8 @@ function checkSharing(context: InstanceContext, wanted: InstanceRecord['volumes'
 export function forbidWritableVolumes(record: Pick<InstanceRecord, 'name' | 'volumes'>, what: string): void {
   const writable = record.volumes.find((volume) => !volume.readOnly)
   if (writable === undefined) return
-  throw new HypemanError('not_supported', `${what} is not possible while ${record.name} writes to the volume ${writable.volumeId} (${writable.mountPath}); attach it with readonly`)
+  throw new HypemanError(
+    'not_supported',
+    `${what} is not possible while ${record.name} writes to the volume ${writable.volumeId} (${writable.mountPath}); attach it with readonly`,
+  )
 }

@@ -15,7 +15,13 @@ export interface WaitResult extends DerivedState {
 }
 
 /** Resolves at the state, at another resting state, or after `timeoutMs`. `not_found` if the instance is deleted meanwhile. */
-export async function waitForState(context: InstanceContext, entry: InstanceEntry, wanted: InstanceState, timeoutMs: number, signal: AbortSignal): Promise<WaitResult> {
+export async function waitForState(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  wanted: InstanceState,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<WaitResult> {
   const until = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs), context.stopping])
   let wake = Promise.withResolvers<void>()
   const nudge = (): void => wake.resolve()
@@ -27,7 +33,8 @@ export async function waitForState(context: InstanceContext, entry: InstanceEntr
     const timer = setTimeout(nudge, LOOK_AGAIN_MS)
     try {
       const seen = await entry.observe()
-      if (context.store.byId(entry.id) !== entry) throw new HypemanError('not_found', `the instance ${entry.record.name} was deleted while it was waited for`)
+      if (context.store.byId(entry.id) !== entry)
+        throw new HypemanError('not_found', `the instance ${entry.record.name} was deleted while it was waited for`)
       if (seen.state === wanted || (resting.has(seen.state) && !isOnItsWay(entry))) return { ...seen, timedOut: false }
       if (until.aborted) return { ...seen, timedOut: true }
       await wake.promise

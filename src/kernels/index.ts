@@ -3,11 +3,12 @@
 
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { copyFile, mkdir, stat } from 'node:fs/promises'
+import { mkdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { HypemanError } from '../api/errors.ts'
 import type { DataLayout } from '../files/layout.ts'
+import { copySparse } from '../files/sparse.ts'
 import { createStaged } from '../files/stage.ts'
 
 export interface Kernel {
@@ -35,8 +36,8 @@ export async function importKernel(layout: DataLayout, assets: string): Promise<
   if (!(await exists(layout.kernel(id)))) {
     await mkdir(layout.kernels, { recursive: true })
     await using staged = await createStaged(layout, `kernel-${id}`)
-    await copyFile(source.kernel, path.join(staged.path, 'vmlinuz'))
-    await copyFile(source.initrd, path.join(staged.path, 'initrd.cpio'))
+    await copySparse(source.kernel, path.join(staged.path, 'vmlinuz'))
+    await copySparse(source.initrd, path.join(staged.path, 'initrd.cpio'))
     await staged.commit(layout.kernel(id))
   }
   return kernelOf(layout, id)

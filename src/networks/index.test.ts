@@ -20,7 +20,10 @@ test('a port that a program listens on is refused by number, and nothing stays p
   const address = server.address()
   assert.ok(address !== null && typeof address === 'object')
   const wanted = { ...port, hostPort: address.port, automatic: false }
-  await assert.rejects(allocatePorts([wanted]), (error) => isHypemanError(error, 'port_in_use') && error.message.includes(String(address.port)))
+  await assert.rejects(
+    allocatePorts([wanted]),
+    (error) => isHypemanError(error, 'port_in_use') && error.message.includes(String(address.port)),
+  )
   server.close()
   await once(server, 'close')
   using again = await allocatePorts([wanted])

@@ -87,5 +87,9 @@ async function probe(port: PublishedPort, wanted: number): Promise<number> {
 }
 
 function inUse(port: PublishedPort, cause?: unknown): HypemanError {
-  return new HypemanError('port_in_use', `can't publish ${port.protocol} port ${port.hostPort} on ${port.hostAddress}: it is taken or not allowed; choose another host_port, or 0 for a free one`, { cause })
+  return new HypemanError(
+    'port_in_use',
+    `can't publish ${port.protocol} port ${port.hostPort} on ${port.hostAddress}: it is taken or not allowed; choose another host_port, or 0 for a free one`,
+    { cause },
+  )
 }

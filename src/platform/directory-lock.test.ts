@@ -13,9 +13,16 @@ after(() => rmSync(directory, { recursive: true }))
 test('a second process is refused and told who holds the lock; the lock dies with its holder', async () => {
   const file = path.join(directory, 'lock')
   const module = new URL('./directory-lock.ts', import.meta.url).href
-  const holder = spawn(process.execPath, ['-e', `import(${JSON.stringify(module)}).then((m) => { m.lockDirectory(${JSON.stringify(file)}); console.log('held'); setInterval(() => {}, 1e6) })`], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
+  const holder = spawn(
+    process.execPath,
+    [
+      '-e',
+      `import(${JSON.stringify(module)}).then((m) => { m.lockDirectory(${JSON.stringify(file)}); console.log('held'); setInterval(() => {}, 1e6) })`,
+    ],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  )
   await once(holder.stdout, 'data')
   assert.throws(() => lockDirectory(file), new RegExp(`pid ${holder.pid}`))
   holder.kill('SIGKILL')

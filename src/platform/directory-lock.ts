@@ -21,7 +21,10 @@ export function lockDirectory(file: string): Disposable {
   if (bindFlock()(fd, LOCK_EX | LOCK_NB) !== 0) {
     const holder = readFileSync(file, 'utf8').trim()
     closeSync(fd)
-    throw new HypemanError('conflict', `another server (${holder || 'unknown process'}) uses this data directory (${file}); stop it or choose another with --data-dir`)
+    throw new HypemanError(
+      'conflict',
+      `another server (${holder || 'unknown process'}) uses this data directory (${file}); stop it or choose another with --data-dir`,
+    )
   }
   ftruncateSync(fd)
   writeSync(fd, `pid ${process.pid}\n`)

@@ -18,5 +18,5 @@ export function newMachineId(): string {
 
 /** A locally administered unicast address, `02:…`, of 40 random bits. */
 export function newMac(): string {
-  return ['02', ...randomBytes(5).toString('hex').match(/../g) ?? []].join(':')
+  return ['02', ...(randomBytes(5).toString('hex').match(/../g) ?? [])].join(':')
 }

@@ -41,7 +41,12 @@ export class KeyedLock {
     const timer = setTimeout(() => {
       entry.queue.splice(entry.queue.indexOf(waiter), 1)
       this.#wake(key, entry)
-      reject(new HypemanError('busy', `${options.what} is busy with another operation (waited ${options.waitMs} ms); try again when it has ended`))
+      reject(
+        new HypemanError(
+          'busy',
+          `${options.what} is busy with another operation (waited ${options.waitMs} ms); try again when it has ended`,
+        ),
+      )
     }, options.waitMs)
     try {
       return await promise

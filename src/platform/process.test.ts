@@ -11,7 +11,13 @@ const logFile = path.join(root, 'log')
 
 test('a detached process writes to its log, inherits files, and its end is told', async () => {
   await writeFile(path.join(root, 'input'), 'inherited')
-  const started = await spawnDetached({ command: 'sh', args: ['-c', 'cat <&3; exit 7'], cwd: root, logFile, inherit: [path.join(root, 'input')] })
+  const started = await spawnDetached({
+    command: 'sh',
+    args: ['-c', 'cat <&3; exit 7'],
+    cwd: root,
+    logFile,
+    inherit: [path.join(root, 'input')],
+  })
   assert.deepEqual(await started.exited, { code: 7, reason: 'exited with code 7' })
   assert.equal(await readFile(logFile, 'utf8'), 'inherited')
 })

@@ -5,7 +5,19 @@ import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { MachineExit, ProcessIdentity } from '../hypervisors/driver.ts'
+
+/** Identity of a process that survives recycling of pids: field 22 of `/proc/<pid>/stat` (clock ticks since boot) and the host's boot id. */
+export interface ProcessIdentity {
+  readonly pid: number
+  readonly startTicks: string
+  readonly bootId: string
+}
+
+/** How a process ended; `code` is null if a signal ended it, or nobody can tell. */
+export interface ProcessEnd {
+  readonly code: number | null
+  readonly reason: string
+}
 
 export interface SpawnDetached {
   readonly command: string
@@ -20,7 +32,7 @@ export interface SpawnDetached {
 export interface DetachedProcess {
   readonly identity: ProcessIdentity
   /** Settles when the process is gone. Never rejects. */
-  readonly exited: Promise<MachineExit>
+  readonly exited: Promise<ProcessEnd>
 }
 
 /** Until a killed process must be gone, in milliseconds. */
@@ -35,8 +47,13 @@ export async function spawnDetached(options: SpawnDetached): Promise<DetachedPro
     const log = openSync(options.logFile, 'a', 0o600)
     descriptors.push(log)
     for (const file of options.inherit ?? []) descriptors.push(openSync(file, 'r'))
-    const child = spawn(options.command, options.args, { cwd: options.cwd, detached: true, stdio: ['ignore', log, ...descriptors], env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' } })
-    const exited = new Promise<MachineExit>((resolve) => {
+    const child = spawn(options.command, options.args, {
+      cwd: options.cwd,
+      detached: true,
+      stdio: ['ignore', log, ...descriptors],
+      env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
+    })
+    const exited = new Promise<ProcessEnd>((resolve) => {
       child.once('exit', (code, signal) => resolve({ code, reason: signal === null ? `exited with code ${code}` : `killed by ${signal}` }))
     })
     await new Promise<void>((resolve, reject) => child.once('spawn', resolve).once('error', reject))
@@ -55,7 +72,7 @@ export function adoptProcess(identity: ProcessIdentity): DetachedProcess | undef
   return { identity, exited: watchEnd(identity) }
 }
 
-async function watchEnd(identity: ProcessIdentity): Promise<MachineExit> {
+async function watchEnd(identity: ProcessIdentity): Promise<ProcessEnd> {
   while (isAlive(identity)) await delay(ADOPTED_POLL_MS, undefined, { ref: false })
   return { code: null, reason: 'ended' }
 }

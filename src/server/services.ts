@@ -2,6 +2,7 @@
 // Operations go on when the caller has gone: only reads and waits take a signal.
 
 import type { Readable } from 'node:stream'
+import type { AgentClient } from '../agent/contract.ts'
 import type { InstanceState } from '../api/actions.ts'
 import type { InstanceEvent } from '../api/events.ts'
 import type { Capabilities } from '../api/schemas/capabilities.ts'
@@ -38,6 +39,8 @@ export interface InstanceService {
   events(ref: string, query: EventsQuery, signal: AbortSignal): AsyncIterable<InstanceEvent>
   stat(ref: string, path: string, followLinks: boolean, signal: AbortSignal): Promise<PathInfo>
   stats(ref: string, signal: AbortSignal): Promise<InstanceStats>
+  /** The guest agent of an instance, for exec and copy. `invalid_state` unless it is Running; with `waitMs` it may still become so. */
+  agent(ref: string, waitMs: number, signal: AbortSignal): Promise<AgentClient>
 }
 
 /** `id` is a snapshot's id or a unique prefix of it. */

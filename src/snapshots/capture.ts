@@ -53,7 +53,13 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
 }
 
 /** Fills the payload and returns how long the source stood still, in milliseconds. */
-async function fillPayload(context: SnapshotContext, entry: InstanceEntry, state: string, payload: string, flow: FlowContext): Promise<number> {
+async function fillPayload(
+  context: SnapshotContext,
+  entry: InstanceEntry,
+  state: string,
+  payload: string,
+  flow: FlowContext,
+): Promise<number> {
   const { instances } = context
   const { record, machine } = entry
   if (state !== 'Running' || machine === undefined) {
@@ -71,5 +77,8 @@ function checkSource(entry: InstanceEntry, kind: CaptureRequest['kind'], state: 
   const allowed = kind === 'Standby' ? ['Running', 'Standby'] : ['Stopped']
   if (allowed.includes(state)) return
   const advice = kind === 'Standby' ? 'start it, or take a snapshot of kind Stopped' : 'stop it, or take a snapshot of kind Standby'
-  throw new HypemanError('conflict', `a ${kind} snapshot needs a source that is ${allowed.join(' or ')}; ${entry.record.name} is ${state}: ${advice}`)
+  throw new HypemanError(
+    'conflict',
+    `a ${kind} snapshot needs a source that is ${allowed.join(' or ')}; ${entry.record.name} is ${state}: ${advice}`,
+  )
 }

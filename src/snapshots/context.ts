@@ -1,7 +1,7 @@
 // What the flows of snapshots work with, made once by the composition root.
 
 import type { FlowContext } from '../platform/flow.ts'
-import { KeyedLock } from '../platform/keyed-lock.ts'
+import type { KeyedLock } from '../platform/keyed-lock.ts'
 import { flowOn, type InstanceContext } from '../instances/index.ts'
 import type { SnapshotRecord } from './record.ts'
 import type { SnapshotStore } from './store.ts'

@@ -17,7 +17,12 @@ export async function forkSnapshot(context: SnapshotContext, record: SnapshotRec
   await checkTarget(context, record, target)
   using _hold = await holdSnapshot(context, record, true)
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
-  const source = { payload: path.join(context.instances.layout.snapshot(record.id), snapshotFiles.payload), withMemory: record.kind === 'Standby', record: record.instance, snapshotId: record.id }
+  const source = {
+    payload: path.join(context.instances.layout.snapshot(record.id), snapshotFiles.payload),
+    withMemory: record.kind === 'Standby',
+    record: record.instance,
+    snapshotId: record.id,
+  }
   return forkFromPayload(context.instances, source, { name: request.name, targetState: target.state, hypervisor: target.hypervisor })
 }
 
@@ -26,11 +31,18 @@ export async function checkTarget(context: SnapshotContext, record: SnapshotReco
   const driver = driverOf(context.instances, target)
   const reason = await driver.unavailable()
   if (reason !== undefined) throw new HypemanError('host_unavailable', `${target.hypervisor} can't run here: ${reason}`)
-  if (record.instance.volumes.length > driver.maxVolumes) throw new HypemanError('not_supported', `${target.hypervisor} takes at most ${driver.maxVolumes} volumes, the snapshot has ${record.instance.volumes.length}`)
+  if (record.instance.volumes.length > driver.maxVolumes)
+    throw new HypemanError(
+      'not_supported',
+      `${target.hypervisor} takes at most ${driver.maxVolumes} volumes, the snapshot has ${record.instance.volumes.length}`,
+    )
   const { stamp } = record.instance
   if (record.kind !== 'Standby' || target.state === 'Stopped' || stamp === null) return
   const here = await driver.stamp()
   if (here.version === stamp.version && here.machineType === stamp.machineType && here.accelerator === stamp.accelerator) return
   const words = (one: typeof stamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
-  throw new HypemanError('incompatible_version', `the memory of snapshot ${record.id} was written by ${words(stamp)}, here is ${words(here)}; use target_state Stopped to start from its disks`)
+  throw new HypemanError(
+    'incompatible_version',
+    `the memory of snapshot ${record.id} was written by ${words(stamp)}, here is ${words(here)}; use target_state Stopped to start from its disks`,
+  )
 }

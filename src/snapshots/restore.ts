@@ -3,15 +3,31 @@
 import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
 import { snapshotFiles } from '../files/layout.ts'
-import { checkVolumes, driverOf, lockInstance, reachState, replaceInstance, type InstanceEntry, type InstanceRecord } from '../instances/index.ts'
+import {
+  checkVolumes,
+  driverOf,
+  lockInstance,
+  reachState,
+  replaceInstance,
+  type InstanceEntry,
+  type InstanceRecord,
+} from '../instances/index.ts'
 import { holdSnapshot, snapshotFlow, type SnapshotContext } from './context.ts'
 import { checkTarget } from './fork.ts'
 import type { SnapshotRecord } from './record.ts'
 import { targetOf, type Target, type TargetRequest } from './target.ts'
 
-export async function restoreSnapshot(context: SnapshotContext, entry: InstanceEntry, record: SnapshotRecord, request: TargetRequest): Promise<void> {
+export async function restoreSnapshot(
+  context: SnapshotContext,
+  entry: InstanceEntry,
+  record: SnapshotRecord,
+  request: TargetRequest,
+): Promise<void> {
   if (record.sourceInstanceId !== entry.id)
-    throw new HypemanError('invalid_request', `the snapshot ${record.id} belongs to the instance ${record.sourceInstanceName} (${record.sourceInstanceId}), not to ${entry.record.name}; fork it instead`)
+    throw new HypemanError(
+      'invalid_request',
+      `the snapshot ${record.id} belongs to the instance ${record.sourceInstanceName} (${record.sourceInstanceId}), not to ${entry.record.name}; fork it instead`,
+    )
   const { instances } = context
   const target = targetOf(record, request)
   await checkTarget(context, record, target)
@@ -19,8 +35,15 @@ export async function restoreSnapshot(context: SnapshotContext, entry: InstanceE
   using _hold = await holdSnapshot(context, record, true)
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
   const { state } = await entry.observe()
-  if (state !== 'Stopped' && state !== 'Standby') throw new HypemanError('invalid_state', `${entry.record.name} is ${state}; stop it or put it on standby before a snapshot is restored to it`)
-  checkVolumes(instances, record.instance.volumes.filter((wanted) => !entry.record.volumes.some((held) => held.volumeId === wanted.volumeId)))
+  if (state !== 'Stopped' && state !== 'Standby')
+    throw new HypemanError(
+      'invalid_state',
+      `${entry.record.name} is ${state}; stop it or put it on standby before a snapshot is restored to it`,
+    )
+  checkVolumes(
+    instances,
+    record.instance.volumes.filter((wanted) => !entry.record.volumes.some((held) => held.volumeId === wanted.volumeId)),
+  )
 
   const flow = snapshotFlow(context, entry.id, 'snapshot.restore')
   const withMemory = record.kind === 'Standby' && target.state !== 'Stopped'
@@ -45,7 +68,10 @@ function restoredRecord(present: InstanceRecord, snapshot: SnapshotRecord, targe
     createdAt: present.createdAt,
     hypervisor: target.hypervisor,
     machineId: present.machineId,
-    network: instance.network === null ? null : { mac: present.network?.mac ?? instance.network.mac, ports: present.network?.ports ?? instance.network.ports },
+    network:
+      instance.network === null
+        ? null
+        : { mac: present.network?.mac ?? instance.network.mac, ports: present.network?.ports ?? instance.network.ports },
     generation: Math.max(present.generation, instance.generation),
     forkedFrom: present.forkedFrom,
     expiresAt: present.expiresAt,

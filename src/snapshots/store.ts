@@ -35,7 +35,10 @@ export class SnapshotStore {
         if (record.id !== id) throw new Error(`the record names the snapshot ${record.id}`)
         this.add(record)
       } catch (error) {
-        this.#log.error({ file, reason: error instanceof Error ? error.message : String(error) }, 'a snapshot can\'t be read and is left alone')
+        this.#log.error(
+          { file, reason: error instanceof Error ? error.message : String(error) },
+          "a snapshot can't be read and is left alone",
+        )
       }
     }
   }
@@ -62,8 +65,13 @@ export class SnapshotStore {
     if (exact !== undefined) return exact
     const matches = ref === '' ? [] : [...this.#records.values()].filter((record) => record.id.startsWith(ref))
     const [match, ...others] = matches
-    if (match === undefined) throw new HypemanError('not_found', `there is no snapshot ${JSON.stringify(ref)}; hypeman snapshot list shows all`)
-    if (others.length > 0) throw new HypemanError('ambiguous', `${matches.length} snapshots have ids that begin with ${JSON.stringify(ref)}; give more of the id`)
+    if (match === undefined)
+      throw new HypemanError('not_found', `there is no snapshot ${JSON.stringify(ref)}; hypeman snapshot list shows all`)
+    if (others.length > 0)
+      throw new HypemanError(
+        'ambiguous',
+        `${matches.length} snapshots have ids that begin with ${JSON.stringify(ref)}; give more of the id`,
+      )
     return match
   }
 
@@ -72,7 +80,11 @@ export class SnapshotStore {
     if (name === '') return { [Symbol.dispose]: () => undefined }
     const key = `${sourceInstanceId}/${name}`
     const holder = this.#names.get(key)
-    if (holder !== undefined) throw new HypemanError('conflict', `the snapshot ${holder} of this instance has the name ${name} already; choose another or delete that one`)
+    if (holder !== undefined)
+      throw new HypemanError(
+        'conflict',
+        `the snapshot ${holder} of this instance has the name ${name} already; choose another or delete that one`,
+      )
     this.#names.set(key, id)
     return {
       [Symbol.dispose]: () => {

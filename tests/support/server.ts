@@ -8,6 +8,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { Hypeman } from '@onkernel/hypeman'
+import { signToken } from '../../src/platform/token.ts'
 
 const program = path.resolve(import.meta.dirname, '../../bin/hypeman')
 /** Until a started server says that it listens, in milliseconds. */
@@ -111,7 +112,10 @@ async function listeningUrl(child: ChildProcess, log: NodeJS.WritableStream): Pr
     if (line.includes('"msg":"listening"')) resolve((JSON.parse(line) as { url: string }).url)
   })
   child.once('exit', (code, signal) => reject(new Error(`the server ended (${code ?? signal}) before it listened:\n${seen.join('\n')}`)))
-  const timer = setTimeout(() => reject(new Error(`the server did not listen within ${START_LIMIT_MS} ms:\n${seen.join('\n')}`)), START_LIMIT_MS)
+  const timer = setTimeout(
+    () => reject(new Error(`the server did not listen within ${START_LIMIT_MS} ms:\n${seen.join('\n')}`)),
+    START_LIMIT_MS,
+  )
   try {
     return await promise
   } finally {
@@ -120,8 +124,7 @@ async function listeningUrl(child: ChildProcess, log: NodeJS.WritableStream): Pr
 }
 
 async function signIn(dataDirectory: string): Promise<string> {
-  const { createToken } = await import('../../src/server/auth.ts')
-  return createToken((await readFile(path.join(dataDirectory, 'jwt-secret'), 'utf8')).trim(), { subject: 'tests', ttlSeconds: 3_600 })
+  return signToken((await readFile(path.join(dataDirectory, 'jwt-secret'), 'utf8')).trim(), { subject: 'tests', ttlSeconds: 3_600 })
 }
 
 function clientOf(running: Running): Hypeman {

@@ -33,7 +33,11 @@ export function psCommand(cli: Cli): Command {
       const instances = await session.client.instances.list({ state: options.state, tags: options.tag }, { signal: session.signal })
       const shown = options.all === true || options.state !== undefined ? instances : instances.filter(isUp)
       shown.sort((one, other) => other.created_at.localeCompare(one.created_at))
-      if (options.quiet === true) await printLines(session, shown.map((instance) => instance.id))
+      if (options.quiet === true)
+        await printLines(
+          session,
+          shown.map((instance) => instance.id),
+        )
       else await printList(session, shown, instanceColumns)
     })
 }

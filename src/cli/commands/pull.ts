@@ -18,7 +18,10 @@ interface Options {
 export function pullCommand(cli: Cli, name = 'pull'): Command {
   return command(name, 'Get an image from a registry', [
     [`hypeman ${name === 'pull' ? 'pull' : 'image create'} alpine:3.20`, 'from Docker Hub'],
-    [`hypeman ${name === 'pull' ? 'pull' : 'image create'} registry.example.com/team/app:1 --username me --password "$PASSWORD"`, 'with credentials, which are not kept'],
+    [
+      `hypeman ${name === 'pull' ? 'pull' : 'image create'} registry.example.com/team/app:1 --username me --password "$PASSWORD"`,
+      'with credentials, which are not kept',
+    ],
   ])
     .argument('<image>', 'reference of the image, with a tag or a digest')
     .option('--tag <key=value>', 'tag of the image on the server; may be repeated', keyValue)

@@ -28,7 +28,10 @@ export function startCommand(cli: Cli): Command {
       using progress = session.progress()
       await each(cli, session, names, async (name) => {
         progress.say(`Starting ${name}`)
-        const body = { ...(options.entrypoint === undefined ? {} : { entrypoint: options.entrypoint }), ...(options.cmd === undefined ? {} : { cmd: options.cmd }) }
+        const body = {
+          ...(options.entrypoint === undefined ? {} : { entrypoint: options.entrypoint }),
+          ...(options.cmd === undefined ? {} : { cmd: options.cmd }),
+        }
         const begun = await session.client.instances.start(name, body, { signal: session.signal })
         const instance = options.detach === true ? begun : await whenRunning(session, begun, progress)
         await printObject(session, instance, instance.name)

@@ -17,10 +17,17 @@ export interface Printer {
 /** A list: for people a table. */
 export async function printList<Item>(printer: Printer, items: readonly Item[], columns: readonly Column<Item>[]): Promise<void> {
   if (printer.format === 'auto' || printer.format === 'table') {
-    const lines = tableLines(columns, items, { width: printer.stdout.isTTY === true ? printer.stdout.columns : undefined, color: printer.color })
+    const lines = tableLines(columns, items, {
+      width: printer.stdout.isTTY === true ? printer.stdout.columns : undefined,
+      color: printer.color,
+    })
     return await printLines(printer, lines)
   }
-  if (printer.format === 'jsonl') return await printLines(printer, items.map((item) => JSON.stringify(item)))
+  if (printer.format === 'jsonl')
+    return await printLines(
+      printer,
+      items.map((item) => JSON.stringify(item)),
+    )
   await printValue(printer, items)
 }
 
@@ -60,7 +67,7 @@ async function printValue(printer: Printer, value: unknown): Promise<void> {
 function propertyLines(printer: Printer, value: object): string[] {
   const properties: Column<[string, unknown]>[] = [
     { title: 'FIELD', value: ([name]) => name },
-    { title: 'VALUE', value: ([, property]) => (typeof property === 'object' ? JSON.stringify(property) : String(property)), cut: true },
+    { title: 'VALUE', value: ([, property]) => (typeof property === 'string' ? property : (JSON.stringify(property) ?? '-')), cut: true },
   ]
   return tableLines(properties, Object.entries(value), { width: printer.stdout.isTTY === true ? printer.stdout.columns : undefined })
 }

@@ -41,7 +41,10 @@ export function tableLines<Item>(columns: readonly Column<Item>[], items: readon
 function shrink<Item>(columns: readonly Column<Item>[], widths: number[], width: number): void {
   const total = (): number => widths.reduce((sum, one) => sum + one, GAP.length * (widths.length - 1))
   for (;;) {
-    const widest = columns.reduce((best, column, index) => (column.cut === true && (widths[index] ?? 0) > (widths[best] ?? 0) ? index : best), -1)
+    const widest = columns.reduce(
+      (best, column, index) => (column.cut === true && (widths[index] ?? 0) > (widths[best] ?? 0) ? index : best),
+      -1,
+    )
     const current = widths[widest] ?? 0
     if (total() <= width || widest < 0 || current <= SHORTEST) return
     widths[widest] = current - 1
@@ -74,6 +77,11 @@ function* segments(text: string): Generator<string> {
 /** Cells that a terminal uses: wide East Asian characters and emoji take two. */
 export function displayWidth(text: string): number {
   let width = 0
-  for (const segment of segments(text)) width += /\p{Emoji_Presentation}|[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/u.test(segment) ? 2 : 1
+  for (const segment of segments(text))
+    width += /\p{Emoji_Presentation}|[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/u.test(
+      segment,
+    )
+      ? 2
+      : 1
   return width
 }

@@ -85,7 +85,11 @@ interface Diff {
 
 /** Reads and checks the table of a diff; a surprise is an error, never data. */
 async function readDiff(handle: FileHandle, file: string, ramBytes: number): Promise<Diff> {
-  const damaged = (what: string): HypemanError => new HypemanError('conflict', `the memory image ${file} is damaged (${what}); use another snapshot, or target_state Stopped to start from the disks`)
+  const damaged = (what: string): HypemanError =>
+    new HypemanError(
+      'conflict',
+      `the memory image ${file} is damaged (${what}); use another snapshot, or target_state Stopped to start from the disks`,
+    )
   const { size } = await handle.stat()
   if (size < HEADER_BYTES) throw damaged('too short')
   const header = Buffer.alloc(HEADER_BYTES)
@@ -94,7 +98,8 @@ async function readDiff(handle: FileHandle, file: string, ramBytes: number): Pro
   const dataOffset = Number(header.readBigUInt64LE(32))
   if (!header.subarray(0, 8).equals(magic) || header.readUInt32LE(8) !== pageBytes) throw damaged('not a diff of this version')
   if (Number(header.readBigUInt64LE(16)) !== ramBytes) throw damaged('made for another size of memory')
-  if (dataOffset !== Math.ceil((HEADER_BYTES + runCount * RUN_BYTES) / pageBytes) * pageBytes || dataOffset > size) throw damaged('the table does not fit')
+  if (dataOffset !== Math.ceil((HEADER_BYTES + runCount * RUN_BYTES) / pageBytes) * pageBytes || dataOffset > size)
+    throw damaged('the table does not fit')
   const table = Buffer.alloc(runCount * RUN_BYTES)
   await readFully(handle, table, HEADER_BYTES)
   const runs: PageRun[] = []
@@ -117,7 +122,7 @@ async function* diffPages(file: string, ramBytes: number): AsyncGenerator<{ read
   const buffer = Buffer.allocUnsafeSlow(COPY_BYTES)
   let position = dataOffset
   for (const run of runs)
-    for (let done = 0; done < run.count; ) {
+    for (let done = 0; done < run.count;) {
       const data = buffer.subarray(0, Math.min(COPY_BYTES, (run.count - done) * pageBytes))
       await readFully(handle, data, position)
       yield { page: run.first + done, data }
@@ -153,7 +158,8 @@ async function cloneOrCopy(source: string, target: string): Promise<void> {
     await copyFile(source, target, constants.COPYFILE_FICLONE_FORCE | constants.COPYFILE_EXCL)
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : undefined
-    if (code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'EXDEV' && code !== 'EINVAL' && code !== 'ENOSYS' && code !== 'ENOTTY') throw error
+    if (code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'EXDEV' && code !== 'EINVAL' && code !== 'ENOSYS' && code !== 'ENOTTY')
+      throw error
     await copySparse(source, target)
   }
 }

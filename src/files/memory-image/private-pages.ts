@@ -37,7 +37,10 @@ export async function findMapping(pid: number, name: RegExp, bytes: number): Pro
     const [start, end] = [Number.parseInt(from, 16), Number.parseInt(to, 16)]
     if (name.test(file) && end - start === bytes && Number.parseInt(offset, 16) === 0) return { pid, address: start, bytes, file, inode }
   }
-  throw new HypemanError('host_unavailable', `the process ${pid} does not map its guest memory of ${bytes} bytes from a file; it can't be saved`)
+  throw new HypemanError(
+    'host_unavailable',
+    `the process ${pid} does not map its guest memory of ${bytes} bytes from a file; it can't be saved`,
+  )
 }
 
 /** True if the file is the one that is mapped, not another that took its name. */
@@ -51,7 +54,7 @@ export async function privatePages(mapping: Mapping): Promise<PageRun[]> {
   const runs: { first: number; count: number }[] = []
   const pages = mapping.bytes / pageBytes
   const buffer = Buffer.alloc(ENTRIES_AT_ONCE * 8)
-  for (let page = 0; page < pages; ) {
+  for (let page = 0; page < pages;) {
     const wanted = Math.min(ENTRIES_AT_ONCE, pages - page)
     await readFully(pagemap, buffer.subarray(0, wanted * 8), (mapping.address / pageBytes + page) * 8)
     const words = new Uint32Array(buffer.buffer, buffer.byteOffset, wanted * 2)
@@ -70,11 +73,14 @@ export async function privatePages(mapping: Mapping): Promise<PageRun[]> {
 }
 
 /** Reads the pages of the runs out of the process, in pieces of at most `COPY_BYTES`, in order. The buffer is reused: consume it before the next. */
-export async function* readPages(mapping: Mapping, runs: readonly PageRun[]): AsyncGenerator<{ readonly page: number; readonly data: Buffer }> {
+export async function* readPages(
+  mapping: Mapping,
+  runs: readonly PageRun[],
+): AsyncGenerator<{ readonly page: number; readonly data: Buffer }> {
   await using memory = await openProc(`/proc/${mapping.pid}/mem`)
   const buffer = Buffer.allocUnsafeSlow(COPY_BYTES)
   for (const run of runs)
-    for (let done = 0; done < run.count; ) {
+    for (let done = 0; done < run.count;) {
       const count = Math.min(COPY_BYTES / pageBytes, run.count - done)
       const data = buffer.subarray(0, count * pageBytes)
       await readFully(memory, data, mapping.address + (run.first + done) * pageBytes)
@@ -93,7 +99,7 @@ export async function openMemory(mapping: Mapping): Promise<{ writePages(page: n
 }
 
 export async function readFully(file: FileHandle, into: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < into.length; ) {
+  for (let done = 0; done < into.length;) {
     const { bytesRead } = await file.read(into, done, into.length - done, position + done)
     if (bytesRead === 0) throw new Error(`the file ended ${into.length - done} bytes too early`)
     done += bytesRead
@@ -101,7 +107,7 @@ export async function readFully(file: FileHandle, into: Buffer, position: number
 }
 
 export async function writeFully(file: FileHandle, data: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < data.length; ) done += (await file.write(data, done, data.length - done, position + done)).bytesWritten
+  for (let done = 0; done < data.length;) done += (await file.write(data, done, data.length - done, position + done)).bytesWritten
 }
 
 async function openProc(file: string, flags = 'r'): Promise<FileHandle> {
@@ -121,5 +127,9 @@ async function readProc(file: string): Promise<string> {
 }
 
 function needsRights(file: string, cause: unknown): HypemanError {
-  return new HypemanError('host_unavailable', `guest memory can't be read through ${file}: run the server as root, or allow it to trace its own children (kernel.yama.ptrace_scope)`, { cause })
+  return new HypemanError(
+    'host_unavailable',
+    `guest memory can't be read through ${file}: run the server as root, or allow it to trace its own children (kernel.yama.ptrace_scope)`,
+    { cause },
+  )
 }

@@ -35,7 +35,19 @@ export interface QemuLaunch {
 }
 
 /** Kernel arguments: a quiet serial console for messages that matter, power off instead of hanging after a panic. */
-const kernelArguments = ['console=ttyS0', 'quiet', 'loglevel=4', 'panic=-1', 'reboot=t', 'no_timer_check', 'tsc=reliable', 'random.trust_cpu=on', 'i8042.nopnp', 'i8042.noaux', 'i8042.nomux']
+const kernelArguments = [
+  'console=ttyS0',
+  'quiet',
+  'loglevel=4',
+  'panic=-1',
+  'reboot=t',
+  'no_timer_check',
+  'tsc=reliable',
+  'random.trust_cpu=on',
+  'i8042.nopnp',
+  'i8042.noaux',
+  'i8042.nomux',
+]
 
 export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
   const { machineType } = launch
@@ -46,16 +58,35 @@ export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
     ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     // The stream carries no machine configuration: it is made and read by the same arguments.
     ...['-global', 'migration.send-configuration=off'],
-    ...['-machine', machineOptions(launch), '-cpu', launch.accelerator === 'kvm' ? 'host' : 'max,la57=off', '-smp', String(spec.vcpus), '-m', `${spec.memoryMib}M`],
+    ...[
+      '-machine',
+      machineOptions(launch),
+      '-cpu',
+      launch.accelerator === 'kvm' ? 'host' : 'max,la57=off',
+      '-smp',
+      String(spec.vcpus),
+      '-m',
+      `${spec.memoryMib}M`,
+    ],
     ...['-object', `memory-backend-file,id=mem,size=${spec.memoryMib}M,mem-path=${launch.memoryFile},share=off`],
     ...['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', kernelArguments.join(' ')],
     ...['-chardev', `file,id=console,path=${qemuFiles.console},append=on`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,path=${qemuFiles.qmp},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
     ...spec.disks.slice(0, 1).flatMap((disk) => rawDisk(disk, bus)),
-    ...['-drive', `if=none,id=${systemDisk},file=${launch.systemLayer},format=qcow2,discard=unmap,detect-zeroes=unmap`, '-device', `virtio-blk-${bus},drive=${systemDisk},serial=${systemDisk}`],
+    ...[
+      '-drive',
+      `if=none,id=${systemDisk},file=${launch.systemLayer},format=qcow2,discard=unmap,detect-zeroes=unmap`,
+      '-device',
+      `virtio-blk-${bus},drive=${systemDisk},serial=${systemDisk}`,
+    ],
     ...spec.disks.slice(1).flatMap((disk) => rawDisk(disk, bus)),
     ...['-device', `virtio-serial-${bus}`],
-    ...['-chardev', `socket,id=agent,path=${qemuFiles.agent},server=on,wait=off`, '-device', 'virtserialport,chardev=agent,name=org.hypeman.agent.0'],
+    ...[
+      '-chardev',
+      `socket,id=agent,path=${qemuFiles.agent},server=on,wait=off`,
+      '-device',
+      'virtserialport,chardev=agent,name=org.hypeman.agent.0',
+    ],
     ...['-chardev', `file,id=app,path=${qemuFiles.app},append=on`, '-device', 'virtserialport,chardev=app,name=org.hypeman.log.0'],
     ...networkArguments(spec.network, bus),
     ...['-object', 'rng-random,id=rng,filename=/dev/urandom', '-device', `virtio-rng-${bus},rng=rng`],
@@ -69,12 +100,19 @@ function machineOptions(launch: QemuLaunch): string {
 }
 
 function rawDisk(disk: MachineSpec['disks'][number], bus: string): string[] {
-  return ['-drive', `if=none,id=${disk.id},file=${escaped(disk.path)},format=raw,readonly=${disk.readOnly ? 'on' : 'off'}`, '-device', `virtio-blk-${bus},drive=${disk.id},serial=${disk.id}`]
+  return [
+    '-drive',
+    `if=none,id=${disk.id},file=${escaped(disk.path)},format=raw,readonly=${disk.readOnly ? 'on' : 'off'}`,
+    '-device',
+    `virtio-blk-${bus},drive=${disk.id},serial=${disk.id}`,
+  ]
 }
 
 function networkArguments(network: MachineSpec['network'], bus: string): string[] {
   if (network === null) return []
-  const forwards = network.ports.map((port) => `,hostfwd=${port.protocol}:${bracketed(port.hostAddress)}:${port.hostPort}-:${port.guestPort}`)
+  const forwards = network.ports.map(
+    (port) => `,hostfwd=${port.protocol}:${bracketed(port.hostAddress)}:${port.hostPort}-:${port.guestPort}`,
+  )
   return ['-netdev', `user,id=net${forwards.join('')}`, '-device', `virtio-net-${bus},netdev=net,mac=${network.mac}`]
 }
 

@@ -9,7 +9,17 @@ import type { CaptureReport, Hypervisor, Machine, MemorySnapshots, VersionStamp 
 import { maxVolumes, qemuFiles, systemDisk, type QemuMachineType } from './command-line.ts'
 import { addLayer, createBase, lastLayer, layerName, linkLayers, removeLayersAbove } from './layers.ts'
 import { QemuMachine } from './machine.ts'
-import { checkedManifest, finishImage, keepOnlyBase, linkImage, mappedBase, readManifest, removeImage, savePages, stateFile } from './memory.ts'
+import {
+  checkedManifest,
+  finishImage,
+  keepOnlyBase,
+  linkImage,
+  mappedBase,
+  readManifest,
+  removeImage,
+  savePages,
+  stateFile,
+} from './memory.ts'
 import { startCold, startFromImage, type QemuProgram } from './start.ts'
 
 export interface QemuDriverOptions {
@@ -23,7 +33,11 @@ export interface QemuDriverOptions {
 const names = { q35: 'qemu', microvm: 'qemu-microvm' } as const
 
 export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
-  const program: QemuProgram = { command: options.command ?? 'qemu-system-x86_64', machineType: options.machineType, accelerator: options.accelerator }
+  const program: QemuProgram = {
+    command: options.command ?? 'qemu-system-x86_64',
+    machineType: options.machineType,
+    accelerator: options.accelerator,
+  }
   const name = names[options.machineType]
   let version: Promise<string> | undefined
   const findVersion = (): Promise<string> => {
@@ -31,7 +45,12 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     version.catch(() => (version = undefined))
     return version
   }
-  const stamp = async (): Promise<VersionStamp> => ({ hypervisor: name, version: await findVersion(), machineType: options.machineType, accelerator: options.accelerator })
+  const stamp = async (): Promise<VersionStamp> => ({
+    hypervisor: name,
+    version: await findVersion(),
+    machineType: options.machineType,
+    accelerator: options.accelerator,
+  })
 
   return {
     name,
@@ -92,7 +111,11 @@ function memorySnapshots(program: QemuProgram, stamp: () => Promise<VersionStamp
       await qemu.command('xen-save-devices-state', { filename: `${target}/${stateFile}`, live: false }, signal)
       const saved = await savePages(qemu.process.pid, spec.memoryMib * 1024 ** 2, spec.directory, target)
       // The pivot comes last: if something before it fails, the disk is as it was.
-      await qemu.command('blockdev-snapshot-sync', { device: systemDisk, 'snapshot-file': layerName(last + 1), format: 'qcow2', mode: 'existing' }, signal)
+      await qemu.command(
+        'blockdev-snapshot-sync',
+        { device: systemDisk, 'snapshot-file': layerName(last + 1), format: 'qcow2', mode: 'existing' },
+        signal,
+      )
       undo.move()
       if (wasRunning) await qemu.resume()
       const pausedMs = performance.now() - started
@@ -119,7 +142,10 @@ function memorySnapshots(program: QemuProgram, stamp: () => Promise<VersionStamp
       const here = await stamp()
       const words = (one: VersionStamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
       if (here.version !== wanted.version || here.machineType !== wanted.machineType || here.accelerator !== wanted.accelerator)
-        throw new HypemanError('incompatible_version', `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped), or use the version that wrote it`)
+        throw new HypemanError(
+          'incompatible_version',
+          `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped), or use the version that wrote it`,
+        )
       return startFromImage(program, spec, signal)
     },
 

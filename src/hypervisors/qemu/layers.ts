@@ -48,9 +48,28 @@ async function makeFilesystem(layout: DataLayout, cached: string, sizeBytes: num
   const file = path.join(staged.path, 'disk.raw')
   await diskErrors(file, async () => {
     // The file is all holes, so nothing is left for the guest to initialise behind its user's back.
-    await execa('mke2fs', ['-q', '-t', 'ext4', '-F', '-m', '0', '-i', '32768', '-J', 'size=16', '-E', 'assume_storage_prezeroed=1,nodiscard,lazy_itable_init=0,lazy_journal_init=0', file, `${Math.floor(sizeBytes / 1024)}k`], {
-      env: { E2FSPROGS_FAKE_TIME: '1', MKE2FS_SYNC: '0' },
-    })
+    await execa(
+      'mke2fs',
+      [
+        '-q',
+        '-t',
+        'ext4',
+        '-F',
+        '-m',
+        '0',
+        '-i',
+        '32768',
+        '-J',
+        'size=16',
+        '-E',
+        'assume_storage_prezeroed=1,nodiscard,lazy_itable_init=0,lazy_journal_init=0',
+        file,
+        `${Math.floor(sizeBytes / 1024)}k`,
+      ],
+      {
+        env: { E2FSPROGS_FAKE_TIME: '1', MKE2FS_SYNC: '0' },
+      },
+    )
     await rename(file, cached)
   })
 }
@@ -90,7 +109,9 @@ export async function joinLayers(directory: string): Promise<void> {
   if (last <= DEEPEST) return
   const joined = path.join(directory, 'disk-joined.tmp')
   await rm(joined, { force: true })
-  await diskErrors(joined, () => execa('qemu-img', ['convert', '-q', '-O', 'qcow2', '-B', BASE, '-F', 'raw', layerName(last), joined], { cwd: directory }))
+  await diskErrors(joined, () =>
+    execa('qemu-img', ['convert', '-q', '-O', 'qcow2', '-B', BASE, '-F', 'raw', layerName(last), joined], { cwd: directory }),
+  )
   // The new chain is one layer higher than the old, so that a crash in between leaves the old chain whole: first it is in place, then the old goes.
   await rename(joined, path.join(directory, layerName(last + 1)))
   for (let number = 1; number <= last; number += 1) await rm(path.join(directory, layerName(number)), { force: true })

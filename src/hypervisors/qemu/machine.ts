@@ -7,22 +7,29 @@ import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
-import { killProcess, type DetachedProcess } from '../../platform/process.ts'
-import type { Machine, MachineExit, MachineStatus, ProcessIdentity } from '../driver.ts'
+import { killProcess, type DetachedProcess, type ProcessEnd, type ProcessIdentity } from '../../platform/process.ts'
+import type { Machine, MachineStatus } from '../driver.ts'
 import { qemuFiles } from './command-line.ts'
 import { QmpClient } from './qmp.ts'
 
 const queryStatus = z.object({ status: z.string() })
 
 /** Run states of QEMU (qapi/run-state.json) in the contract's terms; those not named here are pauses. */
-const statusOf: Readonly<Record<string, MachineStatus>> = { running: 'running', prelaunch: 'created', shutdown: 'shutdown', 'guest-panicked': 'shutdown', 'internal-error': 'shutdown', watchdog: 'shutdown' }
+const statusOf: Readonly<Record<string, MachineStatus>> = {
+  running: 'running',
+  prelaunch: 'created',
+  shutdown: 'shutdown',
+  'guest-panicked': 'shutdown',
+  'internal-error': 'shutdown',
+  watchdog: 'shutdown',
+}
 
 /** Longest path of a unix socket on Linux: sun_path less its final zero; unix(7). */
 const LONGEST_SOCKET_PATH = 107
 
 export class QemuMachine implements Machine {
   readonly directory: string
-  readonly exited: Promise<MachineExit>
+  readonly exited: Promise<ProcessEnd>
   readonly process: ProcessIdentity
   #qmp: Promise<QmpClient> | undefined
   #channel: Duplex | undefined
@@ -135,6 +142,9 @@ function isNotListening(error: unknown): boolean {
 export function socketPath(directory: string, name: string): string {
   const file = path.join(directory, name)
   if (Buffer.byteLength(file) > LONGEST_SOCKET_PATH)
-    throw new HypemanError('storage_unsuitable', `the socket path ${file} is longer than ${LONGEST_SOCKET_PATH} bytes; use a data directory with a shorter path`)
+    throw new HypemanError(
+      'storage_unsuitable',
+      `the socket path ${file} is longer than ${LONGEST_SOCKET_PATH} bytes; use a data directory with a shorter path`,
+    )
   return file
 }

@@ -57,7 +57,11 @@ export async function readManifest(directory: string): Promise<MemoryManifest | 
     return manifest.parse(JSON.parse(await readFile(path.join(directory, manifestFile), 'utf8')))
   } catch (error) {
     if (isMissing(error)) return undefined
-    throw new HypemanError('conflict', `the memory image in ${directory} has no readable manifest; use target_state Stopped to start from the disks`, { cause: error })
+    throw new HypemanError(
+      'conflict',
+      `the memory image in ${directory} has no readable manifest; use target_state Stopped to start from the disks`,
+      { cause: error },
+    )
   }
 }
 
@@ -66,7 +70,11 @@ export async function checkedManifest(directory: string): Promise<MemoryManifest
   const found = await readManifest(directory)
   if (found === undefined) throw new HypemanError('invalid_state', `there is no memory image in ${directory}`)
   const { size } = await stat(path.join(directory, found.base))
-  if (size !== found.ramBytes) throw new HypemanError('conflict', `the memory image ${path.join(directory, found.base)} has ${size} bytes instead of ${found.ramBytes}; use another snapshot`)
+  if (size !== found.ramBytes)
+    throw new HypemanError(
+      'conflict',
+      `the memory image ${path.join(directory, found.base)} has ${size} bytes instead of ${found.ramBytes}; use another snapshot`,
+    )
   await stat(path.join(directory, stateFile))
   if (found.hasDiff) await checkDiff(path.join(directory, diffFile), found.ramBytes)
   return found
@@ -83,9 +91,14 @@ export interface SavedPages {
 export async function savePages(pid: number, ramBytes: number, source: string, target: string): Promise<SavedPages> {
   const mapping = await findMapping(pid, basePattern, ramBytes)
   const base = path.join(source, mapping.file)
-  if (!(await isMappedFile(mapping, base))) throw new HypemanError('conflict', `${base} is not the file that the VMM maps; stop and start the instance before its memory can be saved`)
+  if (!(await isMappedFile(mapping, base)))
+    throw new HypemanError(
+      'conflict',
+      `${base} is not the file that the VMM maps; stop and start the instance before its memory can be saved`,
+    )
   const runs = await privatePages(mapping)
-  if ((await stat(base)).blocks === 0) return { mapping, kind: 'base', bytes: await saveAsBase(mapping, runs, path.join(target, nextBase(mapping))) }
+  if ((await stat(base)).blocks === 0)
+    return { mapping, kind: 'base', bytes: await saveAsBase(mapping, runs, path.join(target, nextBase(mapping))) }
   return { mapping, kind: 'diff', bytes: await saveAsDiff(mapping, runs, path.join(target, diffFile)) }
 }
 

@@ -37,7 +37,11 @@ export async function startCold(program: QemuProgram, spec: MachineSpec, signal:
 export async function startFromImage(program: QemuProgram, spec: MachineSpec, signal: AbortSignal): Promise<QemuMachine> {
   await removeSockets(spec.directory)
   const image = await checkedManifest(spec.directory)
-  if (image.ramBytes !== spec.memoryMib * 1024 ** 2) throw new HypemanError('conflict', `the memory image has ${image.ramBytes} bytes, the instance ${spec.memoryMib} MiB; start it from its disks`)
+  if (image.ramBytes !== spec.memoryMib * 1024 ** 2)
+    throw new HypemanError(
+      'conflict',
+      `the memory image has ${image.ramBytes} bytes, the instance ${spec.memoryMib} MiB; start it from its disks`,
+    )
   const systemLayer = await addLayer(spec.directory, image.lastLayer)
   const started = { ...program, memoryFile: image.base, systemLayer, incomingDescriptor: 3 }
   try {
@@ -64,11 +68,20 @@ async function loaded(machine: QemuMachine, signal: AbortSignal): Promise<void> 
   }
 }
 
-async function launch(spec: MachineSpec, options: QemuLaunch, command: string, inherit: readonly string[], whenStarted: (machine: QemuMachine) => Promise<void>): Promise<QemuMachine> {
+async function launch(
+  spec: MachineSpec,
+  options: QemuLaunch,
+  command: string,
+  inherit: readonly string[],
+  whenStarted: (machine: QemuMachine) => Promise<void>,
+): Promise<QemuMachine> {
   socketPath(spec.directory, qemuFiles.agent)
   const logFile = path.join(spec.directory, qemuFiles.vmm)
   const logged = await sizeOf(logFile)
-  const machine = new QemuMachine(await spawnDetached({ command, args: qemuArguments(spec, options), cwd: spec.directory, logFile, inherit }), spec.directory)
+  const machine = new QemuMachine(
+    await spawnDetached({ command, args: qemuArguments(spec, options), cwd: spec.directory, logFile, inherit }),
+    spec.directory,
+  )
   try {
     await whenStarted(machine)
     return machine
@@ -88,9 +101,18 @@ async function explain(error: unknown, logFile: string, from: number, spec: Mach
   const said = (await readFile(logFile)).subarray(from).toString('utf8').trim()
   if (said === '') return error
   const port = /Could not set up host forwarding rule '(\w+):([^']*?):(\d+)-:\d+'/.exec(said)
-  if (port !== null) return new HypemanError('port_in_use', `the ${port[1] ?? ''} port ${port[3] ?? ''} on ${port[2] ?? ''} is taken; choose another host_port, or 0 for a free one`, { cause: error })
+  if (port !== null)
+    return new HypemanError(
+      'port_in_use',
+      `the ${port[1] ?? ''} port ${port[3] ?? ''} on ${port[2] ?? ''} is taken; choose another host_port, or 0 for a free one`,
+      { cause: error },
+    )
   if (error instanceof HypemanError && error.code !== 'host_unavailable') return error
-  return new HypemanError('host_unavailable', `QEMU could not start ${spec.instanceId}: ${said.split('\n').slice(-3).join('; ')} (${messageOf(error)})`, { cause: error })
+  return new HypemanError(
+    'host_unavailable',
+    `QEMU could not start ${spec.instanceId}: ${said.split('\n').slice(-3).join('; ')} (${messageOf(error)})`,
+    { cause: error },
+  )
 }
 
 async function sizeOf(file: string): Promise<number> {

@@ -1,0 +1,4 @@
+// The door of this folder: connect to a guest agent.
+
+export { connectAgent } from './client.ts'
+export type * from './contract.ts'
