@@ -36,14 +36,17 @@ export const instanceActions = {
 
 export type InstanceAction = keyof typeof instanceActions
 
-export function isLegal(action: InstanceAction, state: InstanceState): boolean {
+/** The states in which an action is legal. */
+export type StateFor<Action extends InstanceAction> = (typeof instanceActions)[Action]['states'][number]
+
+export function isLegal<Action extends InstanceAction>(action: Action, state: InstanceState): state is StateFor<Action> {
   const { states }: ActionRow = instanceActions[action]
   return states.includes(state)
 }
 
 /** Why the action is not legal in the state, as a sentence without its full stop; undefined when it is legal. */
 export function whyIllegal(action: InstanceAction, state: InstanceState): string | undefined {
-  if (isLegal(action, state)) return undefined
   const { can, states }: ActionRow = instanceActions[action]
+  if (states.includes(state)) return undefined
   return `only a ${states.join(' or ')} instance can ${can}, and this one is ${state}`
 }

@@ -3,10 +3,10 @@
 // Capabilities are data or optional members: what a hypervisor can't do is absent, and the API answers 501.
 
 import type { Duplex } from 'node:stream'
+import type { HypervisorName } from '../api/schemas/common.ts'
 import type { ProcessEnd, ProcessIdentity } from '../platform/process.ts'
 
-/** Names that the wire knows. */
-export type HypervisorName = 'qemu' | 'qemu-microvm' | 'firecracker' | 'cloud-hypervisor' | 'vz'
+export type { HypervisorName }
 
 export interface PortMapping {
   readonly guestPort: number

@@ -2,6 +2,7 @@
 
 import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
+import type { TargetState } from '../api/actions.ts'
 import { HypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
 import { createStaged, writeRecord } from '../files/stage.ts'
@@ -11,14 +12,13 @@ import { newId, newMac, newMachineId } from '../platform/ids.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
 import { driverOf, memoryOf, specOf } from './machine.ts'
+import { liveMachine, permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
 import { suspendInstance } from './standby.ts'
 import { bootInstance, resumeInstance } from './start.ts'
 import { checkVolumes, forbidWritableVolumes } from './volumes.ts'
-
-export type TargetState = 'Running' | 'Standby' | 'Stopped'
 
 /** Where a fork comes from: a directory that nobody changes meanwhile, and the record that goes with it. */
 export interface ForkSource {
@@ -119,22 +119,21 @@ async function freezeForFork(
   payload: string,
 ): Promise<{ source: ForkSource; state: TargetState }> {
   using _lock = await lockInstance(context, entry)
-  const { state } = await entry.observe()
-  const { record, machine } = entry
+  const state = await permit(entry, 'fork')
+  const { record } = entry
   forbidWritableVolumes(record, 'a fork')
   const flow = flowOn(context, entry.id, 'instance.freeze')
-  if (state === 'Running' && machine !== undefined) {
+  if (state === 'Running') {
     if (!request.fromRunning)
       throw new HypemanError(
         'invalid_state',
         `${record.name} is Running; send from_running: true (hypeman fork --from-running) to fork it as it runs, or stop it first`,
       )
+    const machine = liveMachine(entry)
     await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
     await step(flow, 'capture', () => memoryOf(context, record).capture(machine, specOf(context, record), payload, flow.signal))
-  } else if (state === 'Standby' || state === 'Stopped') {
-    await step(flow, 'share', () => driverOf(context, record).share(context.layout.instance(entry.id), payload, state === 'Standby'))
   } else {
-    throw new HypemanError('invalid_state', `only a Running, Standby or Stopped instance can be forked; ${record.name} is ${state}`)
+    await step(flow, 'share', () => driverOf(context, record).share(context.layout.instance(entry.id), payload, state === 'Standby'))
   }
   return { source: { payload, withMemory: state !== 'Stopped', record, snapshotId: null }, state }
 }

@@ -100,6 +100,7 @@ export async function settleExit(
   reason: string,
 ): Promise<void> {
   using _lock = await lockInstance(context, entry, SETTLE_LOCK_WAIT_MS)
+  if (context.store.byId(entry.id) !== entry) return // deleted meanwhile, with its record
   const { process } = entry.record
   if (process === null || process.pid !== machine.process.pid || process.startTicks !== machine.process.startTicks) return
   const exit = await exitOf(context.layout.instance(entry.id), entry.record)

@@ -1,13 +1,12 @@
 // An instance's record on disk (`record.json`): what it is and what is known of its run. The state is not in it: it is derived (state.ts).
 
 import { z } from 'zod'
-
-export const hypervisorNames = ['qemu', 'qemu-microvm', 'firecracker', 'cloud-hypervisor', 'vz'] as const
+import { hypervisorName } from '../api/schemas/common.ts'
 
 const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
 
 const versionStamp = z
-  .object({ hypervisor: z.enum(hypervisorNames), version: z.string(), machineType: z.string(), accelerator: z.string() })
+  .object({ hypervisor: hypervisorName, version: z.string(), machineType: z.string(), accelerator: z.string() })
   .readonly()
 
 const portMapping = z
@@ -28,7 +27,7 @@ export const instanceRecord = z
     name: z.string(),
     createdAt: z.string(),
     image: z.object({ name: z.string(), digest: z.string(), platform: z.string() }).readonly(),
-    hypervisor: z.enum(hypervisorNames),
+    hypervisor: hypervisorName,
     /** Kernel that the next cold boot uses, and that a memory image needs. */
     kernelId: z.string(),
     vcpus: z.int(),

@@ -1,16 +1,14 @@
 // Flow: restore a standby instance (`POST /instances/{id}/restore`), and start a stopped one (`POST /instances/{id}/start`).
 
-import { HypemanError } from '../api/errors.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
+import { permit } from './permission.ts'
 import { bootInstance, resumeInstance } from './start.ts'
 
 /** Returns when the agent has answered. */
 export async function restoreInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   using _lock = await lockInstance(context, entry)
-  const { state } = await entry.observe()
-  if (state !== 'Standby')
-    throw new HypemanError('invalid_state', `only a Standby instance can be restored; ${entry.record.name} is ${state}`)
+  await permit(entry, 'restore')
   await resumeInstance(context, entry, flowOn(context, entry.id, 'instance.restore'))
 }
 
@@ -22,9 +20,7 @@ export interface StartInstance {
 /** Returns when the VMM runs; the instance is then `Initializing`. A new entrypoint or command is kept for later starts. */
 export async function startInstance(context: InstanceContext, entry: InstanceEntry, request: StartInstance): Promise<void> {
   using _lock = await lockInstance(context, entry)
-  const { state } = await entry.observe()
-  if (state !== 'Stopped')
-    throw new HypemanError('invalid_state', `only a Stopped instance can be started; ${entry.record.name} is ${state}`)
+  await permit(entry, 'start')
   const { record } = entry
   const command = { entrypoint: request.entrypoint ?? record.entrypoint, cmd: request.cmd ?? record.cmd }
   await using undo = new AsyncDisposableStack()

@@ -1,10 +1,10 @@
 // Flow: standby. Running → Paused → Standby: memory and device state go to the directory, then the process ends.
 
-import { HypemanError } from '../api/errors.ts'
 import { step } from '../platform/flow.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { detach, memoryOf, specOf } from './machine.ts'
+import { liveMachine, permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
 
 export async function standbyInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
@@ -14,10 +14,9 @@ export async function standbyInstance(context: InstanceContext, entry: InstanceE
 
 /** The flow itself; the caller holds the lock. On failure the instance is running as before. */
 export async function suspendInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
-  const { state } = await entry.observe()
-  const { machine, record } = entry
-  if (state !== 'Running' || machine === undefined)
-    throw new HypemanError('invalid_state', `only a Running instance can go to standby; ${record.name} is ${state}`)
+  await permit(entry, 'standby')
+  const { record } = entry
+  const machine = liveMachine(entry)
   const memory = memoryOf(context, record)
   const flow = flowOn(context, entry.id, 'instance.standby')
   const directory = context.layout.instance(entry.id)

@@ -1,8 +1,7 @@
 // Derives an instance's state from what can be seen. Pure; the only place that knows the rules (semantics: "Instance states").
 
+import type { InstanceState } from '../api/actions.ts'
 import type { MachineStatus } from '../hypervisors/driver.ts'
-
-export type InstanceState = 'Created' | 'Initializing' | 'Running' | 'Paused' | 'Shutdown' | 'Stopped' | 'Standby' | 'Unknown'
 
 /** What was seen of an instance just now. */
 export interface Observation {

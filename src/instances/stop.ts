@@ -1,20 +1,19 @@
 // Flow: stop. Asks the workload, then presses the power button, then kills; from Standby it discards the memory image.
 
-import { HypemanError } from '../api/errors.ts'
 import { messageOf, step } from '../platform/flow.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { exitOf } from './exit.ts'
 import { agentOf, endMachine, memoryOf, waitFor } from './machine.ts'
+import { permit } from './permission.ts'
 
 /** After the grace: until the guest has synced and powered off, and after the power button, in milliseconds. */
 const POWER_OFF_MS = 3_000
 
 export async function stopInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   using _lock = await lockInstance(context, entry)
-  const { state } = await entry.observe()
+  const state = await permit(entry, 'stop')
   const flow = flowOn(context, entry.id, 'instance.stop')
-  if (state === 'Stopped') throw new HypemanError('invalid_state', `the instance ${entry.record.name} is already stopped`)
   if (state === 'Standby') {
     await step(flow, 'discard-memory', () => discardMemory(context, entry))
   } else {

@@ -44,7 +44,7 @@ export class InstanceStore {
     }
   }
 
-  entries(): IterableIterator<InstanceEntry> {
+  entries(): IteratorObject<InstanceEntry, undefined> {
     return this.#entries.values()
   }
 

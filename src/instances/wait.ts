@@ -1,9 +1,10 @@
 // Waits for an instance to reach a state, by its events rather than by asking again and again.
 
+import type { InstanceState } from '../api/actions.ts'
 import { HypemanError } from '../api/errors.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
-import type { DerivedState, InstanceState } from './state.ts'
+import type { DerivedState } from './state.ts'
 
 /** States from which nothing moves by itself: a wait for another one is over. */
 const resting: ReadonlySet<InstanceState> = new Set(['Unknown', 'Stopped', 'Standby', 'Shutdown', 'Paused'])

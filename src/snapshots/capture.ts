@@ -2,11 +2,21 @@
 
 import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
-import { HypemanError } from '../api/errors.ts'
+import type { TargetState } from '../api/actions.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import { createStaged, writeRecord } from '../files/stage.ts'
 import { treeSize } from '../files/tree.ts'
-import { driverOf, forbidWritableVolumes, lockInstance, memoryOf, proveAgent, specOf, type InstanceEntry } from '../instances/index.ts'
+import {
+  driverOf,
+  forbidWritableVolumes,
+  liveMachine,
+  lockInstance,
+  memoryOf,
+  permit,
+  proveAgent,
+  specOf,
+  type InstanceEntry,
+} from '../instances/index.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
 import { newId } from '../platform/ids.ts'
 import { snapshotFlow, type SnapshotContext } from './context.ts'
@@ -24,8 +34,7 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   using _lock = await lockInstance(instances, entry)
   const flow = snapshotFlow(context, entry.id, 'snapshot.create')
   forbidWritableVolumes(entry.record, 'a snapshot')
-  const { state } = await entry.observe()
-  checkSource(entry, request.kind, state)
+  const state = await permit(entry, request.kind === 'Standby' ? 'snapshotStandby' : 'snapshotStopped', 'conflict')
   using _name = context.store.reserveName(entry.id, request.name, id)
 
   await using staged = await step(flow, 'stage', () => createStaged(instances.layout, `snapshot-${id}`))
@@ -56,29 +65,20 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
 async function fillPayload(
   context: SnapshotContext,
   entry: InstanceEntry,
-  state: string,
+  state: TargetState,
   payload: string,
   flow: FlowContext,
 ): Promise<number> {
   const { instances } = context
-  const { record, machine } = entry
-  if (state !== 'Running' || machine === undefined) {
+  const { record } = entry
+  if (state !== 'Running') {
     await step(flow, 'share', () => driverOf(instances, record).share(instances.layout.instance(entry.id), payload, state === 'Standby'))
     return 0
   }
+  const machine = liveMachine(entry)
   const memory = memoryOf(instances, record)
   await step(flow, 'prove-agent', () => proveAgent(instances, entry, flow.signal))
   const report = await step(flow, 'capture', () => memory.capture(machine, specOf(instances, record), payload, flow.signal))
   flow.onStep({ flow: flow.flow, step: 'source-paused', ms: report.pausedMs })
   return report.pausedMs
-}
-
-function checkSource(entry: InstanceEntry, kind: CaptureRequest['kind'], state: string): void {
-  const allowed = kind === 'Standby' ? ['Running', 'Standby'] : ['Stopped']
-  if (allowed.includes(state)) return
-  const advice = kind === 'Standby' ? 'start it, or take a snapshot of kind Stopped' : 'stop it, or take a snapshot of kind Standby'
-  throw new HypemanError(
-    'conflict',
-    `a ${kind} snapshot needs a source that is ${allowed.join(' or ')}; ${entry.record.name} is ${state}: ${advice}`,
-  )
 }

@@ -1,7 +1,8 @@
 // A snapshot's record on disk (`snapshot.json`). Immutable once committed; the payload lies beside it in `guest/`.
 
 import { z } from 'zod'
-import { hypervisorNames, instanceRecord } from '../instances/index.ts'
+import { hypervisorName } from '../api/schemas/common.ts'
+import { instanceRecord } from '../instances/index.ts'
 
 export const snapshotRecord = z
   .object({
@@ -13,7 +14,7 @@ export const snapshotRecord = z
     tags: z.record(z.string(), z.string()).readonly(),
     sourceInstanceId: z.string(),
     sourceInstanceName: z.string(),
-    sourceHypervisor: z.enum(hypervisorNames),
+    sourceHypervisor: hypervisorName,
     createdAt: z.string(),
     /** Apparent size of the payload, in bytes. */
     sizeBytes: z.int(),

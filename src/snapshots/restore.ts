@@ -7,6 +7,7 @@ import {
   checkVolumes,
   driverOf,
   lockInstance,
+  permit,
   reachState,
   replaceInstance,
   type InstanceEntry,
@@ -34,12 +35,7 @@ export async function restoreSnapshot(
   using _lock = await lockInstance(instances, entry)
   using _hold = await holdSnapshot(context, record, true)
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
-  const { state } = await entry.observe()
-  if (state !== 'Stopped' && state !== 'Standby')
-    throw new HypemanError(
-      'invalid_state',
-      `${entry.record.name} is ${state}; stop it or put it on standby before a snapshot is restored to it`,
-    )
+  await permit(entry, 'restoreSnapshot')
   checkVolumes(
     instances,
     record.instance.volumes.filter((wanted) => !entry.record.volumes.some((held) => held.volumeId === wanted.volumeId)),

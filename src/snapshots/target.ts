@@ -1,8 +1,8 @@
 // Which state a restore or fork of a snapshot may end in, and on which hypervisor. Pure rules (semantics: "Kinds").
 
+import type { TargetState } from '../api/actions.ts'
 import { HypemanError } from '../api/errors.ts'
 import type { HypervisorName } from '../hypervisors/driver.ts'
-import type { TargetState } from '../instances/index.ts'
 import type { SnapshotRecord } from './record.ts'
 
 const allowedStates = { Standby: ['Running', 'Standby', 'Stopped'], Stopped: ['Stopped', 'Running'] } as const satisfies Record<

@@ -69,7 +69,7 @@ export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
       `${spec.memoryMib}M`,
     ],
     ...['-object', `memory-backend-file,id=mem,size=${spec.memoryMib}M,mem-path=${launch.memoryFile},share=off`],
-    ...['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', kernelArguments.join(' ')],
+    ...startOf(spec, launch),
     ...['-chardev', `file,id=console,path=${qemuFiles.console},append=on`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,path=${qemuFiles.qmp},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
     ...spec.disks.slice(0, 1).flatMap((disk) => rawDisk(disk, bus)),
@@ -90,12 +90,17 @@ export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
     ...['-chardev', `file,id=app,path=${qemuFiles.app},append=on`, '-device', 'virtserialport,chardev=app,name=org.hypeman.log.0'],
     ...networkArguments(spec.network, bus),
     ...['-object', 'rng-random,id=rng,filename=/dev/urandom', '-device', `virtio-rng-${bus},rng=rng`],
-    ...(launch.incomingDescriptor === undefined ? [] : ['-incoming', `fd:${launch.incomingDescriptor}`, '-S']),
   ]
 }
 
+/** A cold guest loads a kernel. One that goes on from device state has it in memory already: reading it again would only cost time. */
+function startOf(spec: MachineSpec, { incomingDescriptor }: QemuLaunch): string[] {
+  if (incomingDescriptor !== undefined) return ['-incoming', `fd:${incomingDescriptor}`, '-S']
+  return ['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', kernelArguments.join(' ')]
+}
+
 function machineOptions(launch: QemuLaunch): string {
-  const options = [launch.machineType, `accel=${launch.accelerator}`, 'memory-backend=mem']
+  const options = [launch.machineType, `accel=${launch.accelerator}`, 'memory-backend=mem', 'suppress-vmdesc=on']
   return [...options, ...(launch.machineType === 'microvm' ? ['acpi=on', 'rtc=on'] : [])].join(',')
 }
 

@@ -116,20 +116,28 @@ async function connectQmp(machine: QemuMachine): Promise<QmpClient> {
     (exit) => gone.abort(new HypemanError('host_unavailable', `QEMU ended: ${exit.reason}`)),
     () => undefined, // `exited` never rejects
   )
-  const signal = AbortSignal.any([gone.signal, AbortSignal.timeout(CONNECT_LIMIT_MS)])
-  for (let wait = 1; ; wait = Math.min(wait * 2, 20)) {
-    try {
-      return await QmpClient.connect(file, signal)
-    } catch (error) {
-      signal.throwIfAborted()
-      if (!isNotListening(error)) throw error
+  const limit = AbortSignal.timeout(CONNECT_LIMIT_MS)
+  const signal = AbortSignal.any([gone.signal, limit])
+  try {
+    for (;;) {
+      const qmp = await QmpClient.connect(file, signal).catch((error: unknown) => {
+        if (isNotListening(error)) return undefined
+        throw error
+      })
+      if (qmp !== undefined) return qmp
+      await delay(LISTENS_POLL_MS, undefined, { signal })
     }
-    await delay(wait, undefined, { signal }).catch((error: unknown) => {
-      signal.throwIfAborted()
-      throw error
+  } catch (error) {
+    gone.signal.throwIfAborted()
+    if (!limit.aborted) throw error
+    throw new HypemanError('host_unavailable', `QEMU did not answer on its control socket within ${CONNECT_LIMIT_MS / 1000} s`, {
+      cause: error,
     })
   }
 }
+
+/** Nothing tells that a process listens: it is tried this often, in milliseconds. */
+const LISTENS_POLL_MS = 2
 
 /** Until a started QEMU listens on its control socket, in milliseconds. */
 const CONNECT_LIMIT_MS = 10_000

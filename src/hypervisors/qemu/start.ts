@@ -59,9 +59,15 @@ export async function startFromImage(program: QemuProgram, spec: MachineSpec, si
 
 /** Waits until QEMU has read the incoming state. */
 async function loaded(machine: QemuMachine, signal: AbortSignal): Promise<void> {
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(LOAD_LIMIT_MS)])
+  const deadline = AbortSignal.timeout(LOAD_LIMIT_MS)
+  const limit = AbortSignal.any([signal, deadline])
   for (;;) {
-    const state = await machine.runState(limit)
+    const state = await machine.runState(limit).catch((error: unknown) => {
+      if (signal.aborted || !deadline.aborted) throw error
+      throw new HypemanError('host_unavailable', `QEMU did not take over the memory image within ${LOAD_LIMIT_MS / 1000} s`, {
+        cause: error,
+      })
+    })
     if (state === 'paused' || state === 'prelaunch') return
     if (state !== 'inmigrate') throw new HypemanError('conflict', `QEMU could not take over the memory image: it is ${state}`)
     await delay(1, undefined, { signal: limit })

@@ -1,0 +1,135 @@
+// What may be asked of instances: find, then run the flow, then show. Locks and rules are the flows' own.
+
+import { HypemanError, isHypemanError } from '../api/errors.ts'
+import { instanceEvent, type InstanceEvent } from '../api/events.ts'
+import { matchesTags } from '../api/schemas/common.ts'
+import type { EventsQuery } from '../api/schemas/instance-requests.ts'
+import { lockInstance, type InstanceContext } from './context.ts'
+import { createInstance } from './create.ts'
+import type { InstanceEntry } from './entry.ts'
+import { forkInstance } from './fork.ts'
+import { readLogs } from './logs.ts'
+import { agentOf } from './machine.ts'
+import { removeInstance } from './remove.ts'
+import { createRequestOf, expiryOf } from './requests.ts'
+import { restoreInstance, startInstance } from './restore.ts'
+import { standbyInstance } from './standby.ts'
+import { statsOf } from './stats.ts'
+import { stopInstance } from './stop.ts'
+import type { InstanceService } from './types.ts'
+import { viewOf } from './view.ts'
+import { waitForState } from './wait.ts'
+
+/** `removed` is told after an instance is gone, for what nobody else needs then. */
+export function createInstanceService(context: InstanceContext, removed: () => void): InstanceService {
+  const find = (ref: string): InstanceEntry => context.store.find(ref)
+  /** Runs a flow on an instance and shows it afterwards. */
+  const change = async (ref: string, flow: (entry: InstanceEntry) => Promise<void>): ReturnType<InstanceService['get']> => {
+    const entry = find(ref)
+    await flow(entry)
+    return viewOf(entry)
+  }
+  return {
+    async create(body) {
+      return viewOf(await createInstance(context, createRequestOf(context, body)))
+    },
+    async list({ state, tags }) {
+      const entries = [...context.store.entries()].filter(({ record }) => matchesTags(record.tags, tags))
+      const views = await Promise.all(entries.map(viewOf))
+      return state === undefined ? views : views.filter((view) => view.state === state)
+    },
+    get: async (ref) => viewOf(find(ref)),
+    update: (ref, body) =>
+      change(ref, async (entry) => {
+        const expiresAt = expiryOf(body)
+        if (expiresAt === undefined) throw new HypemanError('invalid_request', 'there is nothing to update; give ttl or expires_at')
+        using _lock = await lockInstance(context, entry)
+        await context.store.update(entry, { expiresAt })
+      }),
+    async remove(ref, { gracefulShutdown }) {
+      await removeInstance(context, find(ref), gracefulShutdown)
+      removed()
+    },
+    start: (ref, body) => change(ref, (entry) => startInstance(context, entry, body)),
+    stop: (ref) => change(ref, (entry) => stopInstance(context, entry)),
+    standby: (ref) => change(ref, (entry) => standbyInstance(context, entry)),
+    restore: (ref) => change(ref, (entry) => restoreInstance(context, entry)),
+    async fork(ref, body) {
+      const request = { name: body.name, fromRunning: body.from_running, targetState: body.target_state }
+      return viewOf(await forkInstance(context, find(ref), request))
+    },
+    async wait(ref, state, timeoutMs, signal) {
+      const { state: reached, timedOut, error } = await waitForState(context, find(ref), state, timeoutMs, signal)
+      return { state: reached, timed_out: timedOut, ...(error === undefined ? {} : { state_error: error }) }
+    },
+    async *logs(ref, query, signal) {
+      yield* readLogs(context.layout.instance(find(ref).id), query, untilStopped(context, signal))
+    },
+    events: (ref, query, signal) => readEvents(context, find(ref), query, untilStopped(context, signal)),
+    async stat(ref, path, followLinks, signal) {
+      const agent = await guestOf(context, find(ref), 0, signal)
+      const found = await agent.stat(path, followLinks, signal)
+      if (!found.exists) return { exists: false, ...(found.error === undefined ? {} : { error: found.error }) }
+      return {
+        exists: true,
+        is_dir: found.isDir,
+        is_file: found.isFile,
+        is_symlink: found.isSymlink,
+        ...(found.linkTarget === undefined ? {} : { link_target: found.linkTarget }),
+        mode: found.mode,
+        size: found.size,
+      }
+    },
+    stats: async (ref, signal) => statsOf(context, find(ref), signal),
+    agent: async (ref, waitMs, signal) => guestOf(context, find(ref), waitMs, signal),
+  }
+}
+
+function untilStopped(context: InstanceContext, signal: AbortSignal): AbortSignal {
+  return AbortSignal.any([signal, context.stopping])
+}
+
+/** The agent of a Running instance; one that is not there yet is waited for. */
+async function guestOf(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  waitMs: number,
+  signal: AbortSignal,
+): ReturnType<InstanceService['agent']> {
+  const { record } = entry
+  if (record.skipGuestAgent)
+    throw new HypemanError('invalid_state', `${record.name} was created with skip_guest_agent, so nothing can be run or copied in it`)
+  const { state } = waitMs > 0 ? await waitForState(context, entry, 'Running', waitMs, signal) : await entry.observe()
+  if (state !== 'Running')
+    throw new HypemanError('invalid_state', `instance must be running (current state: ${state}); hypeman start ${record.name}`)
+  return agentOf(entry, context, signal)
+}
+
+/** Events are the lines of the instance's own log; one that can't be read is passed over, so that it does not hide the others. */
+async function* readEvents(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  query: EventsQuery,
+  signal: AbortSignal,
+): AsyncGenerator<InstanceEvent> {
+  await context.events.written(entry.id)
+  const lines = readLogs(context.layout.instance(entry.id), { source: 'hypeman', ...query }, signal)
+  try {
+    for await (const line of lines) {
+      const parsed = instanceEvent.safeParse(parseJson(line))
+      if (parsed.success) yield parsed.data
+      else context.log.warn({ instance: entry.id, line: line.slice(0, 200) }, "an event can't be read")
+    }
+  } catch (error) {
+    // An instance to which nothing has happened yet has no log, and so no events.
+    if (!isHypemanError(error, 'log_not_found')) throw error
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined // the caller reports the line
+  }
+}

@@ -1,0 +1,64 @@
+// What a running instance takes of the host: read from its VMM process (proc(5)); traffic from the guest itself, since in user mode
+// no host interface counts it.
+
+import { readFile } from 'node:fs/promises'
+import type { InstanceStats } from '../api/schemas/instance.ts'
+import type { InstanceContext } from './context.ts'
+import type { InstanceEntry } from './entry.ts'
+import { agentOf } from './machine.ts'
+
+/** USER_HZ and the page size of x86-64 and arm64 Linux; sysconf(3). */
+const TICKS_PER_SECOND = 100
+const PAGE_BYTES = 4096
+
+export async function statsOf(context: InstanceContext, entry: InstanceEntry, signal: AbortSignal): Promise<InstanceStats> {
+  const { record, machine } = entry
+  const usage = machine === undefined ? nothing : await usageOf(machine.process.pid)
+  const traffic =
+    (await entry.observe()).state === 'Running' && !record.skipGuestAgent ? await trafficOf(context, entry, signal) : undefined
+  return {
+    instance_id: record.id,
+    instance_name: record.name,
+    cpu_seconds: usage.cpuSeconds,
+    memory_rss_bytes: usage.residentBytes,
+    memory_vms_bytes: usage.virtualBytes,
+    network_rx_bytes: traffic?.receivedBytes ?? 0,
+    network_tx_bytes: traffic?.sentBytes ?? 0,
+    allocated_vcpus: record.vcpus,
+    allocated_memory_bytes: record.memoryBytes,
+    memory_utilization_ratio: usage.residentBytes / record.memoryBytes,
+  }
+}
+
+interface Usage {
+  readonly cpuSeconds: number
+  readonly residentBytes: number
+  readonly virtualBytes: number
+}
+
+const nothing: Usage = { cpuSeconds: 0, residentBytes: 0, virtualBytes: 0 }
+
+async function usageOf(pid: number): Promise<Usage> {
+  try {
+    const [stat, statm] = await Promise.all([readFile(`/proc/${pid}/stat`, 'utf8'), readFile(`/proc/${pid}/statm`, 'utf8')])
+    // Fields are counted after the program's name, which may hold anything: utime is the 14th field, stime the 15th.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    const [pages = '0', residentPages = '0'] = statm.split(' ')
+    return {
+      cpuSeconds: (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND,
+      residentBytes: Number(residentPages) * PAGE_BYTES,
+      virtualBytes: Number(pages) * PAGE_BYTES,
+    }
+  } catch {
+    return nothing // the process has just ended
+  }
+}
+
+async function trafficOf(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  signal: AbortSignal,
+): Promise<{ readonly receivedBytes: number; readonly sentBytes: number }> {
+  const { networkReceivedBytes, networkSentBytes } = await (await agentOf(entry, context, signal)).stats(signal)
+  return { receivedBytes: networkReceivedBytes, sentBytes: networkSentBytes }
+}

@@ -1,0 +1,64 @@
+// An instance as the wire shows it. Pure but for the look at the VMM that the state is derived from.
+
+import { formatSize } from '../api/units.ts'
+import type { InstanceView } from '../api/schemas/instance.ts'
+import { userModeAddress } from '../networks/index.ts'
+import type { InstanceEntry } from './entry.ts'
+import type { InstanceRecord } from './record.ts'
+
+export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
+  const { state, error } = await entry.observe()
+  const { record } = entry
+  return {
+    id: record.id,
+    name: record.name,
+    image: record.image.name,
+    state,
+    created_at: record.createdAt,
+    expires_at: record.expiresAt,
+    started_at: record.startedAt,
+    stopped_at: record.stoppedAt,
+    ...(error === undefined ? {} : { state_error: error }),
+    ...exitOf(record),
+    size: formatSize(record.memoryBytes),
+    hotplug_size: formatSize(record.hotplugBytes),
+    overlay_size: formatSize(record.overlayBytes),
+    vcpus: record.vcpus,
+    ...(isEmpty(record.env) ? {} : { env: { ...record.env } }),
+    ...(isEmpty(record.tags) ? {} : { tags: { ...record.tags } }),
+    ...(record.volumes.length === 0 ? {} : { volumes: record.volumes.map(volumeOf) }),
+    network: networkOf(record),
+    hypervisor: record.hypervisor,
+    platform: record.image.platform,
+    has_snapshot: entry.holdsMemory && state === 'Standby',
+    health_status: { status: 'disabled', consecutive_successes: 0, consecutive_failures: 0 },
+    ...(record.forkedFrom === null ? {} : { forked_from: forkOf(record.forkedFrom) }),
+  }
+}
+
+function exitOf({ exit }: InstanceRecord): Pick<InstanceView, 'exit_code' | 'exit_message'> {
+  return exit === null ? {} : { exit_code: exit.code, exit_message: exit.message }
+}
+
+function volumeOf(volume: InstanceRecord['volumes'][number]): NonNullable<InstanceView['volumes']>[number] {
+  return { volume_id: volume.volumeId, mount_path: volume.mountPath, readonly: volume.readOnly }
+}
+
+function networkOf({ network }: InstanceRecord): NonNullable<InstanceView['network']> {
+  if (network === null) return { enabled: false, ip: null, mac: null }
+  const ports = network.ports.map((port) => ({
+    guest_port: port.guestPort,
+    host_port: port.hostPort,
+    protocol: port.protocol,
+    host_address: port.hostAddress,
+  }))
+  return { enabled: true, name: 'default', ip: userModeAddress, mac: network.mac, ...(ports.length === 0 ? {} : { ports }) }
+}
+
+function forkOf(from: NonNullable<InstanceRecord['forkedFrom']>): NonNullable<InstanceView['forked_from']> {
+  return { instance_id: from.instanceId, ...(from.snapshotId === null ? {} : { snapshot_id: from.snapshotId }) }
+}
+
+function isEmpty(pairs: Readonly<Record<string, string>>): boolean {
+  return Object.keys(pairs).length === 0
+}

@@ -1,0 +1,137 @@
+// The server's settings: flags before environment before configuration file before defaults. The only reader of the environment.
+// Names in the environment are those in the file, in capitals, with `__` between levels.
+
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { z } from 'zod'
+import { HypemanError } from '../api/errors.ts'
+import { hypervisorName } from '../api/schemas/common.ts'
+import { parseDuration, parseSize } from '../api/units.ts'
+
+/** What the command line of `hypeman serve` gives; absent: not given. */
+export interface ServeFlags {
+  readonly config?: string | undefined
+  readonly port?: number | undefined
+  readonly host?: string | undefined
+  readonly dataDir?: string | undefined
+  readonly logLevel?: string | undefined
+}
+
+const size = z.string().transform((text, context) => parseSize(text) ?? fail(context, 'is not a size such as 16GB'))
+const duration = z.string().transform((text, context) => parseDuration(text) ?? fail(context, 'is not a duration such as 30s'))
+const wholeNumber = z.union([z.number(), z.string()]).transform((value, context) => {
+  const number = typeof value === 'number' ? value : /^\d+$/.test(value) ? Number(value) : Number.NaN
+  return Number.isSafeInteger(number) && number >= 0 ? number : fail(context, 'is not a whole number')
+})
+
+function fail(context: z.RefinementCtx<unknown>, message: string): never {
+  context.addIssue(message)
+  return z.NEVER
+}
+
+const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
+
+const settings = z.strictObject({
+  /** Port to listen on; 0: a free one. */
+  port: wholeNumber.pipe(z.int().max(65_535)).default(4973),
+  /** Address to listen on. By default all addresses, or loopback alone while no secret is configured. */
+  host: z.string().min(1).optional(),
+  data_dir: z.string().min(1).default('/var/lib/hypeman'),
+  /** Key of the API's tokens. Without it the server makes one and keeps it in the data directory. */
+  jwt_secret: z.string().min(1).optional(),
+  log_level: z.enum(logLevels).default('info'),
+  /** Directory with the guest's kernel, initramfs and base image. */
+  assets_dir: z
+    .string()
+    .min(1)
+    .default(path.join(import.meta.dirname, '..', '..', '.assets')),
+  hypervisor: z.strictObject({ default: hypervisorName.default('qemu') }).prefault({}),
+  limits: z
+    .strictObject({
+      max_vcpus_per_instance: wholeNumber.default(16),
+      max_memory_per_instance: size.prefault('64GB'),
+      max_overlay_size: size.prefault('100GB'),
+    })
+    .prefault({}),
+  timeouts: z
+    .strictObject({
+      /** Until the agent of a cold-booted guest must have answered. */
+      boot: duration.prefault('2m'),
+      /** The same after a restore or fork. */
+      restore: duration.prefault('1m'),
+      /** Given to a program to end by itself. */
+      stop: duration.prefault('5s'),
+      /** An operation waits at most this long for another on the same instance. */
+      lock: duration.prefault('1m'),
+    })
+    .prefault({}),
+  /** Faults to inject, for tests (faults.ts). */
+  hypeman_faults: z.string().optional(),
+})
+
+export type ServerConfig = Readonly<z.output<typeof settings>>
+
+/** Resolves the settings; a wrong one is `invalid_request` and names its source. */
+export async function loadConfig(flags: ServeFlags, environment: NodeJS.ProcessEnv = process.env): Promise<ServerConfig> {
+  const file = flags.config ?? environment['CONFIG_PATH']
+  const fromFile = await readConfigFile(file ?? '/etc/hypeman/config.yaml', file !== undefined)
+  const merged = { ...fromFile }
+  for (const [names, name] of variables) {
+    const value = environment[name]
+    if (value !== undefined && value !== '') put(merged, names, value)
+  }
+  const given = { port: flags.port, host: flags.host, data_dir: flags.dataDir, log_level: flags.logLevel }
+  for (const [name, value] of Object.entries(given)) if (value !== undefined) put(merged, [name], value)
+  const parsed = settings.safeParse(merged)
+  if (parsed.success) return checked({ ...parsed.data, data_dir: path.resolve(parsed.data.data_dir) })
+  const problems = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'the configuration'}: ${issue.message}`)
+  throw new HypemanError('invalid_request', `the configuration is wrong: ${problems.join('; ')}`)
+}
+
+const loopback = /^(localhost|::1|127\.\d+\.\d+\.\d+)$/
+
+/** The address to listen on: everywhere only with a secret that somebody chose. */
+export function listenAddress(config: ServerConfig): string {
+  return config.host ?? (config.jwt_secret === undefined ? '127.0.0.1' : '0.0.0.0')
+}
+
+function checked(config: ServerConfig): ServerConfig {
+  if (config.jwt_secret === undefined && !loopback.test(listenAddress(config)))
+    throw new HypemanError(
+      'invalid_request',
+      `host: without JWT_SECRET the server listens on loopback only, not on ${listenAddress(config)}; set JWT_SECRET`,
+    )
+  return config
+}
+
+/** Every setting's path in the file with its name in the environment. */
+const variables: readonly (readonly [names: readonly string[], variable: string])[] = Object.entries(settings.shape).flatMap(
+  ([name, schema]) => {
+    const inner = schema instanceof z.ZodPrefault ? schema.unwrap() : undefined
+    const paths = inner instanceof z.ZodObject ? Object.keys(inner.shape).map((key) => [name, key]) : [[name]]
+    return paths.map((names) => [names, names.join('__').toUpperCase()] as const)
+  },
+)
+
+function put(into: Record<string, unknown>, [name = '', ...rest]: readonly string[], value: unknown): void {
+  if (rest.length === 0) into[name] = value
+  else {
+    const below = into[name]
+    const copy: Record<string, unknown> = typeof below === 'object' ? { ...below } : {}
+    put(copy, rest, value)
+    into[name] = copy
+  }
+}
+
+async function readConfigFile(file: string, mustExist: boolean): Promise<Record<string, unknown>> {
+  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' && !mustExist) return undefined
+    throw new HypemanError('invalid_request', `the configuration file ${file} can't be read`, { cause: error })
+  })
+  if (text === undefined) return {}
+  const { parse } = await import('yaml')
+  const content = z.record(z.string(), z.unknown()).nullable().safeParse(parse(text))
+  if (!content.success)
+    throw new HypemanError('invalid_request', `the configuration file ${file} holds no settings; write lines such as port: 4973`)
+  return content.data ?? {}
+}

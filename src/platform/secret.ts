@@ -1,0 +1,27 @@
+// The key of the API's tokens where nobody configured one: made once, kept in a file that only this user reads.
+
+import { randomBytes } from 'node:crypto'
+import { open, readFile } from 'node:fs/promises'
+import { HypemanError } from '../api/errors.ts'
+
+/** Reads the key, or makes it. Only the holder of the data directory's lock may call this. */
+export async function readOrMakeSecret(file: string): Promise<string> {
+  const present = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw error
+  })
+  if (present === undefined) return makeSecret(file)
+  if (present.trim().length >= 16) return present.trim()
+  throw new HypemanError(
+    'invalid_request',
+    `${file} holds no usable key; remove it and start again (tokens made with the old key are then void)`,
+  )
+}
+
+async function makeSecret(file: string): Promise<string> {
+  const secret = randomBytes(32).toString('hex')
+  await using handle = await open(file, 'wx', 0o600)
+  await handle.writeFile(`${secret}\n`)
+  await handle.sync()
+  return secret
+}

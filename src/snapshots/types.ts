@@ -1,0 +1,14 @@
+// What may be asked of snapshots, in the wire's words.
+
+import type { InstanceView } from '../api/schemas/instance.ts'
+import type { CreateSnapshotBody, ForkSnapshotBody, RestoreSnapshotBody, SnapshotFilter, SnapshotView } from '../api/schemas/snapshot.ts'
+
+/** `id` is a snapshot's id or a unique prefix of it. */
+export interface SnapshotService {
+  create(instanceRef: string, body: CreateSnapshotBody): Promise<SnapshotView>
+  list(filter: SnapshotFilter): Promise<SnapshotView[]>
+  get(id: string): Promise<SnapshotView>
+  remove(id: string): Promise<void>
+  restore(instanceRef: string, id: string, body: RestoreSnapshotBody): Promise<InstanceView>
+  fork(id: string, body: ForkSnapshotBody): Promise<InstanceView>
+}

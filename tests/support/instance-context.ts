@@ -1,0 +1,124 @@
+// An instance context on a temporary data directory, with a VMM that a test scripts: for the rules of flows, where no guest is needed.
+
+import { mkdtemp, rm } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { pino } from 'pino'
+import { dataLayout } from '../../src/files/layout.ts'
+import { createStaged, makeDataDirectories, writeRecord } from '../../src/files/stage.ts'
+import type { Machine, MachineStatus } from '../../src/hypervisors/driver.ts'
+import { EventLog, InstanceEntry, InstanceStore, type InstanceContext, type InstanceRecord } from '../../src/instances/index.ts'
+import { KeyedLock } from '../../src/platform/keyed-lock.ts'
+import { newId, newMac, newMachineId } from '../../src/platform/ids.ts'
+
+export interface TestContext extends AsyncDisposable {
+  readonly context: InstanceContext
+  /** Commits an instance of that record and puts it into the index. */
+  add(change?: Partial<InstanceRecord>): Promise<InstanceEntry>
+}
+
+/** `parts` replaces what the test needs; anything else that is touched throws. */
+export async function testContext(parts: Partial<InstanceContext> = {}): Promise<TestContext> {
+  const root = await mkdtemp(path.join(os.tmpdir(), 'hypeman-context-'))
+  const layout = dataLayout(root)
+  await makeDataDirectories(layout)
+  const log = pino({ level: 'silent' })
+  const untouched = (what: string): never => {
+    throw new Error(`the test did not expect ${what} to be used`)
+  }
+  const context: InstanceContext = {
+    layout,
+    log,
+    settings: {
+      defaultHypervisor: 'qemu',
+      bootTimeoutMs: 1_000,
+      restoreTimeoutMs: 1_000,
+      stopGraceMs: 10,
+      lockWaitMs: 1_000,
+      maxVcpus: 4,
+      maxMemoryBytes: 2 ** 30,
+      maxOverlayBytes: 2 ** 34,
+    },
+    drivers: new Map(),
+    images: new Proxy({} as InstanceContext['images'], { get: () => untouched('the image service') }),
+    volumes: { resolve: (ref) => ref, imagePath: (id) => path.join(root, 'volumes', id) },
+    connectAgent: () => untouched('the agent'),
+    kernel: { id: 'kernel', kernel: '/kernel', initrd: '/initrd' },
+    store: new InstanceStore(layout, log),
+    locks: new KeyedLock(),
+    events: new EventLog(layout, log),
+    faults: undefined,
+    stopping: new AbortController().signal,
+    ...parts,
+  }
+  return {
+    context,
+    async add(change = {}) {
+      const record = { ...aRecord(), ...change }
+      await using staged = await createStaged(layout, record.id)
+      await writeRecord(path.join(staged.path, 'record.json'), record)
+      await staged.commit(layout.instance(record.id))
+      const entry = new InstanceEntry(record, false)
+      context.store.add(entry)
+      return entry
+    },
+    async [Symbol.asyncDispose]() {
+      for (const entry of context.store.entries()) await context.events.written(entry.id)
+      await rm(root, { recursive: true })
+    },
+  }
+}
+
+export function aRecord(): InstanceRecord {
+  return {
+    version: 1,
+    id: newId(),
+    name: `vm-${newId().slice(0, 8)}`,
+    createdAt: new Date().toISOString(),
+    image: { name: 'docker.io/library/app:latest', digest: 'sha256:0', platform: 'linux/amd64' },
+    hypervisor: 'qemu',
+    kernelId: 'kernel',
+    vcpus: 1,
+    memoryBytes: 2 ** 28,
+    hotplugBytes: 0,
+    overlayBytes: 2 ** 30,
+    entrypoint: null,
+    cmd: null,
+    env: {},
+    tags: {},
+    skipGuestAgent: false,
+    volumes: [],
+    network: { mac: newMac(), ports: [] },
+    machineId: newMachineId(),
+    generation: 0,
+    identityDue: null,
+    expiresAt: null,
+    forkedFrom: null,
+    stamp: null,
+    process: null,
+    startedAt: null,
+    stoppedAt: null,
+    programStartedAt: null,
+    agentReadyAt: null,
+    exit: null,
+    restoring: null,
+  }
+}
+
+/** A machine that only says what state it is in; `failing` makes it not answer. Whatever else is asked of it is an error. */
+export function stateOnly(status: MachineStatus | 'failing'): Machine {
+  const untouched = (): never => {
+    throw new Error('the machine was touched')
+  }
+  return {
+    process: { pid: 1, startTicks: '0', bootId: '' },
+    exited: new Promise(() => undefined),
+    status: () => (status === 'failing' ? Promise.reject(new Error('no answer')) : Promise.resolve(status)),
+    pause: untouched,
+    resume: untouched,
+    powerButton: untouched,
+    kill: untouched,
+    release: untouched,
+    openAgentChannel: untouched,
+  }
+}
