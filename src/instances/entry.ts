@@ -20,6 +20,8 @@ export class InstanceEntry {
   readying: Promise<void> | undefined
   /** The last change of the record; the store's. */
   writing: Promise<void> = Promise.resolve()
+  /** It is being deleted: whatever state it shows on its way is not one to rest in. */
+  removing = false
   /** Aborts `readying` and whatever else waits for this machine. */
   stopWaiting: AbortController
 
@@ -53,11 +55,19 @@ export class InstanceEntry {
   async #vmmStatus(): Promise<MachineStatus | 'gone' | 'unanswered'> {
     const { machine } = this
     if (machine === undefined) return 'gone'
+    const limit = AbortSignal.timeout(STATUS_TIMEOUT_MS)
     try {
-      return await machine.status(AbortSignal.timeout(STATUS_TIMEOUT_MS))
+      return await machine.status(limit)
     } catch {
-      // What failed is told by the state: the process is gone, or it lives and does not answer.
-      return this.machine === undefined ? 'gone' : 'unanswered'
+      // A VMM that is just ending closes its socket first: what failed is told by whether the process is gone in time.
+      return (await endedBefore(machine.exited, limit)) ? 'gone' : 'unanswered'
     }
   }
+}
+
+async function endedBefore(exited: Promise<unknown>, limit: AbortSignal): Promise<boolean> {
+  if (limit.aborted) return false
+  const { promise: late, resolve } = Promise.withResolvers<false>()
+  limit.addEventListener('abort', () => resolve(false), { once: true })
+  return Promise.race([exited.then(() => true), late])
 }

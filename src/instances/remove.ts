@@ -23,6 +23,11 @@ export async function removeInstance(context: InstanceContext, entry: InstanceEn
 /** Ends the process and removes the directory; the caller holds the lock. Also the undo of flows that made the instance. */
 export async function removeCommitted(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   const { machine } = entry
+  using undo = new DisposableStack()
+  undo.defer(() => {
+    entry.removing = false
+  })
+  entry.removing = true
   if (machine !== undefined) {
     entry.stopWaiting.abort(new HypemanError('not_found', `the instance ${entry.record.name} was deleted`))
     await machine.kill()
@@ -30,4 +35,5 @@ export async function removeCommitted(context: InstanceContext, entry: InstanceE
   }
   await moveToTrash(context.layout, context.layout.instance(entry.id))
   context.store.forget(entry)
+  undo.move()
 }

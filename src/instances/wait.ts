@@ -48,5 +48,5 @@ export async function waitForState(
 
 /** True while work is under way that will change the state. */
 function isOnItsWay(entry: InstanceEntry): boolean {
-  return entry.readying !== undefined
+  return entry.readying !== undefined || entry.removing
 }

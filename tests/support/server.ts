@@ -9,6 +9,7 @@ import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { Hypeman } from '@onkernel/hypeman'
 import { signToken } from '../../src/platform/token.ts'
+import { run } from './command.ts'
 
 const program = path.resolve(import.meta.dirname, '../../bin/hypeman')
 /** Until a started server says that it listens, in milliseconds. */
@@ -26,8 +27,12 @@ export interface TestServer extends AsyncDisposable {
   crash(): Promise<void>
   /** Ends it gracefully; its VMs go on. */
   stop(): Promise<void>
-  /** Starts it again on the same data directory (and another port). */
-  restart(): Promise<void>
+  /** Resolves when the server process has ended by itself. */
+  died(): Promise<void>
+  /** Starts it again on the same data directory (and another port), ending it first if it still runs; `settings` replace those it was started with. */
+  restart(settings?: Readonly<Record<string, string>>): Promise<void>
+  /** Tries to start another server on the same data directory and returns how that ended. */
+  secondServer(): Promise<{ readonly code: number; readonly output: string }>
   /** What the server has logged so far. */
   log(): Promise<string>
 }
@@ -41,7 +46,7 @@ export async function startServer(settings: Readonly<Record<string, string>> = {
   let client = clientOf(running)
 
   const end = async (signal: NodeJS.Signals): Promise<void> => {
-    if (running.child.exitCode !== null || running.child.signalCode !== null) return
+    if (hasEnded(running.child)) return
     running.child.kill(signal)
     await once(running.child, 'exit')
   }
@@ -64,14 +69,21 @@ export async function startServer(settings: Readonly<Record<string, string>> = {
     },
     crash: () => end('SIGKILL'),
     stop: () => end('SIGTERM'),
-    async restart() {
+    async died() {
+      if (!hasEnded(running.child)) await once(running.child, 'exit')
+    },
+    async restart(changed = settings) {
       await end('SIGTERM')
-      running = await launch(dataDirectory, logFile, settings)
+      running = await launch(dataDirectory, logFile, changed)
       client = clientOf(running)
+    },
+    async secondServer() {
+      const { code, stdout, stderr } = await run(program, ['serve', '--data-dir', dataDirectory, '--port', '0'])
+      return { code, output: stdout + stderr }
     },
     log: () => readFile(logFile, 'utf8'),
     async [Symbol.asyncDispose]() {
-      if (running.child.exitCode !== null || running.child.signalCode !== null) {
+      if (hasEnded(running.child)) {
         running = await launch(dataDirectory, logFile, settings)
         client = clientOf(running)
       }
@@ -80,6 +92,10 @@ export async function startServer(settings: Readonly<Record<string, string>> = {
       await rm(home, { recursive: true })
     },
   }
+}
+
+function hasEnded(child: ChildProcess): boolean {
+  return child.exitCode !== null || child.signalCode !== null
 }
 
 interface Running {

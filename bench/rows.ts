@@ -1,0 +1,181 @@
+// What is measured: each row runs the floor and the product by turns, on one server, and compares their medians.
+
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { dataLayout, snapshotFiles, type DataLayout } from '../src/files/layout.ts'
+import { kernelOf } from '../src/kernels/index.ts'
+import { snapshotRecord } from '../src/snapshots/record.ts'
+import type { TestServer } from '../tests/support/server.ts'
+import { bootByHand, forkByHand, type BareSpec, type HandRun } from './floor.ts'
+import { limitRow, median, ratioRow, type Row } from './measure.ts'
+
+export interface Bench {
+  readonly server: TestServer
+  readonly runs: number
+  readonly say: (text: string) => void
+}
+
+export interface Measurement {
+  readonly id: string
+  readonly run: (bench: Bench) => Promise<Row[]>
+}
+
+const OVERLAY = '1GB'
+const OVERLAY_BYTES = 1024 ** 3
+const SERVER_MEMORY_LIMIT_MB = 150
+const INSTANCES = 10
+
+export const measurements: readonly Measurement[] = [
+  { id: 'fork', run: measureForks },
+  { id: 'create', run: measureCreate },
+  { id: 'restore', run: measureRestore },
+  { id: 'snapshot', run: measureSnapshots },
+  { id: 'memory', run: measureMemory },
+]
+
+/** S1: forks of a small and a large guest, against QEMU by hand; and the two against each other. */
+async function measureForks(bench: Bench): Promise<Row[]> {
+  const rows: Row[] = []
+  for (const size of ['256MB', '2GB']) {
+    await using source = await sourceOf(bench, `fork-${size.toLowerCase()}`, size)
+    const [ours, floors]: [number[], number[]] = [[], []]
+    for (let run = 0; run < bench.runs; run += 1) {
+      floors.push(await readyMsOf(forkByHand(source.layout, source.spec, source.payload)))
+      ours.push(await timed(async () => bench.server.client.snapshots.fork(source.snapshotId, { name: `f-${run}` })))
+      await bench.server.client.instances.delete(`f-${run}`)
+      bench.say(`fork ${size}: run ${run + 1} of ${bench.runs}`)
+    }
+    rows.push(ratioRow('S1', `fork to agent ready, ${size}`, 1.3, ours, floors))
+  }
+  const [small, large] = rows.map((row) => row.value)
+  const ratio = (large ?? 0) / (small ?? 1)
+  const same: Row = {
+    id: 'S1',
+    what: 'fork of 2GB against fork of 256MB',
+    target: '± 20 %',
+    value: ratio,
+    unit: '×',
+    met: Math.abs(ratio - 1) <= 0.2,
+    runs: bench.runs,
+    p90: ratio,
+  }
+  return [...rows, same]
+}
+
+/** Cold boots: the product's create, to the agent ready, against QEMU by hand. */
+async function measureCreate(bench: Bench): Promise<Row[]> {
+  await using source = await sourceOf(bench, 'create', '256MB')
+  const [ours, floors]: [number[], number[]] = [[], []]
+  for (let run = 0; run < Math.ceil(bench.runs / 2); run += 1) {
+    floors.push(await readyMsOf(bootByHand(source.layout, source.spec, OVERLAY_BYTES)))
+    ours.push(await timed(() => create(bench, `c-${run}`, '256MB')))
+    await bench.server.client.instances.delete(`c-${run}`)
+    bench.say(`create: run ${run + 1} of ${Math.ceil(bench.runs / 2)}`)
+  }
+  return [ratioRow('create', 'create to agent ready, cold', 1.3, ours, floors)]
+}
+
+/** S6: standby to running, against the same floor as a fork. */
+async function measureRestore(bench: Bench): Promise<Row[]> {
+  await using source = await sourceOf(bench, 'restore', '256MB')
+  const { client } = bench.server
+  const [ours, floors]: [number[], number[]] = [[], []]
+  for (let run = 0; run < bench.runs; run += 1) {
+    floors.push(await readyMsOf(forkByHand(source.layout, source.spec, source.payload)))
+    await client.instances.standby('restore')
+    ours.push(await timed(() => client.instances.restore('restore')))
+    bench.say(`restore: run ${run + 1} of ${bench.runs}`)
+  }
+  return [ratioRow('S6', 'standby to agent ready, 256MB', 1.3, ours, floors)]
+}
+
+/** S3 and the whole call: the second and later snapshots of a guest that runs from a snapshot. The floor is the pause alone, by hand. */
+async function measureSnapshots(bench: Bench): Promise<Row[]> {
+  await using source = await sourceOf(bench, 'snapshot', '2GB')
+  const { client } = bench.server
+  const fork = await client.snapshots.fork(source.snapshotId, { name: 'snapshotted' })
+  const [paused, calls, floors]: [number[], number[], number[]] = [[], [], []]
+  await using hand = await forkByHand(source.layout, source.spec, source.payload)
+  for (let run = 0; run < bench.runs; run += 1) {
+    floors.push(await hand.pauseOnce())
+    const from = performance.now()
+    const taken = await client.instances.snapshots.create(fork.id, { kind: 'Standby' })
+    calls.push(performance.now() - from)
+    paused.push((taken as { readonly paused_ms?: number }).paused_ms ?? Number.NaN)
+    await client.snapshots.delete(taken.id)
+    bench.say(`snapshot: run ${run + 1} of ${bench.runs}`)
+  }
+  await client.instances.delete(fork.id)
+  const pause = limitRow('S3', 'source paused by a later snapshot, 2GB', 'ms', 25, paused)
+  const call = limitRow('snapshot', 'the whole snapshot call, 2GB', 'ms', 1_000, calls)
+  return [
+    { ...pause, floor: median(floors), ratio: pause.value / median(floors) },
+    { ...call, floor: median(floors), ratio: call.value / median(floors) },
+  ]
+}
+
+/** The server's own memory with ten machines running. */
+async function measureMemory(bench: Bench): Promise<Row[]> {
+  await using source = await sourceOf(bench, 'memory', '256MB')
+  const names = Array.from({ length: INSTANCES - 1 }, (_, index) => `m-${index}`)
+  for (const name of names) await bench.server.client.snapshots.fork(source.snapshotId, { name })
+  const resident = /VmRSS:\s+(\d+) kB/.exec(await readFile(`/proc/${bench.server.pid}/status`, 'utf8'))?.[1]
+  for (const name of names) await bench.server.client.instances.delete(name)
+  return [
+    limitRow('memory', `server's resident memory with ${INSTANCES} instances`, 'MB', SERVER_MEMORY_LIMIT_MB, [Number(resident) / 1024]),
+  ]
+}
+
+interface Source extends AsyncDisposable {
+  readonly snapshotId: string
+  readonly payload: string
+  readonly spec: BareSpec
+  readonly layout: DataLayout
+}
+
+/** A running instance with a snapshot of it, and what it takes to run that by hand. */
+async function sourceOf({ server, say }: Bench, name: string, size: string): Promise<Source> {
+  say(`boot ${name}, ${size}`)
+  await create({ server }, name, size)
+  const { id: snapshotId } = await server.client.instances.snapshots.create(name, { kind: 'Standby' })
+  const layout = dataLayout(server.dataDirectory)
+  const directory = layout.snapshot(snapshotId)
+  const { instance } = snapshotRecord.parse(JSON.parse(await readFile(path.join(directory, snapshotFiles.record), 'utf8')))
+  const { kernel, initrd } = kernelOf(layout, instance.kernelId)
+  const spec: BareSpec = {
+    instanceId: instance.id,
+    vcpus: instance.vcpus,
+    memoryMib: instance.memoryBytes / 1024 ** 2,
+    kernel,
+    initrd,
+    disks: [{ id: 'rootfs', path: layout.rootfs(instance.image.digest), readOnly: true }],
+    network: instance.network === null ? null : { mac: instance.network.mac, ports: [] },
+  }
+  return {
+    snapshotId,
+    payload: path.join(directory, snapshotFiles.payload),
+    spec,
+    layout,
+    async [Symbol.asyncDispose]() {
+      await server.client.instances.delete(name)
+      await server.client.snapshots.delete(snapshotId)
+    },
+  }
+}
+
+async function create({ server }: Pick<Bench, 'server'>, name: string, size: string): Promise<void> {
+  await server.client.instances.create({ name, image: 'hypeman/base', size, vcpus: 1, overlay_size: OVERLAY })
+  const { state } = await server.client.instances.wait(name, { state: 'Running', timeout: '2m' })
+  if (state !== 'Running') throw new Error(`${name} is ${state}`)
+}
+
+async function timed(act: () => Promise<unknown>): Promise<number> {
+  const from = performance.now()
+  await act()
+  return performance.now() - from
+}
+
+async function readyMsOf(running: Promise<HandRun>): Promise<number> {
+  await using run = await running
+  return run.readyMs
+}

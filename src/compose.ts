@@ -1,0 +1,218 @@
+// The composition root: from settings to a running server and back. The only file that names concrete drivers.
+
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { pino, type Logger } from 'pino'
+import { z } from 'zod'
+import { connectAgent } from './agent/index.ts'
+import { HypemanError } from './api/errors.ts'
+import { dataLayout, type DataLayout } from './files/layout.ts'
+import { makeDataDirectories, sweep } from './files/stage.ts'
+import type { Hypervisor, HypervisorName } from './hypervisors/driver.ts'
+import { createQemuDriver } from './hypervisors/qemu/index.ts'
+import { createImageService } from './images/index.ts'
+import {
+  createInstanceService,
+  describeCapabilities,
+  EventLog,
+  hostPlatform,
+  InstanceStore,
+  reapStrayVmms,
+  recoverInstances,
+  undoReplacements,
+  type InstanceContext,
+} from './instances/index.ts'
+import { startExpiry } from './jobs/expire.ts'
+import { importKernel } from './kernels/index.ts'
+import { judgeAccelerator } from './platform/accelerator.ts'
+import { listenAddress, loadConfig, type ServeFlags, type ServerConfig } from './platform/config.ts'
+import { lockDirectory } from './platform/directory-lock.ts'
+import { parseFaults } from './platform/faults.ts'
+import { messageOf } from './platform/flow.ts'
+import { KeyedLock } from './platform/keyed-lock.ts'
+import { killProcess } from './platform/process.ts'
+import { readOrMakeSecret } from './platform/secret.ts'
+import { createRegistry } from './registry/index.ts'
+import { createAuthenticator } from './server/auth.ts'
+import { createHttpServer } from './server/http.ts'
+import { createSnapshotService, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
+import { createVolumeService } from './volumes/index.ts'
+
+/** A secret of fewer characters can be guessed. */
+const SHORT_SECRET = 16
+
+/** Runs a server until the signal aborts; its VMs go on. Throws what keeps it from starting. Returns the exit code. */
+export async function serve(flags: ServeFlags, signal: AbortSignal): Promise<number> {
+  const config = await loadConfig(flags)
+  const log = pino({ level: config.log_level, base: null })
+  const layout = dataLayout(config.data_dir)
+  await using undo = new AsyncDisposableStack()
+  await makeDataDirectories(layout)
+  undo.use(lockDirectory(layout.lock))
+  const secret = config.jwt_secret ?? (await readOrMakeSecret(layout.secret))
+  const stopping = new AbortController()
+  const { services, registry } = await openServices(config, layout, log, stopping.signal, undo)
+
+  const http = await createHttpServer({
+    services,
+    registry,
+    authenticator: createAuthenticator([secret]),
+    log,
+    version: await ownVersion(),
+    stopping: stopping.signal,
+  })
+  undo.defer(() => http.close())
+  undo.defer(() => stopping.abort(new HypemanError('canceled', 'the server is stopping; try again when it is back')))
+  const url = await http.listen({ port: config.port, host: listenAddress(config) }).catch((cause: unknown) => {
+    throw new HypemanError(
+      'port_in_use',
+      `can't listen on ${listenAddress(config)}:${config.port}; stop what listens there or choose another --port`,
+      { cause },
+    )
+  })
+  if (config.jwt_secret === undefined)
+    log.warn(
+      { secret: layout.secret },
+      'no JWT_SECRET is configured: only this host can connect, with tokens made from the key in this file',
+    )
+  else if (config.jwt_secret.length < SHORT_SECRET)
+    log.warn(`JWT_SECRET is shorter than ${SHORT_SECRET} characters and easily guessed; openssl rand -hex 32 makes a good one`)
+  log.info({ url, pid: process.pid, dataDir: layout.root }, 'listening')
+  await aborted(signal)
+  log.info('stopping; instances go on')
+  await undo.disposeAsync()
+  log.info('stopped')
+  return 0
+}
+
+/** Everything behind the routes, brought to the truth on disk and in the process table. */
+async function openServices(config: ServerConfig, layout: DataLayout, log: Logger, stopping: AbortSignal, undo: AsyncDisposableStack) {
+  const undone = await undoReplacements(layout, async ({ process }) => {
+    if (process !== null) await killProcess(process)
+  })
+  if (undone.length > 0) log.warn({ instances: undone }, 'restores that were cut off are undone')
+  const swept = await sweep(layout)
+  if (swept.length > 0) log.info({ swept }, 'what was half made or half removed is gone')
+
+  const [kernel, verdict] = await Promise.all([importKernel(layout, config.assets_dir), judgeAccelerator()])
+  log.info({ kernel: kernel.id, ...verdict }, 'accelerator')
+  const drivers = new Map<HypervisorName, Hypervisor>()
+  for (const machineType of ['q35', 'microvm'] as const) {
+    const driver = createQemuDriver({ machineType, accelerator: verdict.accelerator, layout })
+    drivers.set(driver.name, driver)
+  }
+
+  const faults = config.hypeman_faults === undefined ? undefined : parseFaults(config.hypeman_faults)
+  const store = new InstanceStore(layout, log)
+  const snapshots = new SnapshotStore(layout, log)
+  const images = await createImageService({
+    layout,
+    log,
+    platform: hostPlatform(),
+    inUse: (digest) => isImageUsed(store, snapshots, digest),
+    baseArchive: path.join(config.assets_dir, 'base.oci.tar'),
+    faults,
+  })
+  undo.defer(() => images.close())
+  const volumes = await createVolumeService({
+    layout,
+    log,
+    attachmentsOf: (volumeId) => attachmentsOf(store, volumeId),
+    snapshotsUsing: (volumeId) => snapshotsUsing(snapshots, volumeId),
+  })
+  const context: InstanceContext = {
+    layout,
+    log,
+    settings: settingsOf(config),
+    drivers,
+    images,
+    volumes,
+    connectAgent,
+    kernel,
+    store,
+    locks: new KeyedLock(),
+    events: new EventLog(layout, log),
+    faults,
+    stopping,
+  }
+  await loadAll(context, snapshots)
+  undo.defer(async () => {
+    for (const entry of store.entries()) {
+      await context.events.written(entry.id)
+      entry.machine?.release()
+    }
+  })
+  await recoverInstances(context)
+  undo.use(startExpiry(context, log))
+
+  const snapshotContext: SnapshotContext = { instances: context, store: snapshots, locks: new KeyedLock() }
+  const tidyImages = (): void => {
+    images.collectUnused().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
+  }
+  const registry = await createRegistry({ layout, log, images, platform: hostPlatform() })
+  undo.defer(() => registry.close())
+  const version = await ownVersion()
+  return {
+    registry,
+    services: {
+      instances: createInstanceService(context, tidyImages),
+      snapshots: createSnapshotService(snapshotContext, tidyImages),
+      images,
+      volumes,
+      capabilities: () => describeCapabilities(context, version),
+    },
+  }
+}
+
+/** Reads instances and snapshots, and ends the VMMs of this data directory that no instance names. */
+async function loadAll({ store, drivers, layout, log }: InstanceContext, snapshots: SnapshotStore): Promise<void> {
+  await store.load(async (record, directory) => (await drivers.get(record.hypervisor)?.memory?.holdsMemory(directory)) ?? false)
+  await snapshots.load()
+  const known = [...store.entries()].flatMap(({ record }) => (record.process === null ? [] : [record.process.pid]))
+  const reaped = await reapStrayVmms(layout, new Set(known))
+  if (reaped.length > 0) log.warn({ pids: reaped }, 'VMMs that belong to no instance are ended')
+}
+
+function settingsOf(config: ServerConfig): InstanceContext['settings'] {
+  return {
+    defaultHypervisor: config.hypervisor.default,
+    bootTimeoutMs: config.timeouts.boot,
+    restoreTimeoutMs: config.timeouts.restore,
+    stopGraceMs: config.timeouts.stop,
+    lockWaitMs: config.timeouts.lock,
+    maxVcpus: config.limits.max_vcpus_per_instance,
+    maxMemoryBytes: config.limits.max_memory_per_instance,
+    maxOverlayBytes: config.limits.max_overlay_size,
+  }
+}
+
+function isImageUsed(instances: InstanceStore, snapshots: SnapshotStore, digest: string): boolean {
+  return (
+    instances.entries().some(({ record }) => record.image.digest === digest) ||
+    snapshots.list().some(({ instance }) => instance.image.digest === digest)
+  )
+}
+
+function attachmentsOf(instances: InstanceStore, volumeId: string): { instanceId: string; mountPath: string; readOnly: boolean }[] {
+  return [...instances.entries()].flatMap(({ record }) =>
+    record.volumes
+      .filter((volume) => volume.volumeId === volumeId)
+      .map(({ mountPath, readOnly }) => ({ instanceId: record.id, mountPath, readOnly })),
+  )
+}
+
+function snapshotsUsing(snapshots: SnapshotStore, volumeId: string): string[] {
+  return snapshots.list().flatMap(({ id, instance }) => (instance.volumes.some((volume) => volume.volumeId === volumeId) ? [id] : []))
+}
+
+async function ownVersion(): Promise<string> {
+  const manifest = z
+    .object({ version: z.string() })
+    .parse(JSON.parse(await readFile(path.join(import.meta.dirname, '..', 'package.json'), 'utf8')))
+  return manifest.version
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve()
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+}

@@ -1,0 +1,75 @@
+// The command line in this process, against a server of the test's, with streams instead of a terminal.
+
+import { PassThrough, Writable } from 'node:stream'
+import { runCommandLine } from '../../src/cli/program.ts'
+import { Interrupted } from '../../src/cli/terminal.ts'
+
+export interface Outcome {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface Running {
+  readonly ended: Promise<Outcome>
+  /** Standard error so far. */
+  stderr(): string
+  stdout(): string
+  /** As Ctrl-C would. */
+  interrupt(): void
+  readonly stdin: PassThrough
+}
+
+export interface TerminalOptions {
+  readonly env?: Readonly<Record<string, string>>
+  /** Standard input; ended when given. */
+  readonly input?: string | Uint8Array
+  readonly home?: string
+}
+
+export function startHypeman(url: string, words: readonly string[], options: TerminalOptions = {}): Running {
+  const [out, err] = [new Sink(), new Sink()]
+  const stdin = new PassThrough()
+  if (options.input !== undefined) stdin.end(options.input)
+  const controller = new AbortController()
+  const terminal = {
+    stdin,
+    stdout: out,
+    stderr: err,
+    env: { HYPEMAN_BASE_URL: url, HYPEMAN_API_KEY: 'token', ...options.env },
+    home: options.home ?? '/nonexistent',
+    signal: controller.signal,
+  }
+  const ended = runCommandLine(words, terminal, { serve: () => Promise.resolve(0) }).then((code) => ({
+    code,
+    stdout: out.text(),
+    stderr: err.text(),
+  }))
+  return { ended, stderr: () => err.text(), stdout: () => out.text(), interrupt: () => controller.abort(new Interrupted('SIGINT')), stdin }
+}
+
+export function hypeman(url: string, words: readonly string[], options: TerminalOptions = {}): Promise<Outcome> {
+  return startHypeman(url, words, options).ended
+}
+
+class Sink extends Writable {
+  readonly #chunks: Buffer[] = []
+
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.#chunks.push(chunk)
+    done()
+  }
+
+  text(): string {
+    return Buffer.concat(this.#chunks).toString('utf8')
+  }
+}
+
+/** Resolves once the condition holds; rejects with its name after ten seconds. */
+export async function until(what: string, holds: () => boolean): Promise<void> {
+  const end = performance.now() + 10_000
+  while (!holds()) {
+    if (performance.now() > end) throw new Error(`did not come true: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}

@@ -1,0 +1,38 @@
+// The VMM processes of a test server, found as an operator would: by their working directory below its data directory.
+
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import path from 'node:path'
+import type { TestServer } from './server.ts'
+
+/** Pids of all VMMs that run for the server, in order. */
+export function vmmsOf(server: Pick<TestServer, 'dataDirectory'>): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid) && isBelow(workingDirectory(pid), server.dataDirectory))
+    .toSorted((one, other) => one - other)
+}
+
+/** Pid of the VMM of one instance. */
+export function vmmOf(server: Pick<TestServer, 'dataDirectory'>, id: string): number {
+  const record: unknown = JSON.parse(readFileSync(path.join(server.dataDirectory, 'instances', id, 'record.json'), 'utf8'))
+  const { process: vmm } = record as { readonly process: { readonly pid: number } | null }
+  if (vmm === null) throw new Error(`the instance ${id} has no VMM`)
+  return vmm.pid
+}
+
+/** Ends an instance's VMM without warning. */
+export async function killVmm(server: Pick<TestServer, 'dataDirectory'>, id: string): Promise<void> {
+  process.kill(vmmOf(server, id), 'SIGKILL')
+}
+
+function workingDirectory(pid: number): string {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`)
+  } catch {
+    return '' // it has ended meanwhile, or is a kernel thread
+  }
+}
+
+function isBelow(directory: string, root: string): boolean {
+  return directory.startsWith(`${root}${path.sep}`)
+}
