@@ -2,6 +2,7 @@
 // Sizes and durations are the server's to judge: they go through as they are.
 
 import { InvalidArgumentError } from 'commander'
+import { parseDuration } from '../api/units.ts'
 import type { PortMapping, VolumeMount } from '../client/client.ts'
 
 /** `KEY=VALUE`, added to those before it. For options that may be repeated. */
@@ -41,6 +42,18 @@ export function positiveNumber(text: string): number {
   return value
 }
 
+/** Milliseconds of a duration as the wire writes them: `90s`, `1h30m`. */
+export function durationMs(text: string): number {
+  const ms = parseDuration(text)
+  if (ms === undefined || ms < 0) throw new InvalidArgumentError('Give a duration such as 90s, 5m or 1h30m.')
+  return ms
+}
+
+/** Whole seconds, as a number or as a duration. */
+export function seconds(text: string): number {
+  return /^\d+$/.test(text) ? Number(text) : Math.ceil(durationMs(text) / 1000)
+}
+
 /** `ID:/PATH[:ro|rw][:overlay=SIZE]`: a volume and where the guest sees it. */
 export function volume(text: string, before: readonly VolumeMount[] = []): VolumeMount[] {
   const [id, path, ...modes] = text.split(':')
@@ -75,7 +88,7 @@ export function publish(text: string, before: readonly PortMapping[] = []): Port
   return [...before, { guest_port: guest, host_port: host, protocol, ...(address === undefined ? {} : { host_address: address }) }]
 }
 
-function portNumber(text: string, lowest: number): number {
+export function portNumber(text: string, lowest: number): number {
   const port = Number(text)
   if (!Number.isInteger(port) || port < lowest || port > 65_535)
     throw new InvalidArgumentError(`'${text}' is not a port: ports go from 1 to 65535.`)

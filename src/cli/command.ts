@@ -16,10 +16,19 @@ export function command(name: string, description: string, examples: Examples): 
 }
 
 /** A command that only holds others. */
-export function group(name: string, alias: string, description: string, commands: readonly Command[]): Command {
-  const made = new Command(name).alias(alias).description(description)
+export function group(name: string, alias: string | undefined, description: string, commands: readonly Command[]): Command {
+  const made = new Command(name).description(description)
+  if (alias !== undefined) made.alias(alias)
+  addGlobalOptions(made.enablePositionalOptions())
   for (const one of commands) made.addCommand(one)
   return made
+}
+
+/** Options that end at the first argument: what follows belongs to the guest. */
+export function passesThrough(target: Command): Command {
+  return target
+    .passThroughOptions()
+    .addHelpText('after', '\nOptions go before the first argument; what follows it is the command for the guest.')
 }
 
 export function withExamples(target: Command, examples: Examples): Command {

@@ -35,7 +35,11 @@ export function createCli(terminal: Terminal): Cli {
 async function openSession(terminal: Terminal, options: GlobalOptions): Promise<Session> {
   const settings = await resolveSettings(options, terminal)
   let raw = ''
-  const note = (text: string): void => void terminal.stderr.write(`${text}\n`)
+  let shown: Progress | undefined
+  const note = (text: string): void => {
+    shown?.clear()
+    terminal.stderr.write(`${text}\n`)
+  }
   const client = createClient({
     baseUrl: settings.baseUrl,
     token: settings.token,
@@ -43,6 +47,7 @@ async function openSession(terminal: Terminal, options: GlobalOptions): Promise<
       raw = answer.text
       if (settings.debug) note(`${answer.method} ${answer.path}: ${answer.status} (${Math.round(answer.ms)} ms)`)
     },
+    onAbandoned: (method, path) => note(`Interrupted before the server answered ${method} ${path}: it may still do it`),
   })
   const color = wantsColor(terminal)
   return {
@@ -54,8 +59,9 @@ async function openSession(terminal: Terminal, options: GlobalOptions): Promise<
     format: settings.format,
     color,
     raw: () => raw,
+    makeRoom: () => shown?.clear(),
     note,
-    progress: () => startProgress(terminal.stderr),
+    progress: () => (shown = startProgress(terminal.stderr)),
   }
 }
 
@@ -65,7 +71,11 @@ function wantsColor(terminal: Terminal): boolean {
 
 /** The colour of an instance's state. */
 export function styleState(state: string, text: string = state): string {
-  return styleText(state === 'Running' ? 'green' : state === 'Unknown' ? 'red' : state === 'Standby' ? 'cyan' : 'dim', text, {
-    validateStream: false,
-  })
+  return styleText(
+    state === 'Running' ? 'green' : state === 'Unknown' || state === 'failed' ? 'red' : state === 'Standby' ? 'cyan' : 'dim',
+    text,
+    {
+      validateStream: false,
+    },
+  )
 }

@@ -8,8 +8,8 @@ import { signToken } from '../platform/token.ts'
 import type { Format } from './output/format.ts'
 import type { Terminal } from './terminal.ts'
 
-export const DEFAULT_BASE_URL = 'http://localhost:4973'
-export const DEFAULT_DATA_DIRECTORY = '/var/lib/hypeman'
+const DEFAULT_BASE_URL = 'http://localhost:4973'
+const DEFAULT_DATA_DIRECTORY = '/var/lib/hypeman'
 /** A token made from the secret file is made anew for each request. */
 const TOKEN_SECONDS = 300
 

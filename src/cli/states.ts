@@ -1,19 +1,9 @@
-// The states that users may type, held against the wire's by the compiler.
+// The states and kinds that users may type. The lists that only schemas have are held against the wire by the compiler: schemas are not loaded here.
 
-import type { InstanceState, LogSource, SnapshotKind, TargetState } from '../client/client.ts'
+import { instanceStates, targetStates } from '../api/actions.ts'
+import type { LogSource, SnapshotKind } from '../client/client.ts'
 
-export const instanceStates = Object.keys({
-  Created: true,
-  Initializing: true,
-  Running: true,
-  Paused: true,
-  Shutdown: true,
-  Stopped: true,
-  Standby: true,
-  Unknown: true,
-} satisfies Record<InstanceState, true>)
-
-export const targetStates = Object.keys({ Running: true, Standby: true, Stopped: true } satisfies Record<TargetState, true>)
+export { instanceStates, targetStates }
 
 export const snapshotKinds = Object.keys({ Standby: true, Stopped: true } satisfies Record<SnapshotKind, true>)
 

@@ -22,7 +22,7 @@ function stateOf(instance: Instance): string {
 }
 
 /** `127.0.0.1:8080->80/tcp`, as docker writes it. */
-export function ports(mappings: readonly PortMapping[] | undefined): string {
+function ports(mappings: readonly PortMapping[] | undefined): string {
   return (mappings ?? [])
     .map((port) => {
       const address = port.host_address ?? '127.0.0.1'

@@ -4,10 +4,13 @@ import { ApiError, UnreachableError } from '../client/errors.ts'
 import type { Instance, InstanceEvent, InstanceState } from '../client/client.ts'
 import type { Session } from './context.ts'
 import type { Progress } from './output/progress.ts'
+import { milliseconds } from './output/text.ts'
 import { write } from './terminal.ts'
 
 /** How long one request holds; the next one goes on. */
 const HOLD = '50s'
+/** More lines than a log can have: all of it. */
+const WHOLE_LOG = 1_000_000_000
 
 /** States that lead to Running by themselves. */
 const onTheWay: ReadonlySet<InstanceState> = new Set(['Created', 'Initializing'])
@@ -17,8 +20,8 @@ export async function whenRunning(session: Session, begun: Instance, progress: P
   if (begun.state === 'Running') return begun
   progress.say(`Waiting until ${begun.name} runs`)
   using _watch = watchEvents(session, begun.id, (event) => {
-    const step = event.type === 'step' ? `(${event.step} took ${Math.round(event.ms)} ms)` : `(${event.message})`
-    progress.say(`Waiting until ${begun.name} runs`, step)
+    const detail = event.type === 'step' ? `(${event.step} took ${milliseconds(event.ms)})` : `(${event.message})`
+    progress.say(`Waiting until ${begun.name} runs`, detail)
   })
   const state = await settle(session, begun.id, 'Running', onTheWay)
   const instance = await session.client.instances.get(begun.id, { signal: session.signal })
@@ -40,20 +43,67 @@ const alive: ReadonlySet<InstanceState> = new Set(['Created', 'Initializing', 'R
 /** Copies the program's output to standard output until it has ended; resolves with the instance then. */
 export async function whenEnded(session: Session, instance: Instance): Promise<Instance> {
   const ended = new AbortController()
-  const output = copyOutput(session, instance.id, AbortSignal.any([session.signal, ended.signal]), ended.signal)
+  const output = followOutput(session, instance.id, AbortSignal.any([session.signal, ended.signal]))
+  let lines = 0
   try {
     await settle(session, instance.id, 'Stopped', alive)
   } finally {
     ended.abort()
-    await output
+    lines = await output
   }
+  await printOutput(session, instance.id, lines)
   return await session.client.instances.get(instance.id, { signal: session.signal })
 }
 
 /** Resolves with the state in which the instance rests: the wanted one, or another that does not lead there. */
-async function settle(session: Session, id: string, wanted: InstanceState, underway: ReadonlySet<InstanceState>): Promise<InstanceState> {
+async function settle(
+  session: Session,
+  id: string,
+  wanted: 'Running' | 'Stopped',
+  underway: ReadonlySet<InstanceState>,
+): Promise<InstanceState> {
   for (;;) {
     const { state } = await session.client.instances.wait(id, { state: wanted, timeout: HOLD }, { signal: session.signal })
     if (state === wanted || !underway.has(state)) return state
+  }
+}
+
+/** Tells each event of an instance from now on, until it is disposed of. */
+function watchEvents(session: Session, id: string, tell: (event: InstanceEvent) => void): Disposable {
+  const left = new AbortController()
+  const signal = AbortSignal.any([session.signal, left.signal])
+  const watching = (async () => {
+    for await (const event of session.client.instances.events(id, { tail: 1, follow: true }, { signal })) tell(event)
+  })()
+  // Events only decorate the waiting: what goes wrong with the instance itself is told by the wait.
+  watching.catch(() => undefined)
+  return { [Symbol.dispose]: () => left.abort() }
+}
+
+/** Prints output as it comes until the signal aborts; resolves with how many lines that were. */
+async function followOutput(session: Session, id: string, signal: AbortSignal): Promise<number> {
+  let lines = 0
+  try {
+    for await (const line of session.client.instances.logs(id, { tail: WHOLE_LOG, follow: true }, { signal })) {
+      await write(session.stdout, `${line}\n`)
+      lines += 1
+    }
+  } catch (error) {
+    // No log yet, or the stream broke: what is missing is printed when the program has ended.
+    if (!signal.aborted && !(error instanceof ApiError && error.status === 404) && !(error instanceof UnreachableError)) throw error
+  }
+  return lines
+}
+
+/** Prints the output after the lines that were printed already: a stream that is left when the program has ended may lack its last words. */
+async function printOutput(session: Session, id: string, printed: number): Promise<void> {
+  let line = 0
+  try {
+    for await (const text of session.client.instances.logs(id, { tail: WHOLE_LOG }, { signal: session.signal })) {
+      line += 1
+      if (line > printed) await write(session.stdout, `${text}\n`)
+    }
+  } catch (error) {
+    if (!(error instanceof ApiError && error.code === 'log_not_found')) throw error // a program that never ran has said nothing
   }
 }

@@ -1,23 +1,27 @@
-// The server's operations as functions, typed by the wire's schemas. Streams for exec and copy: streams.ts.
+// The server's operations as functions, typed by the wire's schemas. Exec and copy have connections of their own: exec.ts, copy.ts.
 // Types only come from api/schemas: the schemas themselves would cost every start of the command line.
 
 import { Http, type HttpOptions } from './http.ts'
 import type {
   Capabilities,
-  ForkRequest,
+  ForkInstance,
+  ForkSnapshot,
   Image,
+  ImageEvent,
   Instance,
   InstanceCreate,
   InstanceEvent,
   InstanceState,
   InstanceStats,
+  InstanceUpdate,
   LogSource,
   PathInfo,
   PullRequest,
-  RestoreRequest,
+  RestoreSnapshot,
   Snapshot,
   SnapshotCreate,
-  SnapshotKind,
+  SnapshotQuery,
+  StartRequest,
   Tags,
   Volume,
   VolumeCreate,
@@ -39,6 +43,7 @@ export function createClient(options: HttpOptions) {
     http,
     health: (call: CallOptions = {}) => http.json<{ readonly status: string }>('GET', '/health', call),
     capabilities: (call: CallOptions = {}) => http.json<Capabilities>('GET', '/capabilities', call),
+    resources: (call: CallOptions = {}) => http.json<Readonly<Record<string, unknown>>>('GET', '/resources', call),
     images: imageOperations(http),
     instances: instanceOperations(http),
     snapshots: snapshotOperations(http),
@@ -55,8 +60,10 @@ function imageOperations(http: Http) {
     /** Begins a pull; resolves when the registry has said what the name stands for. */
     pull: (body: PullRequest, call: CallOptions = {}) => http.json<Image>('POST', '/images', { body, ...call }),
     /** Makes an image from an OCI archive or the output of `docker save`. */
-    import: (name: string, archive: AsyncIterable<Uint8Array>, call: CallOptions = {}) =>
-      http.upload<Image>('POST', '/images/import', 'application/x-tar', archive, { query: { name }, ...call }),
+    import: (name: string, archive: AsyncIterable<Uint8Array>, tags?: Tags, call: CallOptions = {}) =>
+      http.upload<Image>('POST', '/images/import', 'application/x-tar', archive, { query: { name, tags }, ...call }),
+    /** Progress of everything that is being pulled or imported, until the signal aborts. */
+    events: (call: CallOptions = {}) => http.events<ImageEvent>('/images/events', call),
     tag: (name: string, target: string, call: CallOptions = {}) =>
       http.json<Image>('POST', `${at(name)}/tag`, { body: { target }, ...call }),
     delete: (name: string, call: CallOptions = {}) => http.none('DELETE', at(name), call),
@@ -70,23 +77,19 @@ function instanceOperations(http: Http) {
       http.json<Instance[]>('GET', '/instances', { query, ...call }),
     get: (id: string, call: CallOptions = {}) => http.json<Instance>('GET', at(id), call),
     create: (body: InstanceCreate, call: CallOptions = {}) => http.json<Instance>('POST', '/instances', { body, ...call }),
-    start: (
-      id: string,
-      body: { readonly entrypoint?: readonly string[] | undefined; readonly cmd?: readonly string[] | undefined } = {},
-      call: CallOptions = {},
-    ) => http.json<Instance>('POST', at(id, 'start'), { body, ...call }),
+    start: (id: string, body: StartRequest = {}, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'start'), { body, ...call }),
+    update: (id: string, body: InstanceUpdate, call: CallOptions = {}) => http.json<Instance>('PATCH', at(id), { body, ...call }),
     stop: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'stop'), call),
     standby: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'standby'), { body: {}, ...call }),
     restore: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'restore'), call),
-    fork: (id: string, body: ForkRequest & { readonly from_running?: boolean }, call: CallOptions = {}) =>
-      http.json<Instance>('POST', at(id, 'fork'), { body, ...call }),
+    fork: (id: string, body: ForkInstance, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'fork'), { body, ...call }),
     delete: (id: string, query: { readonly graceful_shutdown?: boolean } = {}, call: CallOptions = {}) =>
       http.none('DELETE', at(id), { query, ...call }),
     stat: (id: string, query: { readonly path: string; readonly follow_links?: boolean }, call: CallOptions = {}) =>
       http.json<PathInfo>('GET', at(id, 'stat'), { query, ...call }),
     stats: (id: string, call: CallOptions = {}) => http.json<InstanceStats>('GET', at(id, 'stats'), call),
     /** Holds until the state is reached, can't be reached, or the time is up (a minute by default, five at most). */
-    wait: (id: string, query: { readonly state: InstanceState; readonly timeout?: string }, call: CallOptions = {}) =>
+    wait: (id: string, query: { readonly state: Exclude<InstanceState, 'Unknown'>; readonly timeout?: string }, call: CallOptions = {}) =>
       http.json<WaitResult>('GET', at(id, 'wait'), { query, ...call }),
     logs: (id: string, query: { readonly tail?: number; readonly follow?: boolean; readonly source?: LogSource }, call: CallOptions = {}) =>
       http.events<string>(at(id, 'logs'), { query, ...call }),
@@ -94,7 +97,7 @@ function instanceOperations(http: Http) {
       http.events<InstanceEvent>(at(id, 'events'), { query, ...call }),
     snapshot: (id: string, body: SnapshotCreate, call: CallOptions = {}) =>
       http.json<Snapshot>('POST', at(id, 'snapshots'), { body, ...call }),
-    restoreSnapshot: (id: string, snapshotId: string, body: RestoreRequest = {}, call: CallOptions = {}) =>
+    restoreSnapshot: (id: string, snapshotId: string, body: RestoreSnapshot = {}, call: CallOptions = {}) =>
       http.json<Instance>('POST', at(id, `snapshots/${encodeURIComponent(snapshotId)}/restore`), { body, ...call }),
   }
 }
@@ -106,15 +109,8 @@ function snapshotOperations(http: Http) {
       http.json<Snapshot[]>('GET', '/snapshots', { query: { ...query }, ...call }),
     get: (id: string, call: CallOptions = {}) => http.json<Snapshot>('GET', at(id), call),
     delete: (id: string, call: CallOptions = {}) => http.none('DELETE', at(id), call),
-    fork: (id: string, body: ForkRequest, call: CallOptions = {}) => http.json<Instance>('POST', `${at(id)}/fork`, { body, ...call }),
+    fork: (id: string, body: ForkSnapshot, call: CallOptions = {}) => http.json<Instance>('POST', `${at(id)}/fork`, { body, ...call }),
   }
-}
-
-export interface SnapshotQuery {
-  readonly source_instance_id?: string | undefined
-  readonly kind?: SnapshotKind | undefined
-  readonly name?: string | undefined
-  readonly tags?: Tags | undefined
 }
 
 function volumeOperations(http: Http) {

@@ -11,6 +11,8 @@ export interface HttpOptions {
   readonly token: () => string | undefined
   /** Called with every answer, for those who trace requests or want the body as it came. */
   readonly onAnswer?: ((answer: Answer) => void) | undefined
+  /** Called when the caller left before a request that changes something was answered: the server may still do it. */
+  readonly onAbandoned?: ((method: Method, path: string) => void) | undefined
 }
 
 /** One answered request; `text` is the body as it came, empty for streams. */
@@ -107,7 +109,10 @@ export class Http {
       init.duplex = 'half'
     }
     const response = await fetch(url, init).catch((error: unknown) => {
-      if (options.signal?.aborted === true) throw options.signal.reason
+      if (options.signal?.aborted === true) {
+        if (method !== 'GET') this.#options.onAbandoned?.(method, path)
+        throw options.signal.reason
+      }
       throw unreachable(this.baseUrl, error)
     })
     if (response.status < 400) return response
@@ -131,7 +136,7 @@ function jsonBody(value: unknown): Body | undefined {
 }
 
 /** Filters by tag are deep objects: `tags[team]=backend`. */
-export function queryString(query: Query | undefined): string {
+function queryString(query: Query | undefined): string {
   const parameters = new URLSearchParams()
   for (const [name, value] of Object.entries(query ?? {})) {
     if (value === undefined) continue

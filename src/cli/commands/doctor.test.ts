@@ -65,12 +65,11 @@ test('what is missing is shown with its meaning and its repair, what is there wi
   )
 })
 
-const runDoctor = `import { doctorCommand } from ${JSON.stringify(path.join(import.meta.dirname, 'doctor.ts'))}
-await doctorCommand().parseAsync(process.argv.slice(1), { from: 'user' })`
+const main = path.join(import.meta.dirname, '../../main.ts')
 
 function doctor(...args: string[]): Promise<{ code: number; stdout: string }> {
   const { promise, resolve } = Promise.withResolvers<{ code: number; stdout: string }>()
-  execFile(process.execPath, ['--input-type=module', '--eval', runDoctor, '--', ...args], (error, stdout) => {
+  execFile(process.execPath, [main, 'doctor', ...args], (error, stdout) => {
     resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout })
   })
   return promise

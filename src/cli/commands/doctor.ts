@@ -4,10 +4,13 @@
 import { styleText } from 'node:util'
 import { Command, Option } from 'commander'
 import type { Probe } from '../../platform/probe.ts'
+import { withExamples } from '../command.ts'
+import type { Cli } from '../context.ts'
+import { write } from '../terminal.ts'
 
-/** `write` gets what goes to standard output. Exits 1 (through `process.exitCode`) if something essential is missing. */
-export function doctorCommand(write: (text: string) => void = (text) => process.stdout.write(text)): Command {
-  return new Command('doctor')
+/** Exit code 1 if something essential is missing. */
+export function doctorCommand(cli: Pick<Cli, 'terminal' | 'exitCode'>): Command {
+  const made = new Command('doctor')
     .description('Tell what this host has and lacks, and what that means')
     .addOption(new Option('--data-dir <directory>', 'directory of the server to judge').env('DATA_DIR').default('/var/lib/hypeman'))
     .option('--json', 'print JSON')
@@ -15,9 +18,13 @@ export function doctorCommand(write: (text: string) => void = (text) => process.
       const { probeHost } = await import('../../platform/host.ts')
       const probes = await probeHost(options.dataDir, { fresh: true })
       const ok = missingEssentials(probes).length === 0
-      write(options.json === true ? `${JSON.stringify({ ok, probes }, null, 2)}\n` : formatProbes(probes))
-      if (!ok) process.exitCode = 1
+      await write(cli.terminal.stdout, options.json === true ? `${JSON.stringify({ ok, probes }, null, 2)}\n` : formatProbes(probes))
+      if (!ok) cli.exitCode = 1
     })
+  return withExamples(made, [
+    ['hypeman doctor', 'what is there, what is missing and how to repair it'],
+    ['hypeman doctor --json --data-dir /srv/hypeman', 'for programs, about another data directory'],
+  ])
 }
 
 /** One line for each fact that is as it should be; where one is not, two more with its meaning and its repair. */

@@ -3,8 +3,7 @@
 import type { Command } from 'commander'
 import { command } from '../command.ts'
 import type { Cli } from '../context.ts'
-import { each } from '../each.ts'
-import { printObject } from '../output/format.ts'
+import { eachInstance } from '../each.ts'
 
 export function restoreCommand(cli: Cli): Command {
   return command('restore', 'Bring instances back from standby, with their programs as they were', [
@@ -14,11 +13,13 @@ export function restoreCommand(cli: Cli): Command {
     .argument('<instance...>', 'id, name or unique beginning of an id')
     .action(async (names: string[], _options: object, self: Command) => {
       const session = await cli.session(self)
-      using progress = session.progress()
-      await each(cli, session, names, async (name) => {
-        progress.say(`Restoring ${name}`)
-        const instance = await session.client.instances.restore(name, { signal: session.signal })
-        await printObject(session, instance, instance.name)
-      })
+      const { signal } = session
+      await eachInstance(
+        cli,
+        session,
+        names,
+        (name) => `Restoring ${name}`,
+        (name) => session.client.instances.restore(name, { signal }),
+      )
     })
 }

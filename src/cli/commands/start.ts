@@ -4,8 +4,7 @@ import type { Command } from 'commander'
 import { words } from '../arguments.ts'
 import { command } from '../command.ts'
 import type { Cli } from '../context.ts'
-import { each } from '../each.ts'
-import { printObject } from '../output/format.ts'
+import { eachInstance } from '../each.ts'
 import { whenRunning } from '../wait.ts'
 
 interface Options {
@@ -25,16 +24,16 @@ export function startCommand(cli: Cli): Command {
     .option('-d, --detach', "don't wait until they run")
     .action(async (names: string[], options: Options, self: Command) => {
       const session = await cli.session(self)
-      using progress = session.progress()
-      await each(cli, session, names, async (name) => {
-        progress.say(`Starting ${name}`)
-        const body = {
-          ...(options.entrypoint === undefined ? {} : { entrypoint: options.entrypoint }),
-          ...(options.cmd === undefined ? {} : { cmd: options.cmd }),
-        }
-        const begun = await session.client.instances.start(name, body, { signal: session.signal })
-        const instance = options.detach === true ? begun : await whenRunning(session, begun, progress)
-        await printObject(session, instance, instance.name)
-      })
+      const { detach, entrypoint, cmd } = options
+      await eachInstance(
+        cli,
+        session,
+        names,
+        (name) => `Starting ${name}`,
+        async (name, progress) => {
+          const begun = await session.client.instances.start(name, { entrypoint, cmd }, { signal: session.signal })
+          return detach === true ? begun : await whenRunning(session, begun, progress)
+        },
+      )
     })
 }

@@ -12,6 +12,8 @@ export interface Printer {
   readonly color: boolean
   /** The last answer of the server as it came. */
   raw(): string
+  /** Called before anything is printed: what is shown meanwhile makes room. */
+  makeRoom(): void
 }
 
 /** A list: for people a table. */
@@ -39,10 +41,12 @@ export async function printObject(printer: Printer, value: object, line?: string
 }
 
 export async function printLines(printer: Printer, lines: readonly string[]): Promise<void> {
+  printer.makeRoom()
   if (lines.length > 0) await write(printer.stdout, `${lines.join('\n')}\n`)
 }
 
 async function printValue(printer: Printer, value: unknown): Promise<void> {
+  printer.makeRoom()
   switch (printer.format) {
     case 'auto':
     case 'table':

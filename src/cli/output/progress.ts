@@ -1,16 +1,21 @@
-// One line on standard error that says what a command is waiting for. On a terminal it is redrawn in place and leaves nothing; elsewhere each new text is a line.
+// One line on standard error that says what a command is waiting for. On a terminal it is redrawn in place and leaves nothing; elsewhere each text that lasts is
+// a line.
 
-import { displayWidth } from './table.ts'
+import { displayWidth, fit } from './table.ts'
 import type { Output } from '../terminal.ts'
 
 const FRAMES = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏']
 const FRAME_MS = 100
 /** A text that is gone again sooner than this is not shown on a terminal, in milliseconds. */
 const PATIENCE_MS = 150
+/** Elsewhere a text has to last longer, in milliseconds: logs of scripts are not filled with what went well at once. */
+const PLAIN_PATIENCE_MS = 1_000
 
 export interface Progress extends Disposable {
   /** What is waited for now; `detail` changes often (a count, a percentage) and is only shown on a terminal. */
   say(text: string, detail?: string): void
+  /** Takes the line away so that something else can be written; it comes back with the next `say`. */
+  clear(): void
 }
 
 /** Shows progress until it is disposed of. */
@@ -36,10 +41,15 @@ class LiveLine implements Progress {
     this.#text = detail === undefined ? text : `${text} ${detail}`
   }
 
-  [Symbol.dispose](): void {
-    clearInterval(this.#timer)
+  clear(): void {
+    this.#text = ''
     if (this.#shown) this.#stream.write('\r\x1b[K')
     this.#shown = false
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer)
+    this.clear()
   }
 
   #draw(): void {
@@ -54,24 +64,32 @@ class LiveLine implements Progress {
 
 class PlainLines implements Progress {
   readonly #stream: Output
-  #last = ''
+  #text = ''
+  #timer: NodeJS.Timeout | undefined
 
   constructor(stream: Output) {
     this.#stream = stream
   }
 
   say(text: string): void {
-    if (text === this.#last) return
-    this.#last = text
-    this.#stream.write(`${text}\n`)
+    if (text === this.#text) return
+    this.clear()
+    this.#text = text
+    this.#timer = setTimeout(() => this.#stream.write(`${text}\n`), PLAIN_PATIENCE_MS)
+    this.#timer.unref()
+  }
+
+  clear(): void {
+    clearTimeout(this.#timer)
+    this.#text = ''
   }
 
   [Symbol.dispose](): void {
-    this.#last = ''
+    this.clear()
   }
 }
 
 /** A line that wraps could not be drawn over. */
 function cut(line: string, width: number): string {
-  return displayWidth(line) <= width ? line : `${line.slice(0, Math.max(width - 1, 0))}…`
+  return displayWidth(line) <= width ? line : fit(line, Math.max(width, 1))
 }

@@ -51,7 +51,8 @@ function shrink<Item>(columns: readonly Column<Item>[], widths: number[], width:
   }
 }
 
-function fit(cell: string, width: number, right: boolean): string {
+/** The text cut or padded to a width. */
+export function fit(cell: string, width: number, right = false): string {
   const actual = displayWidth(cell)
   if (actual > width) {
     let cut = ''

@@ -1,0 +1,126 @@
+// hypeman run: makes an instance of an image and boots it.
+
+import { readFile } from 'node:fs/promises'
+import { Option, type Command } from 'commander'
+import type { InstanceCreate, PortMapping, VolumeMount } from '../../client/client.ts'
+import { environmentEntry, keyValue, parseEnvFile, positiveNumber, publish, repeated, volume, words } from '../arguments.ts'
+import { command, passesThrough } from '../command.ts'
+import type { Cli } from '../context.ts'
+import { guestCommand } from '../guest-command.ts'
+import { nameFromImage } from '../names.ts'
+import { printObject } from '../output/format.ts'
+import { UsageError } from '../report.ts'
+import { runInstance } from '../run.ts'
+import { credentialsOf, withCredentials, type CredentialOptions } from './credentials.ts'
+
+interface Options extends CredentialOptions {
+  readonly name?: string
+  readonly env?: readonly string[]
+  readonly envFile?: readonly string[]
+  readonly volume?: readonly VolumeMount[]
+  readonly publish?: readonly PortMapping[]
+  readonly memory?: string
+  readonly cpus?: number
+  readonly overlaySize?: string
+  readonly hotplugSize?: string
+  readonly hypervisor?: string
+  readonly entrypoint?: readonly string[]
+  readonly cmd?: readonly string[]
+  readonly tag?: Readonly<Record<string, string>>
+  readonly platform?: string
+  readonly network?: boolean
+  readonly ttl?: string
+  readonly expiresAt?: string
+  readonly skipGuestAgent?: boolean
+  readonly rm?: boolean
+  readonly attach?: boolean
+  readonly detach?: boolean
+}
+
+export function runCommand(cli: Cli): Command {
+  const run = command('run', 'Make an instance of an image and boot it; print its id once it runs', [
+    ['hypeman run --name web -p 8080:80 nginx:alpine', 'published on 127.0.0.1:8080'],
+    ['hypeman run --rm alpine:3.20 uname -a', "shows the program's output, ends with its exit code, leaves nothing"],
+    ['hypeman run -d -e MODE=test --env-file app.env --memory 512MB --cpus 1 my/app:1', "doesn't wait until it runs"],
+    ['hypeman run -v data:/var/lib/data --ttl 2h postgres:17', 'with a volume, deleted after two hours'],
+  ])
+    .argument('<image>', 'reference of the image; pulled if the server lacks it')
+    .argument('[command...]', "command for the guest instead of the image's")
+    .option('--name <name>', 'name of the instance; by default one is made up from the image')
+    .option('-e, --env <key=value>', 'environment variable; KEY alone takes the value from here; may be repeated', repeated)
+    .option('--env-file <file>', 'file of KEY=VALUE lines; may be repeated', repeated)
+    .option('-v, --volume <volume:/path[:ro]>', 'volume and where the guest sees it; may be repeated', volume)
+    .option('-p, --publish <[address:]host:guest[/udp]>', 'port of the host that leads into the guest; may be repeated', publish)
+    .addOption(new Option('--memory <size>', "memory, such as 512MB (the server's default is 1GB)"))
+    .addOption(new Option('--size <size>', 'the same as --memory').hideHelp())
+    .addOption(new Option('--cpus <count>', "virtual CPUs (the server's default is 2)").argParser(positiveNumber))
+    .addOption(new Option('--vcpus <count>', 'the same as --cpus').argParser(positiveNumber).hideHelp())
+    .option('--overlay-size <size>', 'size of the writable disk, such as 10GB')
+    .addOption(new Option('--hotplug-size <size>', 'memory to add later, where a hypervisor can').hideHelp())
+    .option('--hypervisor <name>', 'hypervisor, as hypeman capabilities lists them')
+    .option('--entrypoint <word>', "another entrypoint than the image's; may be repeated, or a JSON array", words)
+    .option('--cmd <word>', 'command for the guest, as the arguments after the image; may be repeated, or a JSON array', words)
+    .option('-l, --tag <key=value>', 'tag of the instance; may be repeated', keyValue)
+    .option('--platform <os/arch>', 'platform of a multi-platform image')
+    .addOption(new Option('--network', 'with a network, as by default').hideHelp())
+    .option('--no-network', 'without a network')
+    .option('--ttl <duration>', 'delete it after this time, such as 30m')
+    .option('--expires-at <time>', 'delete it at this time (RFC 3339)')
+    .option('--skip-guest-agent', "don't wait for the guest agent; no exec, cp or stat")
+    .option('--rm', "show the program's output, and delete the instance when the program has ended or on an interrupt")
+    .option('-a, --attach', "show the program's output until it ends, and end with its exit code")
+    .option('-d, --detach', "don't wait until it runs")
+  return withCredentials(passesThrough(run)).action(async (image: string, trailing: string[], options: Options, self: Command) => {
+    const attached = options.attach === true || options.rm === true
+    if (attached && options.detach === true)
+      throw new UsageError('--detach does not go with --attach or --rm: those stay until the program ends')
+    const create = await instanceOf(image, guestCommand(trailing), options, self, cli)
+    const session = await cli.session(self)
+    const credentials = await credentialsOf(options, cli.terminal)
+    const instance = await runInstance(session, {
+      image: { name: image, platform: options.platform, credentials },
+      create,
+      until: attached ? 'ended' : options.detach === true ? 'created' : 'running',
+      remove: options.rm === true,
+    })
+    if (attached) {
+      cli.exitCode = instance.exit_code ?? 0
+      return
+    }
+    if (options.name === undefined) session.note(`${instance.name} ${options.detach === true ? 'is on its way' : 'runs'}`)
+    await printObject(session, instance, instance.id)
+  })
+}
+
+async function instanceOf(image: string, trailing: readonly string[], options: Options, self: Command, cli: Cli): Promise<InstanceCreate> {
+  if (trailing.length > 0 && options.cmd !== undefined) throw new UsageError('give the command with --cmd or after the image, not both')
+  if (options.network === false && options.publish !== undefined) throw new UsageError('--publish needs a network: leave out --no-network')
+  // Both spellings of one option: what the user gave, whichever it was.
+  const spelled = self.opts<{ readonly size?: string; readonly vcpus?: number }>()
+  return {
+    name: options.name ?? nameFromImage(image),
+    image,
+    size: options.memory ?? spelled.size,
+    hotplug_size: options.hotplugSize,
+    overlay_size: options.overlaySize,
+    vcpus: options.cpus ?? spelled.vcpus,
+    env: await environmentOf(options, cli.terminal.env),
+    tags: options.tag,
+    entrypoint: options.entrypoint,
+    cmd: trailing.length > 0 ? trailing : options.cmd,
+    platform: options.platform,
+    hypervisor: options.hypervisor as InstanceCreate['hypervisor'],
+    network: { enabled: options.network !== false, ports: options.publish },
+    volumes: options.volume,
+    skip_guest_agent: options.skipGuestAgent,
+    ttl: options.ttl,
+    expires_at: options.expiresAt,
+  }
+}
+
+async function environmentOf(options: Options, own: Cli['terminal']['env']): Promise<Record<string, string>> {
+  const env: Record<string, string> = {}
+  for (const file of options.envFile ?? []) Object.assign(env, parseEnvFile(file, await readFile(file, 'utf8'), own))
+  for (const entry of options.env ?? []) Object.assign(env, environmentEntry(entry, own))
+  return env
+}
