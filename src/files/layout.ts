@@ -15,11 +15,19 @@ export interface DataLayout {
   readonly instances: string
   readonly snapshots: string
   readonly images: string
+  /** One record for each image reference. */
+  readonly imageReferences: string
+  /** One directory for each image digest. */
+  readonly imageRootfs: string
+  /** What was pushed into the server's own registry. */
+  readonly registry: string
   readonly volumes: string
   readonly kernels: string
   readonly cache: string
   instance(id: string): string
   snapshot(id: string): string
+  /** By the hexadecimal digits of the manifest digest. */
+  image(digestHex: string): string
   volume(id: string): string
   kernel(id: string): string
 }
@@ -35,11 +43,15 @@ export function dataLayout(root: string): DataLayout {
     instances: at('instances'),
     snapshots: at('snapshots'),
     images: at('images'),
+    imageReferences: at('images', 'references'),
+    imageRootfs: at('images', 'rootfs'),
+    registry: at('images', 'registry'),
     volumes: at('volumes'),
     kernels: at('kernels'),
     cache: at('cache'),
     instance: (id) => at('instances', id),
     snapshot: (id) => at('snapshots', id),
+    image: (digestHex) => at('images', 'rootfs', digestHex),
     volume: (id) => at('volumes', id),
     kernel: (id) => at('kernels', id),
   }
@@ -63,4 +75,18 @@ export const instanceFiles = {
 export const snapshotFiles = {
   record: 'snapshot.json',
   payload: 'guest',
+} as const
+
+/** Files of an image's directory. */
+export const imageFiles = {
+  record: 'image.json',
+  /** The root file system, read-only. */
+  rootfs: 'rootfs.erofs',
+} as const
+
+/** Files of a volume's directory. */
+export const volumeFiles = {
+  record: 'volume.json',
+  /** A raw ext4 image, sparse. */
+  disk: 'disk.raw',
 } as const

@@ -63,6 +63,30 @@ export interface PullRequest {
   readonly credentials?: RegistryCredentials | undefined
 }
 
+/** An image whose blobs this machine has already: pushed into the server's own registry. */
+export interface PushedImage {
+  /** Any reference; appears in the list in its normal form. */
+  readonly name: string
+  /** Further references that find it, but are not listed. */
+  readonly aliases: readonly string[]
+  readonly digest: string
+  /** Of all blobs, bytes. */
+  readonly totalBytes: number
+  /** Makes an OCI layout in the directory, whose only manifest is the image's. */
+  writeLayout(directory: string): Promise<void>
+}
+
+/** What the registry needs of images. */
+export interface PushTarget {
+  /** Converts the image in the background, as a pull does once it has the blobs. */
+  registerPushed(pushed: PushedImage): Promise<Image>
+  get(name: string): Image
+  /** Removes just this name, if it is there; further names of the image stay. */
+  forget(name: string): Promise<void>
+  /** Calls back after each removal of an image that somebody asked for. */
+  onRemoved(listener: () => void): void
+}
+
 export interface ImageService {
   /** Resolves the digest at once (so an unknown image fails here), then goes on in the background. Idempotent per digest. */
   pull(request: PullRequest): Promise<Image>
@@ -82,6 +106,10 @@ export interface ImageService {
   waitReady(name: string, signal: AbortSignal): Promise<ReadyImage>
   /** Progress of everything under way; ends when `signal` aborts. */
   progress(signal: AbortSignal): AsyncIterable<ImageProgress>
+  /** Removes every root file system that neither a reference nor a user needs. For after deletes of instances and snapshots. */
+  collectUnused(): Promise<void>
+  /** Keeps the root file system of a digest from being removed until disposed, for users that are being made. */
+  hold(digest: string): Disposable
   /** Ends background work and waits for it; what was half done is gone at the next start. */
   close(): Promise<void>
 }

@@ -32,16 +32,7 @@ export async function startImages(options: Partial<ImageServiceOptions> & { read
   await makeDataDirectories(layout)
   const start = async (): Promise<Images> => {
     await sweep(layout)
-    const images = await createImageService({
-      log,
-      platform: 'linux/amd64',
-      inUse: () => false,
-      baseArchive: undefined,
-      ...options,
-      layout,
-    })
-    await images.collectUnused()
-    return images
+    return await createImageService({ log, platform: 'linux/amd64', inUse: () => false, baseArchive: undefined, ...options, layout })
   }
   let images = await start()
   let made = 0

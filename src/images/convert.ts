@@ -1,0 +1,84 @@
+// Flow: from an image's blobs to its committed root file system. Until the commit everything is staged, so a failure leaves nothing.
+
+import { randomBytes } from 'node:crypto'
+import { rm, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { imageFiles, type DataLayout } from '../files/layout.ts'
+import { createStaged, diskErrors, moveToTrash, writeRecord } from '../files/stage.ts'
+import { step, type FlowContext } from '../platform/flow.ts'
+import { parseConfig } from './config.ts'
+import { inspectLayers, type LayerLimits } from './layers.ts'
+import { readBlob, readLayout } from './layout-directory.ts'
+import type { ImageRecord } from './records.ts'
+import { digestHex } from './reference.ts'
+import { unpackRootfs, writeErofs } from './rootfs.ts'
+import { runTool } from './tool.ts'
+
+export interface ConversionContext {
+  readonly layout: DataLayout
+  readonly flow: FlowContext
+  readonly platform: string
+  readonly limits: LayerLimits
+}
+
+/** Where the blobs of an image come from. Disposed when they are no longer needed, whether they were used or not. */
+export interface BlobSource extends AsyncDisposable {
+  /** Makes the OCI layout `layout` in the staged directory `work`. */
+  bring(work: string, layout: string, signal: AbortSignal, onProgress: (doneBytes: number) => void): Promise<void>
+}
+
+export interface ConversionProgress {
+  fetched(doneBytes: number): void
+  converting(): void
+}
+
+const LAYOUT = 'layout'
+
+/** `image` names the image in errors. No image of the digest is in the index. */
+export async function convertImage(
+  context: ConversionContext,
+  source: BlobSource,
+  digest: string,
+  image: string,
+  progress: ConversionProgress,
+): Promise<ImageRecord> {
+  const { layout, flow, platform } = context
+  const { signal } = flow
+  const unique = `${digestHex(digest).slice(0, 12)}-${randomBytes(4).toString('hex')}`
+  await using undo = new AsyncDisposableStack()
+  const work = undo.use(await createStaged(layout, `image-${unique}`))
+  // Files of the image may be closed to their owner; only root can remove them then.
+  if (process.geteuid?.() !== 0) undo.defer(() => openForRemoval(work.path))
+  const blobs = path.join(work.path, LAYOUT)
+  await step(flow, 'fetch', () => diskErrors(work.path, () => source.bring(work.path, LAYOUT, signal, (bytes) => progress.fetched(bytes))))
+  progress.converting()
+  const { config, seen } = await step(flow, 'inspect', async () => {
+    const { manifest } = await readLayout(blobs, image)
+    const parsed = parseConfig(await readBlob(blobs, manifest.config, image), platform, image)
+    return { config: parsed, seen: await inspectLayers(blobs, manifest, image, context.limits, signal) }
+  })
+  const rootfs = await step(flow, 'unpack', () => unpackRootfs(work.path, LAYOUT, image, signal))
+  await rm(blobs, { recursive: true })
+  const result = undo.use(await createStaged(layout, `rootfs-${unique}`))
+  const file = path.join(result.path, imageFiles.rootfs)
+  await step(flow, 'write', () => writeErofs(rootfs, file, digest, seen.newest, signal))
+  const record: ImageRecord = {
+    version: 1,
+    digest,
+    platform,
+    sizeBytes: (await stat(file)).size,
+    createdAt: new Date().toISOString(),
+    config,
+  }
+  await writeRecord(path.join(result.path, imageFiles.record), record)
+  await step(flow, 'commit', async () => {
+    // One whose record can't be read may be there.
+    await moveToTrash(layout, layout.image(digestHex(digest)))
+    await result.commit(layout.image(digestHex(digest)))
+  })
+  return record
+}
+
+async function openForRemoval(directory: string): Promise<void> {
+  await runTool('chmod', ['-R', 'u+rwX', directory], { cwd: path.dirname(directory), signal: new AbortController().signal })
+}

@@ -1,0 +1,58 @@
+// What is kept of an image on disk: one record beside each root file system, one for each reference.
+
+import { z } from 'zod'
+import { isDigest } from './reference.ts'
+
+const digest = z.string().refine(isDigest, 'not a sha256 digest')
+const words = z.array(z.string()).readonly()
+const texts = z.record(z.string(), z.string()).readonly()
+
+/** `image.json` of an image's directory. Never changed once it is there. */
+export const imageRecord = z
+  .object({
+    version: z.literal(1),
+    digest,
+    platform: z.string(),
+    /** Of the root file system, bytes. */
+    sizeBytes: z.int().min(0),
+    createdAt: z.iso.datetime(),
+    config: z
+      .object({
+        entrypoint: words,
+        cmd: words,
+        env: texts,
+        workingDir: z.string(),
+        user: z.string(),
+        stopSignal: z.string(),
+        labels: texts,
+        exposedPorts: words,
+      })
+      .readonly(),
+  })
+  .readonly()
+
+export type ImageRecord = z.infer<typeof imageRecord>
+
+export const referenceRecord = z
+  .object({
+    version: z.literal(1),
+    /** In normal form. */
+    name: z.string().min(1),
+    digest,
+    /** `local`: made here by a push, an import or a tag, so a pull of it asks no registry. */
+    origin: z.enum(['registry', 'local']),
+    createdAt: z.iso.datetime(),
+    tags: texts,
+    /** Further normal forms that find it. */
+    aliases: words,
+  })
+  .readonly()
+
+export type ReferenceRecord = z.infer<typeof referenceRecord>
+
+/** The parsed record, or an error that says what is wrong with it. */
+export function parseRecord<T>(schema: z.ZodType<T>, text: string): T {
+  const parsed = schema.safeParse(JSON.parse(text))
+  if (parsed.success) return parsed.data
+  throw new Error(`it is no record of this version: ${z.prettifyError(parsed.error)}`)
+}

@@ -1,0 +1,72 @@
+// How skopeo reaches the repository of one pull: its address, TLS, credentials. And what its complaints mean.
+
+import { HypemanError } from '../api/errors.ts'
+import { credentialsEnvironment, hasCredentials } from './credentials.ts'
+import { isLoopback, type Reference } from './reference.ts'
+import { openTokenGateway } from './token-gateway.ts'
+import { lastLine, ToolError } from './tool.ts'
+import type { RegistryCredentials } from './types.ts'
+
+export interface RegistryAccess extends AsyncDisposable {
+  /** skopeo's address of the repository's image with a tag or digest. */
+  source(selector: Selector): string
+  readonly tlsVerify: boolean
+  readonly env: Readonly<Record<string, string>>
+}
+
+export type Selector = { readonly tag: string } | { readonly digest: string }
+
+/** `directory` may hold a file with credentials until the access is disposed; it is the pull's own. */
+export async function openRegistryAccess(
+  directory: string,
+  reference: Reference,
+  credentials: RegistryCredentials | undefined,
+): Promise<RegistryAccess> {
+  const token = credentials?.registryToken
+  const gateway = token === undefined || token === '' ? undefined : await openTokenGateway(reference, token)
+  const repository = gateway === undefined ? reference.repository : `${gateway.prefix}/${reference.path}`
+  return {
+    source: (selector) => ('digest' in selector ? `docker://${repository}@${selector.digest}` : `docker://${repository}:${selector.tag}`),
+    tlsVerify: gateway === undefined && !isLoopback(reference.domain),
+    env: gateway === undefined ? await credentialsEnvironment(directory, reference, credentials) : {},
+    async [Symbol.asyncDispose]() {
+      await gateway?.[Symbol.asyncDispose]()
+    },
+  }
+}
+
+/** What a failure of skopeo means to who asked for the image. */
+export function explainRegistry(error: unknown, reference: Reference, credentials: RegistryCredentials | undefined): unknown {
+  if (!(error instanceof ToolError)) return error
+  const { said } = error
+  const reason = lastLine(said).replace(/^Error (?:parsing image name|reading manifest) \S+: /, '')
+  if (/manifest unknown|name unknown|repository name not known|does not exist|status code 404|404 \(?Not Found/i.test(said))
+    return new HypemanError('not_found', `the registry ${reference.domain} has no image ${reference.name}; check the name`, {
+      cause: error,
+    })
+  if (/toomanyrequests|too many requests|status code 429/i.test(said))
+    return new HypemanError('rate_limited', `the registry ${reference.domain} takes no more requests for now; wait, or give credentials`, {
+      cause: error,
+    })
+  if (/unauthorized|authentication required|denied|forbidden|invalid username|incorrect username|status code 40[13]/i.test(said)) {
+    // Registries answer alike for what is private and for what does not exist.
+    return hasCredentials(credentials)
+      ? new HypemanError(
+          'invalid_request',
+          `credentials: the registry ${reference.domain} refuses them for ${reference.name}; check them`,
+          { cause: error },
+        )
+      : new HypemanError(
+          'not_found',
+          `the registry ${reference.domain} has no image ${reference.name}, or wants credentials for it; check the name or give credentials`,
+          { cause: error },
+        )
+  }
+  if (error.timedOut)
+    return new HypemanError('registry_unavailable', `the registry ${reference.domain} did not answer in time for ${reference.name}`, {
+      cause: error,
+    })
+  return new HypemanError('registry_unavailable', `the registry ${reference.domain} can't be asked for ${reference.name}: ${reason}`, {
+    cause: error,
+  })
+}
