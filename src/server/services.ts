@@ -1,67 +1,12 @@
-// What the routes call. Each service takes and returns what the wire says, checked by the schemas; rules live behind these interfaces.
-// Operations go on when the caller has gone: only reads and waits take a signal.
+// What the routes call: the services of the resources, behind their interfaces.
 
-import type { Readable } from 'node:stream'
-import type { AgentClient } from '../agent/contract.ts'
-import type { InstanceState } from '../api/actions.ts'
-import type { InstanceEvent } from '../api/events.ts'
 import type { Capabilities } from '../api/schemas/capabilities.ts'
-import type {
-  CreateInstanceBody,
-  EventsQuery,
-  ForkInstanceBody,
-  InstanceFilter,
-  LogsQuery,
-  StartInstanceBody,
-  UpdateInstanceBody,
-} from '../api/schemas/instance-requests.ts'
-import type { InstanceStats, InstanceView, PathInfo, WaitResult } from '../api/schemas/instance.ts'
-import type { CreateSnapshotBody, ForkSnapshotBody, RestoreSnapshotBody, SnapshotFilter, SnapshotView } from '../api/schemas/snapshot.ts'
-import type { CreateVolumeBody, VolumeView } from '../api/schemas/volume.ts'
-import type { Tags } from '../api/schemas/common.ts'
 import type { ImageService } from '../images/types.ts'
+import type { InstanceService } from '../instances/types.ts'
+import type { SnapshotService } from '../snapshots/types.ts'
+import type { VolumeService } from '../volumes/types.ts'
 
-/** `ref` is an id, a name, or a unique prefix of an id. */
-export interface InstanceService {
-  create(body: CreateInstanceBody): Promise<InstanceView>
-  list(filter: InstanceFilter): Promise<InstanceView[]>
-  get(ref: string): Promise<InstanceView>
-  update(ref: string, body: UpdateInstanceBody): Promise<InstanceView>
-  remove(ref: string, options: { readonly gracefulShutdown: boolean }): Promise<void>
-  start(ref: string, body: StartInstanceBody): Promise<InstanceView>
-  stop(ref: string): Promise<InstanceView>
-  standby(ref: string): Promise<InstanceView>
-  restore(ref: string): Promise<InstanceView>
-  fork(ref: string, body: ForkInstanceBody): Promise<InstanceView>
-  wait(ref: string, state: InstanceState, timeoutMs: number, signal: AbortSignal): Promise<WaitResult>
-  /** Lines without their ends. The first step of the iteration fails with `not_found` or `log_not_found` if there is nothing to read. */
-  logs(ref: string, query: LogsQuery, signal: AbortSignal): AsyncIterable<string>
-  events(ref: string, query: EventsQuery, signal: AbortSignal): AsyncIterable<InstanceEvent>
-  stat(ref: string, path: string, followLinks: boolean, signal: AbortSignal): Promise<PathInfo>
-  stats(ref: string, signal: AbortSignal): Promise<InstanceStats>
-  /** The guest agent of an instance, for exec and copy. `invalid_state` unless it is Running; with `waitMs` it may still become so. */
-  agent(ref: string, waitMs: number, signal: AbortSignal): Promise<AgentClient>
-}
-
-/** `id` is a snapshot's id or a unique prefix of it. */
-export interface SnapshotService {
-  create(instanceRef: string, body: CreateSnapshotBody): Promise<SnapshotView>
-  list(filter: SnapshotFilter): Promise<SnapshotView[]>
-  get(id: string): Promise<SnapshotView>
-  remove(id: string): Promise<void>
-  restore(instanceRef: string, id: string, body: RestoreSnapshotBody): Promise<InstanceView>
-  fork(id: string, body: ForkSnapshotBody): Promise<InstanceView>
-}
-
-/** `ref` is an id or a name. */
-export interface VolumeService {
-  create(body: CreateVolumeBody): Promise<VolumeView>
-  /** The archive is a tar, plain or compressed with gzip. */
-  createFromArchive(body: CreateVolumeBody, archive: Readable): Promise<VolumeView>
-  list(filter: { readonly tags?: Tags | undefined }): Promise<VolumeView[]>
-  get(ref: string): Promise<VolumeView>
-  remove(ref: string): Promise<void>
-}
+export type { InstanceService, SnapshotService, VolumeService }
 
 export interface Services {
   readonly instances: InstanceService

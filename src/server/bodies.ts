@@ -1,0 +1,38 @@
+// How bodies are read: JSON that may be absent, and archives that stay streams.
+
+import { Readable } from 'node:stream'
+import type { FastifyInstance } from 'fastify'
+import { HypemanError } from '../api/errors.ts'
+
+/** Longest JSON body in bytes: environments and tags are the large parts. */
+export const LONGEST_JSON = 4 * 1024 ** 2
+
+/** Reads JSON bodies. An empty one is `{}`: official clients announce JSON and send nothing where every field is optional. */
+export function readJsonBodies(app: FastifyInstance): void {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('application/json', { parseAs: 'string', bodyLimit: LONGEST_JSON }, (_request, text, done) => {
+    try {
+      done(null, text === '' ? {} : JSON.parse(String(text)))
+    } catch (cause) {
+      done(
+        new HypemanError('invalid_request', `the body is not JSON: ${cause instanceof Error ? cause.message : String(cause)}`, { cause }),
+      )
+    }
+  })
+  app.addHook('preValidation', (request, _reply, done) => {
+    if (request.routeOptions.schema?.body !== undefined) request.body ??= {}
+    done()
+  })
+}
+
+/** Leaves bodies of any type unread: the route takes the stream, in its own time. */
+export function passBodiesOn(app: FastifyInstance): void {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', (_request, payload, done) => done(null, payload))
+}
+
+/** The body of a route that takes streams. */
+export function streamedBody(body: unknown): Readable {
+  if (body instanceof Readable) return body
+  throw new HypemanError('invalid_archive', 'the request has no body; send the archive as its body')
+}

@@ -1,0 +1,90 @@
+// The HTTP server: hooks that every request passes, then the routes. Rules of the product live behind the services, not here.
+
+import { randomBytes } from 'node:crypto'
+import swagger from '@fastify/swagger'
+import websocket from '@fastify/websocket'
+import { fastify, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
+import { serializerCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
+import type { Logger } from 'pino'
+import { HypemanError } from '../api/errors.ts'
+import type { RegistryService } from '../registry/types.ts'
+import { requireScope, type Authenticator } from './auth.ts'
+import { LONGEST_JSON, readJsonBodies } from './bodies.ts'
+import { answerError, routeNotFound } from './errors.ts'
+import { describeAccess, openApiOptions } from './openapi.ts'
+import { registryRoutes } from './registry.ts'
+import { logRequests, OneLineController } from './request-log.ts'
+import { absentRoutes } from './routes/absent.ts'
+import type { App, RouteContext, RouteServices } from './routes/context.ts'
+import { eventRoutes } from './routes/events.ts'
+import { imageImportRoute, imageRoutes } from './routes/images.ts'
+import { instanceRoutes } from './routes/instances.ts'
+import { snapshotRoutes } from './routes/snapshots.ts'
+import { streamRoutes } from './routes/streams.ts'
+import { descriptionRoutes, systemRoutes } from './routes/system.ts'
+import { volumeArchiveRoute, volumeRoutes } from './routes/volumes.ts'
+import { canonicalTarget, parseQuery } from './urls.ts'
+import { checkPart } from './validation.ts'
+
+export interface HttpServerOptions {
+  readonly services: RouteServices
+  /** Without one, there is no /v2. */
+  readonly registry?: RegistryService | undefined
+  readonly authenticator: Authenticator
+  readonly log: Logger
+  readonly version: string
+  /** Aborts when the server stops: streams and waits end, so that closing does not wait for them. */
+  readonly stopping: AbortSignal
+}
+
+/** An image's reference has up to 1024 characters, each up to three when encoded. */
+const LONGEST_PARAMETER = 4096
+/** Largest WebSocket message that is taken, in bytes. */
+const LONGEST_MESSAGE = 16 * 1024 ** 2
+
+/** Makes the server; the caller lets it listen. */
+export async function createHttpServer(options: HttpServerOptions): Promise<FastifyInstance> {
+  const logger: FastifyBaseLogger = options.log
+  const app = fastify({
+    loggerInstance: logger,
+    logController: new OneLineController(),
+    bodyLimit: LONGEST_JSON,
+    genReqId: () => randomBytes(8).toString('hex'),
+    rewriteUrl: (request) => canonicalTarget(request.method ?? 'GET', request.url ?? '/'),
+    routerOptions: { maxParamLength: LONGEST_PARAMETER, querystringParser: parseQuery },
+    frameworkErrors: (error, request, reply) => void answerError(error, request, reply),
+  })
+  app.setValidatorCompiler(checkPart)
+  app.setSerializerCompiler(serializerCompiler)
+  app.setErrorHandler(answerError)
+  app.setNotFoundHandler((request) => {
+    throw routeNotFound(request)
+  })
+  logRequests(app)
+  // Before the description of the API, to which it does not belong.
+  if (options.registry !== undefined)
+    await app.register(registryRoutes({ registry: options.registry, authenticator: options.authenticator }))
+  await app.register(swagger, openApiOptions(options.version))
+  await app.register(websocket, { options: { maxPayload: LONGEST_MESSAGE } })
+  await app.register(async (api) => registerApi(api.withTypeProvider<ZodTypeProvider>(), options))
+  return app
+}
+
+async function registerApi(api: App, options: HttpServerOptions): Promise<void> {
+  const context: RouteContext = { services: options.services, stopping: options.stopping }
+  api.addHook('onRequest', async (request) => {
+    const { access } = request.routeOptions.config
+    if (access === 'public') return
+    const caller = await options.authenticator.bearer(request.headers.authorization)
+    if (access === undefined) throw new HypemanError('forbidden', 'nobody may use this route: it names no scope')
+    requireScope(caller, access)
+  })
+  describeAccess(api)
+  readJsonBodies(api)
+  const routes = [systemRoutes, instanceRoutes, eventRoutes, streamRoutes, snapshotRoutes, imageRoutes, volumeRoutes]
+  for (const register of routes) register(api, context)
+  descriptionRoutes(api)
+  // These read their bodies otherwise, so each has a scope of its own.
+  for (const register of [imageImportRoute, volumeArchiveRoute, absentRoutes])
+    await api.register(async (scope) => register(scope.withTypeProvider<ZodTypeProvider>(), context))
+}

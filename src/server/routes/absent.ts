@@ -1,0 +1,109 @@
+// Operations of the official client that this server does not have yet, as one table: an empty list, not found, or what is missing.
+
+import { HypemanError } from '../../api/errors.ts'
+import type { Access } from '../auth.ts'
+import { passBodiesOn } from '../bodies.ts'
+import type { App, RouteContext } from './context.ts'
+
+type Answer =
+  /** There are none, truly. */
+  | 'none'
+  /** There is none of that name, since there are none. */
+  | 'missing'
+  /** What is asked for can't be done. */
+  | 'unsupported'
+  /** Says that standby by itself is not supported. */
+  | 'auto-standby'
+
+interface Row {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  readonly path: string
+  readonly access: Access
+  readonly answer: Answer
+  /** What there is none of, or what is missing. */
+  readonly what: string
+}
+
+const row = (method: Row['method'], path: string, access: Access, answer: Answer, what: string): Row => ({
+  method,
+  path,
+  access,
+  answer,
+  what,
+})
+
+const schedule = '/instances/:id/snapshot-schedule'
+
+export const absentOperations: readonly Row[] = [
+  row('GET', '/resources', 'resource:read', 'unsupported', 'accounting for the resources of the host'),
+  row('POST', '/resources/memory/reclaim', 'resource:read', 'unsupported', 'taking memory back from guests'),
+  row('GET', '/builds', 'build:read', 'none', 'builds'),
+  row('POST', '/builds', 'build:write', 'unsupported', 'building images'),
+  row('GET', '/builds/:id', 'build:read', 'missing', 'build'),
+  row('DELETE', '/builds/:id', 'build:delete', 'missing', 'build'),
+  row('GET', '/builds/:id/events', 'build:read', 'missing', 'build'),
+  row('GET', '/builders', 'build:read', 'none', 'builders'),
+  row('POST', '/builders', 'build:write', 'unsupported', 'building images'),
+  row('GET', '/builders/:id', 'build:read', 'missing', 'builder'),
+  row('DELETE', '/builders/:id', 'build:delete', 'missing', 'builder'),
+  row('POST', '/builders/:id/prune', 'build:write', 'unsupported', 'building images'),
+  row('GET', '/devices', 'device:read', 'none', 'devices'),
+  row('POST', '/devices', 'device:write', 'unsupported', 'passing devices of the host through'),
+  row('GET', '/devices/available', 'device:read', 'none', 'devices'),
+  row('GET', '/devices/:id', 'device:read', 'missing', 'device'),
+  row('DELETE', '/devices/:id', 'device:delete', 'missing', 'device'),
+  row('GET', '/ingresses', 'ingress:read', 'none', 'ingresses'),
+  row('POST', '/ingresses', 'ingress:write', 'unsupported', 'ingress by host name (publish ports with network.ports instead)'),
+  row('GET', '/ingresses/:id', 'ingress:read', 'missing', 'ingress'),
+  row('DELETE', '/ingresses/:id', 'ingress:delete', 'missing', 'ingress'),
+  row('GET', '/pushes', 'image:read', 'none', 'pushes'),
+  row('POST', '/pushes', 'image:write', 'unsupported', 'pushing images to other registries'),
+  row('GET', '/pushes/:id', 'image:read', 'missing', 'push'),
+  row('GET', '/instances/:id/auto-standby/status', 'instance:read', 'auto-standby', 'standby by itself when idle'),
+  row('POST', '/instances/:id/auto-standby/hold', 'instance:write', 'unsupported', 'standby by itself when idle'),
+  row('POST', '/instances/:id/volumes/:volumeId', 'volume:write', 'unsupported', 'attaching volumes after creation'),
+  row('DELETE', '/instances/:id/volumes/:volumeId', 'volume:write', 'unsupported', 'detaching volumes'),
+  row('GET', schedule, 'snapshot:read', 'missing', 'snapshot schedule'),
+  row('PUT', schedule, 'snapshot:write', 'unsupported', 'scheduled snapshots'),
+  row('DELETE', schedule, 'snapshot:delete', 'missing', 'snapshot schedule'),
+]
+
+export function absentRoutes(app: App, { services: { instances } }: RouteContext): void {
+  passBodiesOn(app)
+  for (const { method, path, access, answer, what } of absentOperations) {
+    app.route<{ Params: { id?: string } }>({
+      method,
+      url: path,
+      config: { access },
+      schema: { hide: true },
+      async handler(request) {
+        const { id } = request.params
+        // An instance that does not exist is the first thing to say.
+        if (id !== undefined && path.startsWith('/instances/')) await instances.get(id)
+        switch (answer) {
+          case 'none':
+            return []
+          case 'missing':
+            throw new HypemanError('not_found', `there is no ${what} ${id ?? ''}; this server has none yet`)
+          case 'unsupported':
+            throw new HypemanError('not_supported', `${what} is not supported yet`)
+          case 'auto-standby':
+            return autoStandbyUnsupported
+          default:
+            return answer satisfies never
+        }
+      },
+    })
+  }
+}
+
+const autoStandbyUnsupported = {
+  supported: false,
+  configured: false,
+  enabled: false,
+  eligible: false,
+  status: 'unsupported',
+  reason: 'unsupported_platform',
+  active_inbound_connections: 0,
+  tracking_mode: 'none',
+} as const

@@ -1,0 +1,45 @@
+// What every file of routes is given, and the words that their declarations share.
+
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { ZodTypeProvider } from 'fastify-type-provider-zod'
+import { z } from 'zod'
+import type { ErrorCode } from '../../api/errors.ts'
+import { errorBody } from '../../api/schemas/common.ts'
+import type { Access } from '../auth.ts'
+import type { Services } from '../services.ts'
+
+export type App = FastifyInstance<Server, IncomingMessage, ServerResponse, FastifyBaseLogger, ZodTypeProvider>
+
+/** Of the services, what routes may call. */
+export interface RouteServices extends Omit<Services, 'images'> {
+  readonly images: Pick<Services['images'], 'pull' | 'importArchive' | 'list' | 'get' | 'tag' | 'remove' | 'progress'>
+}
+
+export interface RouteContext {
+  readonly services: RouteServices
+  /** Aborts when the server stops: streams and waits end. */
+  readonly stopping: AbortSignal
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** What the caller must be allowed to do. A route without it lets nobody in. */
+    access?: Access
+    /** Error code for fields whose check names none, where it is not `invalid_request`. */
+    wrongFieldCode?: ErrorCode
+  }
+  interface FastifySchema {
+    /** Codes of the error table that are peculiar to the operation. */
+    'x-error-codes'?: readonly ErrorCode[]
+  }
+}
+
+/** Goes with the answers of every operation. */
+export const failure = { default: errorBody } as const
+
+/** The answer of an operation that has nothing to say. */
+export const nothing = z.null().meta({ description: 'Done; no body.' })
+
+/** Codes of operations that name one instance. */
+export const lookupErrors = ['not_found', 'ambiguous'] as const satisfies readonly ErrorCode[]

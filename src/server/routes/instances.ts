@@ -1,0 +1,292 @@
+// Routes of instances: what changes them and what shows them. Their streams are in events.ts and streams.ts, their snapshots in snapshots.ts.
+
+import { z } from 'zod'
+import {
+  createInstanceBody,
+  deleteInstanceQuery,
+  forkInstanceBody,
+  instanceParams,
+  listInstancesQuery,
+  standbyInstanceBody,
+  startInstanceBody,
+  statQuery,
+  updateInstanceBody,
+  waitQuery,
+} from '../../api/schemas/instance-requests.ts'
+import { instance, instanceStats, pathInfo, waitResult } from '../../api/schemas/instance.ts'
+import { parseDuration } from '../../api/units.ts'
+import { untilGone } from '../signals.ts'
+import { refuseCompression, refuseUnsupportedCreate, refuseUnsupportedUpdate } from '../unsupported.ts'
+import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
+
+const tags = ['instances'] as const
+const LONGEST_WAIT_MS = 300_000
+/** Clients give up after the minute that is also the default here: the answer shall come before. */
+const WAIT_MARGIN_MS = 2_000
+
+export function instanceRoutes(app: App, context: RouteContext): void {
+  collectionRoutes(app, context)
+  lifecycleRoutes(app, context)
+  inspectionRoutes(app, context)
+}
+
+function collectionRoutes(app: App, { services: { instances } }: RouteContext): void {
+  app.post(
+    '/instances',
+    {
+      config: { access: 'instance:write' },
+      schema: {
+        tags,
+        operationId: 'createInstance',
+        summary: 'Create an instance and start it',
+        description: 'Answers as soon as the VM runs; the state is Initializing until its program was started.',
+        body: createInstanceBody,
+        response: { 201: instance, ...failure },
+        'x-error-codes': [
+          ...(['invalid_name', 'invalid_size', 'invalid_overlay_size', 'invalid_ttl', 'invalid_expires_at', 'invalid_platform'] as const),
+          ...([
+            'image_not_ready',
+            'not_found',
+            'name_conflict',
+            'conflict',
+            'insufficient_resources',
+            'port_in_use',
+            'not_supported',
+          ] as const),
+          ...(['storage_full', 'storage_unsuitable', 'host_unavailable'] as const),
+        ],
+      },
+    },
+    async (request, reply) => {
+      refuseUnsupportedCreate(request.body)
+      return reply.code(201).send(await instances.create(request.body))
+    },
+  )
+  app.get(
+    '/instances',
+    {
+      config: { access: 'instance:read' },
+      schema: {
+        tags,
+        operationId: 'listInstances',
+        summary: 'List instances',
+        querystring: listInstancesQuery,
+        response: { 200: z.array(instance), ...failure },
+      },
+    },
+    (request) => instances.list(request.query),
+  )
+  app.get(
+    '/instances/:id',
+    {
+      config: { access: 'instance:read' },
+      schema: {
+        tags,
+        operationId: 'getInstance',
+        summary: 'Show an instance',
+        params: instanceParams,
+        response: { 200: instance, ...failure },
+        'x-error-codes': lookupErrors,
+      },
+    },
+    (request) => instances.get(request.params.id),
+  )
+  app.patch(
+    '/instances/:id',
+    {
+      config: { access: 'instance:write' },
+      schema: {
+        tags,
+        operationId: 'updateInstance',
+        summary: 'Change when an instance is deleted by itself',
+        params: instanceParams,
+        body: updateInstanceBody,
+        response: { 200: instance, ...failure },
+        'x-error-codes': [...lookupErrors, 'invalid_ttl', 'invalid_expires_at', 'busy', 'not_supported'],
+      },
+    },
+    async (request) => {
+      refuseUnsupportedUpdate(request.body)
+      return instances.update(request.params.id, request.body)
+    },
+  )
+  app.delete(
+    '/instances/:id',
+    {
+      config: { access: 'instance:delete' },
+      schema: {
+        tags,
+        operationId: 'deleteInstance',
+        summary: 'Delete an instance',
+        description: 'In any state. Its snapshots, and what was forked from it, stay.',
+        params: instanceParams,
+        querystring: deleteInstanceQuery,
+        response: { 204: nothing, ...failure },
+        'x-error-codes': [...lookupErrors, 'busy'],
+      },
+    },
+    async (request, reply) => {
+      await instances.remove(request.params.id, { gracefulShutdown: request.query.graceful_shutdown })
+      return reply.code(204).send(null)
+    },
+  )
+}
+
+function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): void {
+  app.post(
+    '/instances/:id/start',
+    {
+      config: { access: 'instance:write' },
+      schema: {
+        tags,
+        operationId: 'startInstance',
+        summary: 'Boot a Stopped instance from its disks',
+        params: instanceParams,
+        body: startInstanceBody,
+        response: { 200: instance, ...failure },
+        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy', 'insufficient_resources', 'port_in_use', 'host_unavailable'],
+      },
+    },
+    (request) => instances.start(request.params.id, request.body),
+  )
+  app.post(
+    '/instances/:id/stop',
+    {
+      config: { access: 'instance:write' },
+      schema: {
+        tags,
+        operationId: 'stopInstance',
+        summary: 'Shut an instance down',
+        description:
+          'Its program gets its stop signal, and is killed if it does not end. The memory of an instance in Standby is given up.',
+        params: instanceParams,
+        response: { 200: instance, ...failure },
+        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy'],
+      },
+    },
+    (request) => instances.stop(request.params.id),
+  )
+  app.post(
+    '/instances/:id/standby',
+    {
+      config: { access: 'instance:write' },
+      schema: {
+        tags,
+        operationId: 'standbyInstance',
+        summary: 'Write the memory of a Running instance to disk and end its VM',
+        params: instanceParams,
+        body: standbyInstanceBody,
+        response: { 200: instance, ...failure },
+        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy', 'guest_unreachable', 'storage_full', 'not_supported'],
+      },
+    },
+    async (request) => {
+      refuseCompression(request.body)
+      return instances.standby(request.params.id)
+    },
+  )
+  app.post(
+    '/instances/:id/restore',
+    {
+      config: { access: 'instance:write' },
+      schema: {
+        tags,
+        operationId: 'restoreInstance',
+        summary: 'Go on with an instance in Standby where it stood still',
+        params: instanceParams,
+        response: { 200: instance, ...failure },
+        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy', 'incompatible_version', 'insufficient_resources', 'guest_unreachable'],
+      },
+    },
+    (request) => instances.restore(request.params.id),
+  )
+  app.post(
+    '/instances/:id/fork',
+    {
+      config: { access: 'instance:write' },
+      schema: {
+        tags,
+        operationId: 'forkInstance',
+        summary: 'Make a new instance out of this one',
+        description:
+          'With the same disks and, unless it is Stopped, the same memory; with an identity, network address and entropy of its own.',
+        params: instanceParams,
+        body: forkInstanceBody,
+        response: { 201: instance, ...failure },
+        'x-error-codes': [
+          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'conflict', 'busy'] as const),
+          ...([
+            'incompatible_version',
+            'insufficient_resources',
+            'port_in_use',
+            'guest_unreachable',
+            'storage_full',
+            'not_supported',
+          ] as const),
+        ],
+      },
+    },
+    async (request, reply) => reply.code(201).send(await instances.fork(request.params.id, request.body)),
+  )
+}
+
+function inspectionRoutes(app: App, { services: { instances }, stopping }: RouteContext): void {
+  app.get(
+    '/instances/:id/wait',
+    {
+      config: { access: 'instance:read' },
+      schema: {
+        tags,
+        operationId: 'waitForInstance',
+        summary: 'Wait until an instance is in a state',
+        description:
+          'Also ends, with `timed_out` false, when the instance came to rest in another state. Waits of a minute and more are answered 2 s early.',
+        params: instanceParams,
+        querystring: waitQuery,
+        response: { 200: waitResult, ...failure },
+        'x-error-codes': [...lookupErrors, 'invalid_timeout', 'canceled'],
+      },
+    },
+    (request, reply) => {
+      const { state, timeout } = request.query
+      return instances.wait(request.params.id, state, waitMsOf(timeout), untilGone(reply, stopping))
+    },
+  )
+  app.get(
+    '/instances/:id/stat',
+    {
+      config: { access: 'instance:read' },
+      schema: {
+        tags,
+        operationId: 'statInstancePath',
+        summary: 'Look at a path in the guest',
+        description: 'A path that does not exist is `exists: false`, not an error.',
+        params: instanceParams,
+        querystring: statQuery,
+        response: { 200: pathInfo, ...failure },
+        'x-error-codes': [...lookupErrors, 'invalid_state', 'guest_unreachable'],
+      },
+    },
+    (request, reply) => instances.stat(request.params.id, request.query.path, request.query.follow_links, untilGone(reply, stopping)),
+  )
+  app.get(
+    '/instances/:id/stats',
+    {
+      config: { access: 'instance:read' },
+      schema: {
+        tags,
+        operationId: 'getInstanceStats',
+        summary: 'What an instance uses of the host',
+        params: instanceParams,
+        response: { 200: instanceStats, ...failure },
+        'x-error-codes': lookupErrors,
+      },
+    },
+    (request, reply) => instances.stats(request.params.id, untilGone(reply, stopping)),
+  )
+}
+
+function waitMsOf(timeout: string): number {
+  const ms = Math.min(parseDuration(timeout) ?? 0, LONGEST_WAIT_MS)
+  return ms < 60_000 ? ms : ms - WAIT_MARGIN_MS
+}

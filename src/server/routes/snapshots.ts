@@ -1,0 +1,147 @@
+// Routes of snapshots: those of one instance, and all of them.
+
+import { z } from 'zod'
+import { instanceParams } from '../../api/schemas/instance-requests.ts'
+import { instance } from '../../api/schemas/instance.ts'
+import {
+  createSnapshotBody,
+  forkSnapshotBody,
+  listSnapshotsQuery,
+  restoreSnapshotBody,
+  snapshot,
+  snapshotParams,
+} from '../../api/schemas/snapshot.ts'
+import { refuseCompression } from '../unsupported.ts'
+import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
+
+const tags = ['snapshots'] as const
+
+export function snapshotRoutes(app: App, context: RouteContext): void {
+  routesOfOneInstance(app, context)
+  routesOfAll(app, context)
+}
+
+function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext): void {
+  app.post(
+    '/instances/:id/snapshots',
+    {
+      config: { access: 'snapshot:write' },
+      schema: {
+        tags,
+        operationId: 'createSnapshot',
+        summary: 'Take a snapshot of an instance',
+        description: 'A Running instance stands still for a moment and goes on, with its programs and connections.',
+        params: instanceParams,
+        body: createSnapshotBody,
+        response: { 201: snapshot, ...failure },
+        'x-error-codes': [
+          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'conflict', 'busy'] as const),
+          ...(['guest_unreachable', 'storage_full', 'storage_unsuitable', 'not_supported'] as const),
+        ],
+      },
+    },
+    async (request, reply) => {
+      refuseCompression(request.body)
+      return reply.code(201).send(await snapshots.create(request.params.id, request.body))
+    },
+  )
+  app.post(
+    '/instances/:id/snapshots/:snapshotId/restore',
+    {
+      config: { access: 'snapshot:write' },
+      schema: {
+        tags,
+        operationId: 'restoreSnapshot',
+        summary: 'Put an instance back to one of its snapshots',
+        description: 'In place and all or nothing: the instance keeps its id, name and addresses; if it fails, everything is as before.',
+        params: z.object({ ...instanceParams.shape, ...snapshotParams.shape }),
+        body: restoreSnapshotBody,
+        response: { 200: instance, ...failure },
+        'x-error-codes': [
+          ...([
+            ...lookupErrors,
+            'invalid_state',
+            'conflict',
+            'busy',
+            'incompatible_version',
+            'insufficient_resources',
+            'port_in_use',
+          ] as const),
+          ...(['guest_unreachable', 'storage_full', 'not_supported'] as const),
+        ],
+      },
+    },
+    (request) => snapshots.restore(request.params.id, request.params.snapshotId, request.body),
+  )
+}
+
+function routesOfAll(app: App, { services: { snapshots } }: RouteContext): void {
+  app.get(
+    '/snapshots',
+    {
+      config: { access: 'snapshot:read' },
+      schema: {
+        tags,
+        operationId: 'listSnapshots',
+        summary: 'List snapshots',
+        querystring: listSnapshotsQuery,
+        response: { 200: z.array(snapshot), ...failure },
+      },
+    },
+    (request) => snapshots.list(request.query),
+  )
+  app.get(
+    '/snapshots/:snapshotId',
+    {
+      config: { access: 'snapshot:read' },
+      schema: {
+        tags,
+        operationId: 'getSnapshot',
+        summary: 'Show a snapshot',
+        params: snapshotParams,
+        response: { 200: snapshot, ...failure },
+        'x-error-codes': lookupErrors,
+      },
+    },
+    (request) => snapshots.get(request.params.snapshotId),
+  )
+  app.delete(
+    '/snapshots/:snapshotId',
+    {
+      config: { access: 'snapshot:delete' },
+      schema: {
+        tags,
+        operationId: 'deleteSnapshot',
+        summary: 'Delete a snapshot',
+        description: 'Neither its instance nor what was forked from it is touched.',
+        params: snapshotParams,
+        response: { 204: nothing, ...failure },
+        'x-error-codes': [...lookupErrors, 'busy'],
+      },
+    },
+    async (request, reply) => {
+      await snapshots.remove(request.params.snapshotId)
+      return reply.code(204).send(null)
+    },
+  )
+  app.post(
+    '/snapshots/:snapshotId/fork',
+    {
+      config: { access: 'snapshot:write' },
+      schema: {
+        tags,
+        operationId: 'forkSnapshot',
+        summary: 'Make a new instance out of a snapshot',
+        description: 'With an identity, network address and entropy of its own. A Running fork is answered once its own guest agent has.',
+        params: snapshotParams,
+        body: forkSnapshotBody,
+        response: { 201: instance, ...failure },
+        'x-error-codes': [
+          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'conflict', 'busy', 'incompatible_version'] as const),
+          ...(['insufficient_resources', 'port_in_use', 'guest_unreachable', 'storage_full', 'not_supported'] as const),
+        ],
+      },
+    },
+    async (request, reply) => reply.code(201).send(await snapshots.fork(request.params.snapshotId, request.body)),
+  )
+}

@@ -1,0 +1,37 @@
+// Routes of the server itself: is it there, what can it do, and its own description.
+
+import { capabilities, health } from '../../api/schemas/capabilities.ts'
+import { failure, type App, type RouteContext } from './context.ts'
+
+const tags = ['server'] as const
+
+export function systemRoutes(app: App, { services }: RouteContext): void {
+  app.get(
+    '/health',
+    {
+      config: { access: 'public' },
+      schema: { tags, operationId: 'getHealth', summary: 'Whether the server answers', response: { 200: health, ...failure } },
+    },
+    async () => ({ status: 'ok' as const }),
+  )
+  app.get(
+    '/capabilities',
+    {
+      config: { access: 'resource:read' },
+      schema: {
+        tags,
+        operationId: 'getCapabilities',
+        summary: 'What this server and host can do',
+        response: { 200: capabilities, ...failure },
+      },
+    },
+    () => services.capabilities(),
+  )
+}
+
+/** The API described by itself. */
+export function descriptionRoutes(app: App): void {
+  const options = { config: { access: 'public' as const }, schema: { hide: true } }
+  for (const path of ['/openapi.json', '/spec.json']) app.get(path, options, async () => app.swagger())
+  app.get('/spec.yaml', options, async (_request, reply) => reply.type('application/vnd.oai.openapi').send(app.swagger({ yaml: true })))
+}

@@ -1,0 +1,106 @@
+import assert from 'node:assert/strict'
+import { setTimeout as delay } from 'node:timers/promises'
+import { test } from 'node:test'
+import { instanceView } from '../../tests/support/fake-services.ts'
+import { serveFakes, until, type HttpUnderTest } from '../../tests/support/http-server.ts'
+import { HypemanError } from '../api/errors.ts'
+
+async function withInstance(): Promise<HttpUnderTest> {
+  const server = await serveFakes()
+  server.services.instancesById.set('web', instanceView('web', 'Running'))
+  return server
+}
+
+test('logs come to the official client line by line, whatever is in the lines', async () => {
+  await using server = await withInstance()
+  server.services.logLines = ['one', '', 'data: "two"', '{"json":true}', 'ünï\u2028', '\u0000\r']
+  const lines = await Array.fromAsync(await server.client.instances.logs('web', { tail: 10, source: 'vmm' }))
+  assert.deepEqual(lines, server.services.logLines)
+  assert.deepEqual(
+    server.services.calls.find(([operation]) => operation === 'logs'),
+    ['logs', 'web', { tail: 10, follow: false, source: 'vmm' }],
+  )
+})
+
+test('a stream has the headers that keep proxies from holding it back', async () => {
+  await using server = await withInstance()
+  const { headers } = await server.fetch('/instances/web/logs')
+  assert.match(headers.get('content-type') ?? '', /^text\/event-stream/)
+  assert.equal(headers.get('cache-control'), 'no-cache')
+  assert.equal(headers.get('x-accel-buffering'), 'no')
+})
+
+test('an error before the first line is a proper answer', async () => {
+  await using server = await withInstance()
+  const missing = await server.fetch('/instances/nobody/logs?follow=true')
+  assert.deepEqual([missing.status, ((await missing.json()) as { code: string }).code], [404, 'not_found'])
+  server.services.failNext = new HypemanError('log_not_found', 'the instance has no app log yet; start it first')
+  const none = await server.fetch('/instances/web/logs')
+  assert.deepEqual([none.status, ((await none.json()) as { code: string }).code], [404, 'log_not_found'])
+})
+
+test('an error after the first line breaks the stream off, so that nobody takes it for the end', async () => {
+  await using server = await withInstance()
+  server.services.logLines = [
+    'one',
+    async () => {
+      throw new Error('the disk is gone')
+    },
+  ]
+  await assert.rejects((await server.fetch('/instances/web/logs')).text())
+})
+
+test('following a log in which nothing is yet begins at once', async () => {
+  await using server = await withInstance()
+  const leaving = new AbortController()
+  const answer = await server.fetch('/instances/web/logs?follow=true', { signal: leaving.signal })
+  assert.equal(answer.status, 200)
+  leaving.abort()
+  await until(() => server.services.calls.some(([operation]) => operation === 'logs ended'))
+})
+
+test('a stream ends when its reader leaves, and when the server stops', async () => {
+  await using server = await withInstance()
+  server.services.logLines = ['one']
+  const leaving = new AbortController()
+  const left = await server.client.instances.logs('web', { follow: true }, { signal: leaving.signal })
+  const lines = left[Symbol.asyncIterator]()
+  assert.equal((await lines.next()).value, 'one')
+  leaving.abort()
+  await until(() => server.services.calls.some(([operation]) => operation === 'logs ended'))
+  const text = (await server.fetch('/instances/web/logs?follow=true')).text()
+  server.stop()
+  assert.match(await text, /data: "one"\n\n$/)
+})
+
+test('a reader that is slow holds the source back', async () => {
+  await using server = await withInstance()
+  let taken = 0
+  const line = 'x'.repeat(64 * 1024)
+  server.services.logLines = Array.from({ length: 2_000 }, () => [
+    line,
+    async () => {
+      taken += 1
+    },
+  ]).flat()
+  const { body } = await server.fetch('/instances/web/logs')
+  let before = -1
+  while (before !== taken) {
+    before = taken
+    await delay(200)
+  }
+  assert.ok(taken < 1_000, `${taken} lines were taken though nobody reads`)
+  let bytes = 0
+  for await (const chunk of body ?? []) bytes += chunk.length
+  assert.ok(bytes > 2_000 * line.length)
+})
+
+test('the event log of an instance and the progress of images are streams of objects', async () => {
+  await using server = await withInstance()
+  server.services.events = [{ time: '2026-01-02T03:04:05.678Z', type: 'state', state: 'Running', message: 'ready' }]
+  assert.equal(await (await server.fetch('/instances/web/events?tail=5')).text(), `data: ${JSON.stringify(server.services.events[0])}\n\n`)
+  server.services.progress = [{ name: 'alpine', status: 'pulling', message: 'layer 1', doneBytes: 5, totalBytes: 10 }]
+  const text = (await server.fetch('/images/events')).text()
+  server.stop()
+  assert.equal(await text, 'data: {"name":"alpine","status":"pulling","message":"layer 1","done_bytes":5,"total_bytes":10}\n\n')
+})

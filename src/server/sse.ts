@@ -1,0 +1,65 @@
+// Server-sent events (WHATWG HTML, "Server-sent events"): one JSON value a frame, comments in between so that nobody takes a quiet stream for a dead one.
+// Clients parse every `data` line as JSON, so nothing else is ever sent in one.
+
+import { Readable } from 'node:stream'
+import type { FastifyReply } from 'fastify'
+
+const HEARTBEAT_MS = 15_000
+/** How long the first item may take before the answer begins without it. Until then an error still becomes a proper answer. */
+const HEADERS_AFTER_MS = 500
+
+const headers = {
+  'content-type': 'text/event-stream',
+  'cache-control': 'no-cache',
+  connection: 'keep-alive',
+  'x-accel-buffering': 'no',
+} as const
+
+type Step<T> = Promise<IteratorResult<T, unknown>>
+
+/** Answers with the items of a stream, as fast as the client reads. `items` must end when `signal` aborts. */
+export async function sendEvents<T>(reply: FastifyReply, items: AsyncIterable<T>, signal: AbortSignal): Promise<void> {
+  const iterator = items[Symbol.asyncIterator]()
+  const first: Step<T> = iterator.next()
+  const quiet = (await within(first, HEADERS_AFTER_MS)) === undefined
+  const frames = framesOf(iterator, first, quiet, signal)
+  void reply.headers(headers).send(Readable.from(frames, { objectMode: false }))
+}
+
+async function* framesOf<T>(
+  iterator: AsyncIterator<T, unknown>,
+  first: Step<T>,
+  quiet: boolean,
+  signal: AbortSignal,
+): AsyncGenerator<string> {
+  try {
+    let step = first
+    if (quiet) yield ': ok\n\n' // the headers go out with the first bytes
+    for (;;) {
+      const result = await within(step, HEARTBEAT_MS)
+      if (result === undefined) {
+        yield ': ping\n\n'
+        continue
+      }
+      if (result.done === true) return
+      yield `data: ${JSON.stringify(result.value)}\n\n`
+      step = iterator.next()
+    }
+  } catch (error) {
+    // What ended because nobody reads any more, or because the server stops, has ended well.
+    if (!signal.aborted) throw error
+  } finally {
+    await iterator.return?.()
+  }
+}
+
+/** The promise's result, or undefined if it takes longer. */
+async function within<T>(promise: Promise<T>, limitMs: number): Promise<T | undefined> {
+  const { promise: late, resolve } = Promise.withResolvers<undefined>()
+  const timer = setTimeout(() => resolve(undefined), limitMs)
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

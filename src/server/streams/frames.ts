@@ -1,0 +1,109 @@
+// A WebSocket as two flows with back pressure: frames in through a bounded queue, frames out no faster than the peer reads.
+
+import type { WebSocket } from 'ws'
+
+export type Frame = { readonly kind: 'binary'; readonly data: Buffer } | { readonly kind: 'text'; readonly text: string }
+
+/** Largest binary frame that is sent; some clients take no more than 1 MiB. */
+export const LONGEST_FRAME = 32 * 1024
+/** Bytes that wait on either side before the other is held back. A client may write that much before it begins to read. */
+const MOST_WAITING = 4 * 1024 ** 2
+
+/** Keeps proxies and address translations on the way from forgetting a quiet connection, and finds peers that are gone. */
+const PING_MS = 30_000
+
+/** How long a client that has everything may take to say good-bye itself. */
+const GOODBYE_MS = 5_000
+
+/** The connection has ended, so nothing more can be said on it. */
+export class SocketGone extends Error {
+  constructor(cause?: unknown) {
+    super('the client has gone', { cause })
+  }
+}
+
+export class FrameSocket {
+  readonly #socket: WebSocket
+  readonly #gone = new AbortController()
+  #waiting: Frame[] = []
+  #waitingBytes = 0
+  #wake = Promise.withResolvers<void>()
+
+  /** Must be made in the turn in which the socket opened: frames that nobody listens for are lost. */
+  constructor(socket: WebSocket) {
+    this.#socket = socket
+    socket.on('message', (data: Buffer, isBinary: boolean) => {
+      this.#waiting.push(isBinary ? { kind: 'binary', data } : { kind: 'text', text: data.toString('utf8') })
+      this.#waitingBytes += data.length
+      if (this.#waitingBytes > MOST_WAITING) socket.pause()
+      this.#wake.resolve()
+    })
+    const pings = setInterval(() => {
+      if (socket.readyState === socket.OPEN) socket.ping()
+    }, PING_MS)
+    socket.once('close', () => {
+      clearInterval(pings)
+      this.#gone.abort(new SocketGone())
+      this.#wake.resolve()
+    })
+  }
+
+  /** Aborts when the connection has ended. */
+  get gone(): AbortSignal {
+    return this.#gone.signal
+  }
+
+  /** The next frame; undefined after the last one of a connection that has ended. One caller at a time. */
+  async next(): Promise<Frame | undefined> {
+    for (;;) {
+      const frame = this.#waiting.shift()
+      if (frame !== undefined) {
+        this.#waitingBytes -= frame.kind === 'binary' ? frame.data.length : Buffer.byteLength(frame.text)
+        if (this.#waitingBytes <= MOST_WAITING / 2 && this.#socket.isPaused) this.#socket.resume()
+        return frame
+      }
+      if (this.#gone.signal.aborted) return undefined
+      await this.#wake.promise
+      this.#wake = Promise.withResolvers<void>()
+    }
+  }
+
+  sendText(message: object): Promise<void> {
+    return this.#send(JSON.stringify(message))
+  }
+
+  sendBinary(data: Uint8Array): Promise<void> {
+    return this.#send(data)
+  }
+
+  /** Leaves the good-bye to the client, for a while. Some take ours for a failure if it comes before they have written down what they received. */
+  async waitForGoodbye(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const timer = setTimeout(resolve, GOODBYE_MS)
+    const gone = (): void => resolve()
+    this.gone.addEventListener('abort', gone, { once: true })
+    if (!this.gone.aborted) await promise
+    clearTimeout(timer)
+    this.gone.removeEventListener('abort', gone)
+  }
+
+  /** Says good-bye after everything that was sent. */
+  close(): void {
+    this.#socket.resume()
+    this.#socket.close(1000)
+  }
+
+  /** Resolves when there is room for more; rejects with `SocketGone`. */
+  async #send(data: string | Uint8Array): Promise<void> {
+    const { promise: written, resolve, reject } = Promise.withResolvers<void>()
+    this.#socket.send(data, { binary: typeof data !== 'string' }, (error) => {
+      if (error === undefined || error === null) resolve()
+      else reject(new SocketGone(error))
+    })
+    if (this.#socket.readyState === this.#socket.OPEN && this.#socket.bufferedAmount <= MOST_WAITING) {
+      written.catch(() => undefined) // the next frame, or the end of the connection, tells it
+      return
+    }
+    await written
+  }
+}

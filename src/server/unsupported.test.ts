@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { isHypemanError } from '../api/errors.ts'
+import { createInstanceBody, updateInstanceBody } from '../api/schemas/instance-requests.ts'
+import { refuseCompression, refuseUnsupportedCreate, refuseUnsupportedUpdate } from './unsupported.ts'
+
+const create = (fields: object): void => refuseUnsupportedCreate(createInstanceBody.parse({ name: 'a', image: 'b', ...fields }))
+const update = (fields: object): void => refuseUnsupportedUpdate(updateInstanceBody.parse(fields))
+const refused = (field: string) => (error: unknown) => isHypemanError(error, 'not_supported') && error.message.startsWith(`${field}: `)
+
+test('fields that ask for what can not be done yet are refused by name', () => {
+  for (const [field, fields] of [
+    ['disk_io_bps', { disk_io_bps: '100MB/s' }],
+    ['network.bandwidth_download', { network: { bandwidth_download: '1Gbps' } }],
+    ['network.bandwidth_upload', { network: { bandwidth_upload: '1Gbps' } }],
+    ['network.egress', { network: { egress: { enabled: true } } }],
+    ['credentials', { credentials: { KEY: { source: { env: 'KEY' } } } }],
+    ['devices', { devices: ['gpu0'] }],
+    ['gpu', { gpu: { profile: 'L40S-1Q' } }],
+    ['auto_standby', { auto_standby: { enabled: true, idle_timeout: '5m' } }],
+    ['health_check', { health_check: { type: 'http' } }],
+    ['health_check', { health_check: { exec: { command: ['true'] } } }],
+    ['restart_policy', { restart_policy: { policy: 'always' } }],
+    ['snapshot_policy', { snapshot_policy: { compression: { enabled: true } } }],
+    ['volumes.overlay', { volumes: [{ volume_id: 'v', mount_path: '/v', readonly: true, overlay: true, overlay_size: '1GB' }] }],
+  ] as const)
+    assert.throws(() => create(fields), refused(field), field)
+  assert.throws(() => update({ env: { A: '1' } }), refused('env'))
+  assert.throws(() => update({ auto_standby: { enabled: true } }), refused('auto_standby'))
+  assert.throws(() => refuseCompression({ compression: { enabled: true } }), refused('compression'))
+})
+
+test('absent, empty and disabled they are fine, and so is what is accepted and not used', () => {
+  create({})
+  create({
+    ...{ disk_io_bps: '', credentials: {}, devices: [], gpu: {}, hotplug_size: '4GB', skip_kernel_headers: true },
+    ...{
+      auto_standby: { enabled: false, idle_timeout: '5m' },
+      health_check: { type: 'none', interval: '1s' },
+      restart_policy: { policy: 'never' },
+    },
+    ...{ snapshot_policy: { compression: { enabled: false } }, network: { bandwidth_download: '', egress: { enabled: false } } },
+    volumes: [{ volume_id: 'v', mount_path: '/v', overlay: false }],
+  })
+  create({ restart_policy: {}, health_check: {}, auto_standby: {}, disk_io_bps: '0' })
+  update({ ttl: '5m', env: {}, restart_policy: { policy: 'never' } })
+  refuseCompression({})
+  refuseCompression({ compression: { enabled: false } })
+})
+
+test('several of them are all named at once', () => {
+  assert.throws(
+    () => create({ gpu: { profile: 'x' }, devices: ['y'] }),
+    (error) => isHypemanError(error) && error.details.length === 2,
+  )
+})

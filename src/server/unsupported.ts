@@ -1,0 +1,74 @@
+// Fields of the wire that ask for what this server can't do yet: refused before anything happens, rather than ignored. Absent, empty or disabled they are fine.
+
+import { HypemanError } from '../api/errors.ts'
+import type { CreateInstanceBody, UpdateInstanceBody } from '../api/schemas/instance-requests.ts'
+import { parseBandwidth, parseRate } from '../api/units.ts'
+
+/** A field, what is missing, and whether the body asks for it. */
+type Row<Body> = readonly [field: string, what: string, asked: (body: Body) => boolean]
+
+type Policies = Pick<CreateInstanceBody, 'auto_standby' | 'health_check' | 'restart_policy'>
+
+const policies: readonly Row<Policies>[] = [
+  ['auto_standby', 'standby by itself when idle', ({ auto_standby: policy }) => policy?.enabled === true],
+  ['health_check', 'health checks', ({ health_check: check }) => check !== undefined && checkType(check) !== 'none'],
+  ['restart_policy', 'restarts by itself', ({ restart_policy: policy }) => (policy?.policy ?? 'never') !== 'never'],
+]
+
+const ofCreate: readonly Row<CreateInstanceBody>[] = [
+  ...policies,
+  ['disk_io_bps', 'limits of disk throughput', (body) => isLimit(body.disk_io_bps, parseRate)],
+  ['network.bandwidth_download', 'limits of bandwidth', ({ network }) => isLimit(network?.bandwidth_download, parseBandwidth)],
+  ['network.bandwidth_upload', 'limits of bandwidth', ({ network }) => isLimit(network?.bandwidth_upload, parseBandwidth)],
+  ['network.egress', 'rules for outgoing traffic', ({ network }) => network?.egress?.enabled === true],
+  ['credentials', 'credentials injected into outgoing traffic', ({ credentials }) => Object.keys(credentials ?? {}).length > 0],
+  ['devices', 'passing devices of the host through', ({ devices }) => (devices ?? []).length > 0],
+  ['gpu', 'virtual GPUs', ({ gpu }) => (gpu?.profile ?? '') !== ''],
+  ['snapshot_policy', 'compression of memory', ({ snapshot_policy: policy }) => policy?.compression?.enabled === true],
+  ['volumes.overlay', 'writable overlays of volumes', ({ volumes }) => volumes.some((volume) => volume.overlay === true)],
+]
+
+const ofUpdate: readonly Row<UpdateInstanceBody>[] = [
+  ...policies,
+  ['env', 'changing the environment of an instance', ({ env }) => Object.keys(env ?? {}).length > 0],
+]
+
+interface Compressible {
+  readonly compression?: { readonly enabled: boolean } | undefined
+}
+
+const ofCompression: readonly Row<Compressible>[] = [
+  ['compression', 'compression of memory', ({ compression }) => compression?.enabled === true],
+]
+
+export function refuseUnsupportedCreate(body: CreateInstanceBody): void {
+  refuse(ofCreate, body)
+}
+
+export function refuseUnsupportedUpdate(body: UpdateInstanceBody): void {
+  refuse(ofUpdate, body)
+}
+
+export function refuseCompression(body: Compressible): void {
+  refuse(ofCompression, body)
+}
+
+function refuse<Body>(rows: readonly Row<Body>[], body: Body): void {
+  const asked = rows.filter(([, , isAsked]) => isAsked(body))
+  const [first] = asked
+  if (first === undefined) return
+  const details = asked.map(([field, what]) => ({ code: 'not_supported', message: `${field}: ${what} is not supported yet` }))
+  throw new HypemanError('not_supported', `${first[0]}: ${first[1]} is not supported yet; leave the field out`, {
+    details: details.length > 1 ? details : [],
+  })
+}
+
+/** Where `type` is left out, what is described is meant. */
+function checkType(check: NonNullable<CreateInstanceBody['health_check']>): string {
+  if (check.type !== undefined) return check.type
+  return (['http', 'tcp', 'exec'] as const).find((type) => check[type] !== undefined) ?? 'none'
+}
+
+function isLimit(text: string | undefined, parse: (text: string) => number | undefined): boolean {
+  return text !== undefined && text !== '' && parse(text) !== 0
+}
