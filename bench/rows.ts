@@ -2,7 +2,8 @@
 
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { dataLayout, snapshotFiles, type DataLayout } from '../src/files/layout.ts'
+import { dataLayout, imageFiles, snapshotFiles, type DataLayout } from '../src/files/layout.ts'
+import { digestHex } from '../src/images/index.ts'
 import { kernelOf } from '../src/kernels/index.ts'
 import { snapshotRecord } from '../src/snapshots/record.ts'
 import type { TestServer } from '../tests/support/server.ts'
@@ -148,7 +149,7 @@ async function sourceOf({ server, say }: Bench, name: string, size: string): Pro
     memoryMib: instance.memoryBytes / 1024 ** 2,
     kernel,
     initrd,
-    disks: [{ id: 'rootfs', path: layout.rootfs(instance.image.digest), readOnly: true }],
+    disks: [{ id: 'rootfs', path: path.join(layout.image(digestHex(instance.image.digest)), imageFiles.rootfs), readOnly: true }],
     network: instance.network === null ? null : { mac: instance.network.mac, ports: [] },
   }
   return {

@@ -56,6 +56,7 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   using _name = context.store.reserveName(request.name, id)
   using _lock = await lockInstance(context, { id, record: request })
   const image = await findImage(context, request.image)
+  using _image = context.images.hold(image.digest)
   checkVolumes(context, request.volumes)
 
   const flow = flowOn(context, id, 'instance.create')

@@ -105,7 +105,7 @@ export interface ForkInstance {
 export async function forkInstance(context: InstanceContext, entry: InstanceEntry, request: ForkInstance): Promise<InstanceEntry> {
   await using payload = await createStaged(context.layout, `payload-${newId()}`)
   const { source, state } = await freezeForFork(context, entry, request, payload.path)
-  return forkFromPayload(context, source, {
+  return await forkFromPayload(context, source, {
     name: request.name,
     targetState: request.targetState ?? state,
     hypervisor: entry.record.hypervisor,

@@ -23,7 +23,7 @@ export async function forkSnapshot(context: SnapshotContext, record: SnapshotRec
     record: record.instance,
     snapshotId: record.id,
   }
-  return forkFromPayload(context.instances, source, { name: request.name, targetState: target.state, hypervisor: target.hypervisor })
+  return await forkFromPayload(context.instances, source, { name: request.name, targetState: target.state, hypervisor: target.hypervisor })
 }
 
 /** Refuses what could only fail later: a hypervisor that isn't here, a memory image of another version. */
