@@ -87,7 +87,6 @@ export class QemuMachine implements Machine {
     signal.throwIfAborted()
     this.#channel?.destroy()
     const socket = connect({ path: socketPath(this.directory, qemuFiles.agent), allowHalfOpen: false })
-    socket.unref()
     const abort = (): void => void socket.destroy(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
     signal.addEventListener('abort', abort, { once: true })
     try {

@@ -50,7 +50,6 @@ export class QmpClient {
   static async connect(path: string, signal: AbortSignal): Promise<QmpClient> {
     signal.throwIfAborted()
     const socket = connect({ path })
-    socket.unref()
     const client = new QmpClient(socket)
     const onAbort = (): void => client.close(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
     signal.addEventListener('abort', onAbort, { once: true })
