@@ -49,7 +49,7 @@ export async function forkByHand(layout: DataLayout, spec: BareSpec, payload: st
   await createQemuDriver({ machineType: 'q35', accelerator, layout }).materialise(payload, directory, true)
   const image = await checkedManifest(directory)
   const systemLayer = await addLayer(directory, image.lastLayer)
-  return start({ ...spec, directory }, { machineType: 'q35', accelerator, memoryFile: image.base, systemLayer, incomingDescriptor: 3 })
+  return start({ ...spec, directory }, { machineType: 'q35', accelerator, memoryFile: image.base, systemLayer, incoming: 'fd:3' })
 }
 
 let runs = 0
@@ -61,7 +61,7 @@ async function freshDirectory(layout: DataLayout): Promise<string> {
 
 async function start(spec: MachineSpec, launch: QemuLaunch): Promise<HandRun> {
   const signal = AbortSignal.timeout(LIMIT_MS)
-  const incoming = launch.incomingDescriptor === undefined ? [] : [openSync(path.join(spec.directory, stateFile), 'r')]
+  const incoming = launch.incoming === undefined ? [] : [openSync(path.join(spec.directory, stateFile), 'r')]
   const log = openSync(path.join(spec.directory, qemuFiles.vmm), 'a')
   const started = performance.now()
   const child = spawn('qemu-system-x86_64', qemuArguments(spec, launch), { cwd: spec.directory, stdio: ['ignore', log, log, ...incoming] })

@@ -3,9 +3,8 @@ import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:
 import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
-import { isHypemanError } from '../api/errors.ts'
 import { dataLayout } from './layout.ts'
-import { createStaged, diskError, makeDataDirectories, moveToTrash, sweep, writeRecord } from './stage.ts'
+import { createStaged, makeDataDirectories, moveToTrash, sweep, writeRecord } from './stage.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'hypeman-stage-'))
 after(() => rm(root, { recursive: true }))
@@ -70,9 +69,4 @@ test('the sweep removes what an earlier run left staged or half removed', async 
   await mkdir(path.join(layout.trash, 'c'))
   assert.deepEqual((await sweep(layout)).toSorted(), ['a', 'c'])
   assert.deepEqual(await readdir(layout.staging), [])
-})
-
-test('a full disk becomes an error that names the path', () => {
-  const error = diskError('/data/x', Object.assign(new Error('no'), { code: 'ENOSPC' }))
-  assert.ok(isHypemanError(error, 'storage_full') && error.message.includes('/data/x'))
 })

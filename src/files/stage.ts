@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir, open, opendir, readdir, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
-import { HypemanError } from '../api/errors.ts'
+import { diskError } from '../platform/disk-error.ts'
 import type { DataLayout } from './layout.ts'
 import { isMissing } from './tree.ts'
 
@@ -134,21 +134,5 @@ export async function diskErrors<T>(where: string, act: () => Promise<T>): Promi
     return await act()
   } catch (error) {
     throw diskError(where, error)
-  }
-}
-
-/** The error as the user should see it; errors that are no disk errors stay as they are. */
-export function diskError(where: string, error: unknown): unknown {
-  if (!(error instanceof Error) || !('code' in error)) return error
-  switch (error.code) {
-    case 'ENOSPC':
-    case 'EDQUOT':
-      return new HypemanError('storage_full', `no space left to write ${where}; free some and try again`, { cause: error })
-    case 'EROFS':
-      return new HypemanError('storage_unsuitable', `${where} is on a read-only filesystem; remount it writable`, { cause: error })
-    case 'EIO':
-      return new HypemanError('storage_unsuitable', `the disk under ${where} fails (EIO); see the host's kernel log`, { cause: error })
-    default:
-      return error
   }
 }

@@ -108,14 +108,18 @@ export async function settleExit(
   context.events.state(entry.id, entry.derive('gone').state, exit?.message ?? reason)
 }
 
+/** Kills the process, if any; whatever waits for it fails with the reason. The record is the caller's. */
+export async function killMachine(entry: InstanceEntry, reason: HypemanError): Promise<void> {
+  const { machine } = entry
+  if (machine === undefined) return
+  entry.stopWaiting.abort(reason)
+  await machine.kill()
+  detach(entry)
+}
+
 /** Kills the process, if any, and records that it is gone. */
 export async function endMachine(context: InstanceContext, entry: InstanceEntry, change: Partial<InstanceRecord> = {}): Promise<void> {
-  const { machine } = entry
-  if (machine !== undefined) {
-    entry.stopWaiting.abort(new HypemanError('canceled', `the instance ${entry.record.name} is being stopped`))
-    await machine.kill()
-    detach(entry)
-  }
+  await killMachine(entry, new HypemanError('canceled', `the instance ${entry.record.name} is being stopped`))
   await context.store.update(entry, { process: null, stoppedAt: entry.record.stoppedAt ?? new Date().toISOString(), ...change })
 }
 

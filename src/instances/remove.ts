@@ -5,7 +5,7 @@ import { moveToTrash } from '../files/stage.ts'
 import { step } from '../platform/flow.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
-import { detach } from './machine.ts'
+import { killMachine } from './machine.ts'
 import { askToStop } from './stop.ts'
 
 /** Longest grace that a graceful delete gives the guest, in milliseconds. */
@@ -22,17 +22,12 @@ export async function removeInstance(context: InstanceContext, entry: InstanceEn
 
 /** Ends the process and removes the directory; the caller holds the lock. Also the undo of flows that made the instance. */
 export async function removeCommitted(context: InstanceContext, entry: InstanceEntry): Promise<void> {
-  const { machine } = entry
   using undo = new DisposableStack()
   undo.defer(() => {
     entry.removing = false
   })
   entry.removing = true
-  if (machine !== undefined) {
-    entry.stopWaiting.abort(new HypemanError('not_found', `the instance ${entry.record.name} was deleted`))
-    await machine.kill()
-    detach(entry)
-  }
+  await killMachine(entry, new HypemanError('not_found', `the instance ${entry.record.name} was deleted`))
   await moveToTrash(context.layout, context.layout.instance(entry.id))
   context.store.forget(entry)
   undo.move()

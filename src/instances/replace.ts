@@ -4,6 +4,7 @@
 import { mkdir, readdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
+import { HypemanError } from '../api/errors.ts'
 import { exchangePaths } from '../files/exchange.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
 import { createStaged, moveToTrash, syncDirectory, syncTree, writeRecord } from '../files/stage.ts'
@@ -12,7 +13,7 @@ import { step, type FlowContext } from '../platform/flow.ts'
 import { newId } from '../platform/ids.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
-import { endMachine } from './machine.ts'
+import { killMachine } from './machine.ts'
 import type { InstanceRecord } from './record.ts'
 import { readInstanceRecord } from './store.ts'
 
@@ -54,14 +55,16 @@ export async function replaceInstance(
     return filled
   })
   undo.defer(async () => {
-    await endMachine(context, entry)
+    await killMachine(entry, new HypemanError('canceled', `the restore of ${entry.record.name} is being undone`))
     await swapBack(place, other, id)
     entry.record = before.record
     entry.holdsMemory = before.holdsMemory
   })
-  await step(flow, 'swap', () => swap(place, other))
-  entry.record = record
-  entry.holdsMemory = replacement.holdsMemory
+  await step(flow, 'swap', async () => {
+    await swap(place, other)
+    entry.record = record
+    entry.holdsMemory = replacement.holdsMemory
+  })
   await replacement.reach()
   await step(flow, 'confirm', () => context.store.update(entry, { restoring: null }))
   undo.move()

@@ -1,6 +1,8 @@
 // Named steps: each lifecycle flow is a straight function of steps with an undo armed before each act.
 // From the names come events, timings and fault injection. Not a workflow engine: no retries, no graph.
 
+import { diskError } from './disk-error.ts'
+
 /** What happened in one step of a flow; `ms` is wall time in milliseconds. */
 export interface StepEvent {
   readonly flow: string
@@ -36,9 +38,14 @@ export async function step<T>(context: FlowContext, name: string, act: () => Pro
     context.onStep({ flow: context.flow, step: name, ms: performance.now() - started })
     return result
   } catch (error) {
-    context.onStep({ flow: context.flow, step: name, ms: performance.now() - started, error: messageOf(error) })
-    throw error
+    const told = diskError(pathOf(error) ?? id, error)
+    context.onStep({ flow: context.flow, step: name, ms: performance.now() - started, error: messageOf(told) })
+    throw told
   }
+}
+
+function pathOf(error: unknown): string | undefined {
+  return error instanceof Error && 'path' in error && typeof error.path === 'string' ? error.path : undefined
 }
 
 /** An error's message with those of its causes, outermost first. */

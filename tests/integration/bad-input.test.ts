@@ -5,7 +5,7 @@ import { readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { APIError } from '@onkernel/hypeman'
-import { runMachine, shell, small } from '../support/machine.ts'
+import { runMachine, small } from '../support/machine.ts'
 import { startServer } from '../support/server.ts'
 import { vmmOf, vmmsOf } from '../support/vmm.ts'
 

@@ -89,6 +89,18 @@ test('standby keeps programs and memory; restore goes on with them; stop from st
   await server.client.instances.delete(id)
 })
 
+test('an instance goes to standby and back again and again: each time only what changed is written, and all of it comes back', async () => {
+  const id = await runMachine(server, { name: 'again' })
+  for (const round of [1, 2, 3, 4, 5]) {
+    await shell(server, id, `echo ${round} > /run/memory; echo ${round} > /root/disk; sync`)
+    await server.client.instances.standby(id)
+    await server.client.instances.restore(id)
+    countVm('restore')
+    assert.equal(await shell(server, id, 'cat /run/memory /root/disk'), `${round}\n${round}`)
+  }
+  await server.client.instances.delete(id)
+})
+
 test('a VMM that is killed leaves a Stopped instance with the reason, which starts again', async () => {
   const id = await runMachine(server, { name: 'victim' })
   await killVmm(server, id)

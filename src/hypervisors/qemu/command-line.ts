@@ -30,8 +30,8 @@ export interface QemuLaunch {
   readonly memoryFile: string
   /** The writable layer, a qcow2 file in the working directory. */
   readonly systemLayer: string
-  /** Start from device state on this inherited descriptor, paused. */
-  readonly incomingDescriptor?: number | undefined
+  /** Start paused from device state: on an inherited descriptor at once (`fd:3`), or when QMP's `migrate-incoming` says so (`defer`). */
+  readonly incoming?: `fd:${number}` | 'defer' | undefined
 }
 
 /** Kernel arguments: a quiet serial console for messages that matter, power off instead of hanging after a panic. */
@@ -94,8 +94,8 @@ export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
 }
 
 /** A cold guest loads a kernel. One that goes on from device state has it in memory already: reading it again would only cost time. */
-function startOf(spec: MachineSpec, { incomingDescriptor }: QemuLaunch): string[] {
-  if (incomingDescriptor !== undefined) return ['-incoming', `fd:${incomingDescriptor}`, '-S']
+function startOf(spec: MachineSpec, { incoming }: QemuLaunch): string[] {
+  if (incoming !== undefined) return ['-incoming', incoming, '-S']
   return ['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', kernelArguments.join(' ')]
 }
 

@@ -20,6 +20,9 @@ export interface QemuProgram {
   readonly accelerator: QemuLaunch['accelerator']
 }
 
+/** Where a process inherits the device state. */
+const incoming = 'fd:3'
+
 /** Until a process with incoming state has read it, in milliseconds. */
 const LOAD_LIMIT_MS = 30_000
 
@@ -43,13 +46,17 @@ export async function startFromImage(program: QemuProgram, spec: MachineSpec, si
       `the memory image has ${image.ramBytes} bytes, the instance ${spec.memoryMib} MiB; start it from its disks`,
     )
   const systemLayer = await addLayer(spec.directory, image.lastLayer)
-  const started = { ...program, memoryFile: image.base, systemLayer, incomingDescriptor: 3 }
+  const started = { ...program, memoryFile: image.base, systemLayer, incoming: image.hasDiff ? 'defer' : incoming } as const
   try {
     return await launch(spec, started, program.command, [path.join(spec.directory, stateFile)], async (machine) => {
+      if (image.hasDiff) {
+        // Devices look into guest memory when their state is loaded (virtio rings hold indices), so memory comes first.
+        await machine.runState(signal)
+        const mapping = await findMapping(machine.process.pid, new RegExp(`^${image.base.replace('.', '\\.')}$`), image.ramBytes)
+        await applyDiffToProcess(path.join(spec.directory, diffFile), mapping)
+        await machine.command('migrate-incoming', { uri: incoming }, signal)
+      }
       await loaded(machine, signal)
-      if (!image.hasDiff) return
-      const mapping = await findMapping(machine.process.pid, new RegExp(`^${image.base.replace('.', '\\.')}$`), image.ramBytes)
-      await applyDiffToProcess(path.join(spec.directory, diffFile), mapping)
     })
   } catch (error) {
     await removeLayersAbove(spec.directory, image.lastLayer)
