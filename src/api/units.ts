@@ -81,8 +81,3 @@ export function parseBandwidth(text: string): number | undefined {
   const bytes = Math.round((Number(digits) * (bitFactors[letter.toLowerCase()] ?? Number.NaN)) / 8)
   return Number.isSafeInteger(bytes) ? bytes : undefined
 }
-
-/** `119.2 MB/s`. */
-export function formatRate(bytesPerSecond: number): string {
-  return `${formatSize(bytesPerSecond)}/s`
-}

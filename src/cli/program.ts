@@ -28,6 +28,7 @@ export async function createProgram(cli: Cli, parts: Parts, named?: string): Pro
     .usage('[options] <command>')
     .version(version(), '-v, --version', 'print the version')
     .enablePositionalOptions()
+    .showHelpAfterError('Add --help to see how it is used.')
     .exitOverride()
     .configureOutput({
       writeOut: (text) => void cli.terminal.stdout.write(text),

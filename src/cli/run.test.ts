@@ -108,6 +108,18 @@ test('run --rm shows all output, even what comes after the stream was left, ends
   assert.ok(server.requests.some(({ method }) => method === 'DELETE'))
 })
 
+test('run --attach ends with the exit code of a program that was over before it was seen to run, and shows why', async () => {
+  await using server = await startFakeServer()
+  readyToRun(server)
+  const id = String(fakeInstance('web')['id'])
+  server.on('POST /instances', { status: 201, json: fakeInstance('web', { state: 'Initializing' }) })
+  server.on(`GET /instances/${id}/logs`, { events: toEvents(['hypeman: nosuch: not found']) })
+  server.on(`GET /instances/${id}/wait`, { json: { state: 'Stopped', timed_out: false } })
+  server.on(`GET /instances/${id}`, { json: fakeInstance('web', { state: 'Stopped', exit_code: 127, exit_message: 'nosuch: not found' }) })
+  const { code, stdout } = await hypeman(server.url, ['run', '--attach', '--name', 'web', 'alpine:3.20', 'nosuch'])
+  assert.deepEqual([code, stdout], [127, 'hypeman: nosuch: not found\n'])
+})
+
 test('an interrupt during run names what goes on, and with --rm deletes it', async () => {
   for (const remove of [false, true]) {
     await using server = await startFakeServer()

@@ -4,7 +4,7 @@ import type { Instance, InstanceCreate, PullRequest } from '../client/client.ts'
 import { ApiError } from '../client/errors.ts'
 import type { Session } from './context.ts'
 import { ensureImage } from './pull.ts'
-import { whenEnded, whenRunning } from './wait.ts'
+import { whenEnded, whenRunning, whenStarted } from './wait.ts'
 
 export interface RunPlan {
   readonly image: PullRequest
@@ -25,9 +25,10 @@ export async function runInstance(session: Session, plan: RunPlan): Promise<Inst
   try {
     session.signal.throwIfAborted()
     if (plan.until === 'created') return created
-    const running = await whenRunning(session, created, progress)
+    if (plan.until === 'running') return await whenRunning(session, created, progress)
+    const started = await whenStarted(session, created, progress)
     progress.clear()
-    return plan.until === 'running' ? running : await whenEnded(session, running)
+    return await whenEnded(session, started)
   } catch (error) {
     if (session.signal.aborted && !plan.remove) session.note(`${created.name} goes on: hypeman rm --force ${created.name} deletes it`)
     throw error

@@ -1,14 +1,10 @@
 // The command line at a real terminal: keys, sizes and interrupts with exec -it, and tables that are drawn over themselves. What is asserted is what a person sees.
 
 import assert from 'node:assert/strict'
-import path from 'node:path'
 import { test } from 'node:test'
-import { spawn } from '@lydell/node-pty'
-import xterm from '@xterm/headless'
 import { fakeInstance, frameText, startFakeServer } from '../../tests/support/fake-server.ts'
 import { until } from '../../tests/support/fake-terminal.ts'
-
-const main = path.join(import.meta.dirname, '../main.ts')
+import { openScreen, type Screen } from '../../tests/support/screen.ts'
 
 test('exec at a terminal: keys and Ctrl-C go to the guest, the size follows, the exit code comes back', async () => {
   await using server = await startFakeServer()
@@ -102,42 +98,10 @@ test('Ctrl-C ends a command that waits with 130 and leaves the line clean', asyn
   assert.ok(!screen.lines().join('').includes('Writing'))
 })
 
+function openTerminal(url: string, words: readonly string[]): Screen {
+  return openScreen(words, { PATH: process.env['PATH'] ?? '', HYPEMAN_BASE_URL: url, HYPEMAN_API_KEY: 'token' })
+}
+
 function states(lines: readonly string[]): string[] {
   return lines.flatMap((line) => /^w-\d+ +(\w+)/.exec(line)?.[1] ?? [])
-}
-
-interface Screen extends AsyncDisposable {
-  readonly exitCode: Promise<number>
-  /** Without the blanks at their ends. */
-  lines(): string[]
-  type(keys: string): void
-  resize(cols: number, rows: number): void
-}
-
-function openTerminal(url: string, words: readonly string[]): Screen {
-  const terminal = new xterm.Terminal({ cols: 80, rows: 24, allowProposedApi: true })
-  const env = { PATH: process.env['PATH'] ?? '', HYPEMAN_BASE_URL: url, HYPEMAN_API_KEY: 'token', TERM: 'xterm-256color' }
-  const pty = spawn(process.execPath, [main, ...words], { cols: 80, rows: 24, env })
-  pty.onData((data) => terminal.write(data))
-  const { promise: exitCode, resolve } = Promise.withResolvers<number>()
-  let running = true
-  pty.onExit((end) => {
-    running = false
-    resolve(end.exitCode)
-  })
-  return {
-    exitCode,
-    lines: () =>
-      Array.from({ length: terminal.rows }, (_, row) => terminal.buffer.active.getLine(row)?.translateToString(true).trimEnd() ?? ''),
-    type: (keys) => pty.write(keys),
-    resize(cols, rows) {
-      terminal.resize(cols, rows)
-      pty.resize(cols, rows)
-    },
-    async [Symbol.asyncDispose]() {
-      if (running) pty.kill('SIGKILL')
-      await exitCode
-      terminal.dispose()
-    },
-  }
 }

@@ -46,7 +46,7 @@ export const snapshotColumns: readonly Column<Snapshot>[] = [
   { title: 'KIND', value: (snapshot) => snapshot.kind },
   { title: 'SOURCE', value: (snapshot) => snapshot.source_instance_name, cut: true },
   { title: 'HV', value: (snapshot) => snapshot.source_hypervisor },
-  { title: 'SIZE', value: (snapshot) => size(snapshot.size_bytes), right: true },
+  { title: 'ON DISK', value: (snapshot) => size(snapshot.allocated_bytes), right: true },
   { title: 'CREATED', value: (snapshot) => ago(snapshot.created_at) },
 ]
 

@@ -17,24 +17,40 @@ const onTheWay: ReadonlySet<InstanceState> = new Set(['Created', 'Initializing']
 
 /** Resolves when the instance runs, or its program has already ended well. Rejects with the reason if it will not run. */
 export async function whenRunning(session: Session, begun: Instance, progress: Progress): Promise<Instance> {
+  const instance = await whenSettled(session, begun, progress)
+  if (instance.state === 'Running' || instance.state === 'Standby' || instance.exit_code === 0) return instance
+  throw didNotStayUp(instance)
+}
+
+/** Resolves when the program runs or has ended, however that was. Rejects with the reason if it was never started. */
+export async function whenStarted(session: Session, begun: Instance, progress: Progress): Promise<Instance> {
+  const instance = await whenSettled(session, begun, progress)
+  if (instance.state === 'Running' || instance.state === 'Standby' || typeof instance.exit_code === 'number') return instance
+  throw didNotStayUp(instance)
+}
+
+/** Resolves when the instance runs or has come to rest instead, telling meanwhile what it is at. */
+async function whenSettled(session: Session, begun: Instance, progress: Progress): Promise<Instance> {
   if (begun.state === 'Running') return begun
   progress.say(`Waiting until ${begun.name} runs`)
   using _watch = watchEvents(session, begun.id, (event) => {
     const detail = event.type === 'step' ? `(${event.step} took ${milliseconds(event.ms)})` : `(${event.message})`
     progress.say(`Waiting until ${begun.name} runs`, detail)
   })
-  const state = await settle(session, begun.id, 'Running', onTheWay)
-  const instance = await session.client.instances.get(begun.id, { signal: session.signal })
-  if (state === 'Running' || state === 'Standby') return instance
+  await settle(session, begun.id, 'Running', onTheWay)
+  return await session.client.instances.get(begun.id, { signal: session.signal })
+}
+
+function didNotStayUp(instance: Instance): Error {
+  const { name, state } = instance
   if (state === 'Unknown')
-    throw new Error(
-      `${instance.name} is in an unknown state: ${instance.state_error ?? 'the server gives no reason'}; see hypeman logs ${instance.name} --source vmm`,
+    return new Error(
+      `${name} is in an unknown state: ${instance.state_error ?? 'the server gives no reason'}; see hypeman logs ${name} --source vmm`,
     )
-  if (instance.exit_code === 0) return instance
   const why =
     instance.exit_message ||
     (typeof instance.exit_code === 'number' ? `its program ended with exit code ${instance.exit_code}` : `it is ${state}`)
-  throw new Error(`${instance.name} did not stay up: ${why}; see hypeman logs ${instance.name}`)
+  return new Error(`${name} did not stay up: ${why}; see hypeman logs ${name}`)
 }
 
 /** States in which a program still runs or may go on. */
@@ -55,16 +71,11 @@ export async function whenEnded(session: Session, instance: Instance): Promise<I
   return await session.client.instances.get(instance.id, { signal: session.signal })
 }
 
-/** Resolves with the state in which the instance rests: the wanted one, or another that does not lead there. */
-async function settle(
-  session: Session,
-  id: string,
-  wanted: 'Running' | 'Stopped',
-  underway: ReadonlySet<InstanceState>,
-): Promise<InstanceState> {
+/** Resolves when the instance is in the wanted state, or rests in another that does not lead there. */
+async function settle(session: Session, id: string, wanted: 'Running' | 'Stopped', underway: ReadonlySet<InstanceState>): Promise<void> {
   for (;;) {
     const { state } = await session.client.instances.wait(id, { state: wanted, timeout: HOLD }, { signal: session.signal })
-    if (state === wanted || !underway.has(state)) return state
+    if (state === wanted || !underway.has(state)) return
   }
 }
 

@@ -5,7 +5,7 @@ import type { Capabilities } from '../api/schemas/capabilities.ts'
 import type { InstanceContext } from './context.ts'
 
 /** The version of the wire that the official clients speak. */
-export const API_VERSION = '0.3.0'
+const API_VERSION = '0.3.0'
 
 const architectures: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' }
 

@@ -67,4 +67,3 @@ export const instanceRecord = z
   .readonly()
 
 export type InstanceRecord = z.infer<typeof instanceRecord>
-export type RecordedPort = z.infer<typeof portMapping>

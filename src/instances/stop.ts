@@ -27,7 +27,7 @@ export async function stopInstance(context: InstanceContext, entry: InstanceEntr
 }
 
 /** What is left of a standby instance starts cold from its disks. */
-export async function discardMemory(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+async function discardMemory(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   await memoryOf(context, entry.record).discardMemory(context.layout.instance(entry.id))
   entry.holdsMemory = false
   await context.store.update(entry, { identityDue: null, programStartedAt: null, agentReadyAt: null })

@@ -105,7 +105,7 @@ function checked(config: ServerConfig): ServerConfig {
 }
 
 /** Every setting's path in the file with its name in the environment. */
-const variables: readonly (readonly [names: readonly string[], variable: string])[] = Object.entries(settings.shape).flatMap(
+export const variables: readonly (readonly [names: readonly string[], variable: string])[] = Object.entries(settings.shape).flatMap(
   ([name, schema]) => {
     const inner = schema instanceof z.ZodPrefault ? schema.unwrap() : undefined
     const paths = inner instanceof z.ZodObject ? Object.keys(inner.shape).map((key) => [name, key]) : [[name]]

@@ -6,9 +6,11 @@ import { HypemanError } from '../api/errors.ts'
 /** Aborts when the connection of the answer is gone or the server stops; its reason is an error for the caller. */
 export function untilGone(reply: FastifyReply, stopping: AbortSignal): AbortSignal {
   const gone = new AbortController()
-  reply.raw.once('close', () => {
+  const leave = (): void => {
     if (!reply.raw.writableFinished) gone.abort(new HypemanError('canceled', 'the caller has gone'))
-  })
+  }
+  if (reply.raw.destroyed) leave()
+  else reply.raw.once('close', leave)
   const stopped = new AbortController()
   const stop = (): void => stopped.abort(new HypemanError('canceled', 'the server is stopping; try again when it is back'))
   if (stopping.aborted) stop()

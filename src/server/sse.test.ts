@@ -73,6 +73,22 @@ test('a stream ends when its reader leaves, and when the server stops', async ()
   assert.match(await text, /data: "one"\n\n$/)
 })
 
+test('a reader that leaves before the first line leaves nothing open', async () => {
+  await using server = await withInstance()
+  const closed = Promise.withResolvers<void>()
+  server.app.server.on('request', (_request, response) => response.once('close', closed.resolve))
+  const leaving = new AbortController()
+  server.services.logLines = [
+    async () => {
+      leaving.abort()
+      await closed.promise
+    },
+    'one',
+  ]
+  await assert.rejects(server.fetch('/instances/web/logs', { signal: leaving.signal }))
+  await until(() => server.services.calls.some(([operation]) => operation === 'logs ended'))
+})
+
 test('a reader that is slow holds the source back', async () => {
   await using server = await withInstance()
   let taken = 0

@@ -22,8 +22,10 @@ export async function sendEvents<T>(reply: FastifyReply, items: AsyncIterable<T>
   const iterator = items[Symbol.asyncIterator]()
   const first: Step<T> = iterator.next()
   const quiet = (await within(first, HEADERS_AFTER_MS)) === undefined
-  const frames = framesOf(iterator, first, quiet, signal)
-  void reply.headers(headers).send(Readable.from(frames, { objectMode: false }))
+  const frames = Readable.from(framesOf(iterator, first, quiet, signal), { objectMode: false })
+  // A reader who has gone by now leaves frames that never begin and so never end their source, which may hold files open.
+  frames.once('close', () => void iterator.return?.().catch((error: unknown) => reply.log.warn({ error }, 'a stream did not end well')))
+  void reply.headers(headers).send(frames)
 }
 
 async function* framesOf<T>(

@@ -3,4 +3,3 @@
 export type { SnapshotContext } from './context.ts'
 export { createSnapshotService } from './service.ts'
 export { SnapshotStore } from './store.ts'
-export type { SnapshotService } from './types.ts'

@@ -105,12 +105,15 @@ export function createFakeServices(): FakeServices {
       async *logs(ref, query, signal) {
         noted('logs', ref, query)
         find(instancesById, 'instance', ref)
-        for (const line of fakes.logLines) {
-          if (typeof line === 'string') yield line
-          else await line()
+        try {
+          for (const line of fakes.logLines) {
+            if (typeof line === 'string') yield line
+            else await line()
+          }
+          if (query.follow) await aborted(signal)
+        } finally {
+          calls.push(['logs ended'])
         }
-        if (query.follow) await aborted(signal)
-        calls.push(['logs ended'])
       },
       async *events(ref, query, signal) {
         noted('events', ref, query)

@@ -6,7 +6,7 @@ import path from 'node:path'
 import { pino } from 'pino'
 import { dataLayout } from '../../src/files/layout.ts'
 import { createStaged, makeDataDirectories, writeRecord } from '../../src/files/stage.ts'
-import type { Machine, MachineStatus } from '../../src/hypervisors/driver.ts'
+import type { Hypervisor, Machine, MachineStatus } from '../../src/hypervisors/driver.ts'
 import { EventLog, InstanceEntry, InstanceStore, type InstanceContext, type InstanceRecord } from '../../src/instances/index.ts'
 import { KeyedLock } from '../../src/platform/keyed-lock.ts'
 import { newId, newMac, newMachineId } from '../../src/platform/ids.ts'
@@ -69,7 +69,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
   }
 }
 
-export function aRecord(): InstanceRecord {
+function aRecord(): InstanceRecord {
   return {
     version: 1,
     id: newId(),
@@ -120,5 +120,26 @@ export function stateOnly(status: MachineStatus | 'failing'): Machine {
     kill: untouched,
     release: untouched,
     openAgentChannel: untouched,
+  }
+}
+
+/** A hypervisor that can be asked what it is; `parts` adds what else the test needs. */
+export function aDriver(name: Hypervisor['name'], parts: Partial<Hypervisor> = {}): Hypervisor {
+  const untouched = (): never => {
+    throw new Error('the hypervisor was touched')
+  }
+  return {
+    name,
+    features: [],
+    maxVolumes: 4,
+    transientFiles: [],
+    unavailable: () => Promise.resolve(undefined),
+    stamp: untouched,
+    createDisk: untouched,
+    boot: untouched,
+    adopt: untouched,
+    share: untouched,
+    materialise: untouched,
+    ...parts,
   }
 }

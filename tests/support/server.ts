@@ -122,6 +122,7 @@ async function listeningUrl(child: ChildProcess, log: NodeJS.WritableStream): Pr
   const lines = createInterface({ input: child.stdout })
   const { promise, resolve, reject } = Promise.withResolvers<string>()
   const seen: string[] = []
+  child.stderr?.on('data', (text: Buffer) => seen.push(text.toString()))
   lines.on('line', (line) => {
     log.write(`${line}\n`)
     seen.push(line)

@@ -38,8 +38,6 @@ export const createImageBody = z
   })
   .meta({ id: 'CreateImage' })
 
-export type CreateImageBody = z.infer<typeof createImageBody>
-
 export const tagImageBody = z
   .object({ target: imageReference.meta({ description: 'Reference with a tag that shall name the same image.' }) })
   .meta({ id: 'TagImage' })

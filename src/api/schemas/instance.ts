@@ -19,7 +19,7 @@ export const volumeMount = z
   })
   .meta({ id: 'VolumeMount' })
 
-export const publishedPort = z
+const publishedPort = z
   .object({
     guest_port: port,
     host_port: port,

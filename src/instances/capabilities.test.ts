@@ -1,0 +1,41 @@
+// What the server says that it can do is what its drivers say.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { aDriver, testContext } from '../../tests/support/instance-context.ts'
+import { capabilities } from '../api/schemas/capabilities.ts'
+import type { InstanceContext } from './context.ts'
+import { describeCapabilities, hostPlatform } from './capabilities.ts'
+
+async function described(drivers: InstanceContext['drivers']): ReturnType<typeof describeCapabilities> {
+  await using world = await testContext({ drivers })
+  return capabilities.parse(await describeCapabilities(world.context, '1.2.3'))
+}
+
+test('every hypervisor that the wire knows is listed by name; only what is here and can run is available', async () => {
+  const { runtimes, default_runtime: preferred } = await described(
+    new Map([
+      ['qemu', aDriver('qemu', { features: ['memory-snapshots', 'fork'] })],
+      ['qemu-microvm', aDriver('qemu-microvm', { features: ['fork'], unavailable: () => Promise.resolve('there is no QEMU; install it') })],
+    ]),
+  )
+  assert.deepEqual(runtimes, [
+    { name: 'cloud-hypervisor', available: false, features: [] },
+    { name: 'firecracker', available: false, features: [] },
+    { name: 'qemu', available: true, features: ['memory-snapshots', 'fork'] },
+    { name: 'qemu-microvm', available: false, features: ['fork'] },
+    { name: 'vz', available: false, features: [] },
+  ])
+  assert.deepEqual(preferred, { name: 'qemu', available: true })
+})
+
+test('a default hypervisor that can not run is named as not available', async () => {
+  assert.deepEqual((await described(new Map())).default_runtime, { name: 'qemu', available: false })
+})
+
+test('images are for the platform of this host, as images name it', async () => {
+  assert.match(hostPlatform(), /^linux\/(amd64|arm64)$/)
+  const { images, server } = await described(new Map())
+  assert.deepEqual(images, { default_platform: hostPlatform(), platforms: [hostPlatform()] })
+  assert.equal(server.version, '1.2.3')
+})

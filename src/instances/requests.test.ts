@@ -1,0 +1,94 @@
+// What a body of the wire becomes for the flows: bytes, times, ports, volumes by id; and the refusals that a schema can't make.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { testContext } from '../../tests/support/instance-context.ts'
+import { isHypemanError, type ErrorCode } from '../api/errors.ts'
+import { createInstanceBody } from '../api/schemas/instance-requests.ts'
+import type { CreateInstance } from './create.ts'
+import { createRequestOf, expiryOf } from './requests.ts'
+
+async function requestOf(body: Record<string, unknown>): Promise<CreateInstance> {
+  await using world = await testContext({ volumes: { resolve: (ref) => `id-of-${ref}`, imagePath: (id) => id } })
+  return createRequestOf(world.context, createInstanceBody.parse({ name: 'web', image: 'alpine', ...body }))
+}
+
+test('a bare body gets the defaults', async () => {
+  assert.deepEqual(await requestOf({}), {
+    name: 'web',
+    image: 'alpine',
+    hypervisor: undefined,
+    vcpus: 2,
+    memoryBytes: 2 ** 30,
+    hotplugBytes: 0,
+    overlayBytes: 10 * 2 ** 30,
+    env: {},
+    tags: {},
+    entrypoint: undefined,
+    cmd: undefined,
+    volumes: [],
+    ports: [],
+    skipGuestAgent: false,
+    expiresAt: null,
+  })
+})
+
+test('sizes are bytes, 1024-based', async () => {
+  const { memoryBytes, hotplugBytes, overlayBytes } = await requestOf({ size: '192MB', hotplug_size: '1.5 GB', overlay_size: '512' })
+  assert.deepEqual([memoryBytes, hotplugBytes, overlayBytes], [192 * 2 ** 20, 1.5 * 2 ** 30, 512])
+})
+
+test('volumes are named by their ids, and are written to unless the body says otherwise', async () => {
+  const volumes = [
+    { volume_id: 'data', mount_path: '/data' },
+    { volume_id: 'site', mount_path: '/site', readonly: true },
+  ]
+  assert.deepEqual((await requestOf({ volumes })).volumes, [
+    { volumeId: 'id-of-data', mountPath: '/data', readOnly: false },
+    { volumeId: 'id-of-site', mountPath: '/site', readOnly: true },
+  ])
+})
+
+test('a port without a host port is chosen by the server; one with a host port is not', async () => {
+  const ports = [{ guest_port: 80 }, { guest_port: 53, host_port: 5353, protocol: 'udp', host_address: '0.0.0.0' }]
+  assert.deepEqual((await requestOf({ network: { ports } })).ports, [
+    { guestPort: 80, hostPort: 0, protocol: 'tcp', hostAddress: '127.0.0.1', automatic: true },
+    { guestPort: 53, hostPort: 5353, protocol: 'udp', hostAddress: '0.0.0.0', automatic: false },
+  ])
+})
+
+test('without a network there are no ports, and to ask for both is refused', async () => {
+  assert.equal((await requestOf({ network: { enabled: false } })).ports, undefined)
+  await assert.rejects(requestOf({ network: { enabled: false, ports: [{ guest_port: 80 }] } }), (error) => {
+    assert.ok(isHypemanError(error, 'invalid_request'))
+    assert.match(error.message, /^network\.ports: /)
+    return true
+  })
+})
+
+test('a ttl counts from now; 0s clears the end, and a body that says neither leaves it as it is', () => {
+  const before = Date.now()
+  const expiry = Date.parse(expiryOf({ ttl: '1h30m' }) ?? '')
+  assert.ok(expiry >= before + 5_400_000 && expiry <= Date.now() + 5_400_000)
+  assert.equal(expiryOf({ ttl: '0s' }), null)
+  assert.equal(expiryOf({}), undefined)
+})
+
+test('an end is a time of any offset in the future, and is kept in UTC', () => {
+  assert.equal(expiryOf({ expires_at: '2999-01-31T12:00:00+02:00' }), '2999-01-31T10:00:00.000Z')
+})
+
+const refusals: readonly (readonly [body: Parameters<typeof expiryOf>[0], code: ErrorCode])[] = [
+  [{ expires_at: new Date(Date.now() - 1).toISOString() }, 'invalid_expires_at'],
+  [{ ttl: '-1m' }, 'invalid_ttl'],
+  [{ ttl: 'soon' }, 'invalid_ttl'],
+  [{ ttl: '2562047h' }, 'invalid_ttl'],
+]
+for (const [body, code] of refusals)
+  test(`the lifetime ${JSON.stringify(Object.keys(body))} that is over, none, or beyond all dates is refused: ${code} ${body.ttl ?? ''}`, () => {
+    if (body.ttl === '2562047h') return void assert.match(expiryOf(body) ?? '', /^2\d{3}-/) // the longest of Go's durations is still a date
+    assert.throws(
+      () => expiryOf(body),
+      (error) => isHypemanError(error, code),
+    )
+  })
