@@ -18,6 +18,17 @@ const usage = `Usage: npm run bench [-- [--quick] [${names.join('|')}]...]
 Prints a table and writes bench/results/latest.json.
 `
 
+const columns: readonly Column<Row>[] = [
+  { title: 'ID', value: (row) => row.id },
+  { title: 'WHAT', value: (row) => row.what },
+  { title: 'MEDIAN', value: (row) => number(row.value, row.unit), right: true },
+  { title: 'P90', value: (row) => number(row.p90, row.unit), right: true },
+  { title: 'FLOOR', value: (row) => (row.floor === undefined ? '-' : number(row.floor, row.unit)), right: true },
+  { title: 'RATIO', value: (row) => (row.ratio === undefined ? '-' : row.ratio.toFixed(2)), right: true },
+  { title: 'TARGET', value: (row) => row.target },
+  { title: 'MET', value: (row) => (row.met ? 'yes' : 'NO') },
+]
+
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { quick: { type: 'boolean' }, help: { type: 'boolean' } } })
 const unknown = positionals.filter((name) => !names.includes(name))
 if (values.help === true || unknown.length > 0) {
@@ -36,17 +47,6 @@ async function main(quick: boolean, chosen: readonly string[]): Promise<void> {
   console.log(`${machine}\n\n${tableLines(columns, rows).join('\n')}`)
   await save(rows, machine)
 }
-
-const columns: readonly Column<Row>[] = [
-  { title: 'ID', value: (row) => row.id },
-  { title: 'WHAT', value: (row) => row.what },
-  { title: 'MEDIAN', value: (row) => number(row.value, row.unit), right: true },
-  { title: 'P90', value: (row) => number(row.p90, row.unit), right: true },
-  { title: 'FLOOR', value: (row) => (row.floor === undefined ? '-' : number(row.floor, row.unit)), right: true },
-  { title: 'RATIO', value: (row) => (row.ratio === undefined ? '-' : row.ratio.toFixed(2)), right: true },
-  { title: 'TARGET', value: (row) => row.target },
-  { title: 'MET', value: (row) => (row.met ? 'yes' : 'NO') },
-]
 
 function number(value: number, unit: string): string {
   return `${value < 10 ? value.toFixed(2) : Math.round(value)} ${unit}`
