@@ -38,12 +38,14 @@ test("the agent's own failure is passed on, and so is the reason of who stops wa
   await using world = await testContext()
   const failing = await withAgent(world, () => Promise.reject(new HypemanError('internal_error', 'out of order')))
   await assert.rejects(proveAgent(world.context, failing, forever), /out of order/)
-  const silent = await withAgent(
-    world,
-    (signal) => new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason as Error))),
-  )
+  const asked = Promise.withResolvers<void>()
+  const silent = await withAgent(world, (signal) => {
+    asked.resolve()
+    return new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason as Error)))
+  })
   const leaving = new AbortController()
   const proof = proveAgent(world.context, silent, leaving.signal)
+  await asked.promise
   leaving.abort(new HypemanError('canceled', 'the server is stopping'))
   await assert.rejects(proof, (error) => isHypemanError(error, 'canceled'))
 })

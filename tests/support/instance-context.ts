@@ -69,7 +69,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
   }
 }
 
-function aRecord(): InstanceRecord {
+export function aRecord(): InstanceRecord {
   return {
     version: 1,
     id: newId(),
