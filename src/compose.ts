@@ -1,6 +1,6 @@
 // The composition root: from settings to a running server and back. The only file that names concrete drivers.
 
-import { readFile } from 'node:fs/promises'
+import { readFile, realpath } from 'node:fs/promises'
 import path from 'node:path'
 import { pino, type Logger } from 'pino'
 import { z } from 'zod'
@@ -45,9 +45,10 @@ const SHORT_SECRET = 16
 export async function serve(flags: ServeFlags, signal: AbortSignal): Promise<number> {
   const config = await loadConfig(flags)
   const log = pino({ level: config.log_level, base: null })
-  const layout = dataLayout(config.data_dir)
+  await makeDataDirectories(dataLayout(config.data_dir))
+  // The kernel knows processes' directories by their real paths.
+  const layout = dataLayout(await realpath(config.data_dir))
   await using undo = new AsyncDisposableStack()
-  await makeDataDirectories(layout)
   undo.use(lockDirectory(layout.lock))
   const secret = config.jwt_secret ?? (await readOrMakeSecret(layout.secret))
   const stopping = new AbortController()
@@ -143,12 +144,11 @@ async function openServices(config: ServerConfig, layout: DataLayout, log: Logge
     }
   })
   await recoverInstances(context)
-  undo.use(startExpiry(context, log))
-
   const snapshotContext: SnapshotContext = { instances: context, store: snapshots, locks: new KeyedLock() }
   const tidyImages = (): void => {
     images.collectUnused().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   }
+  undo.use(startExpiry(context, log, tidyImages))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform() })
   undo.defer(() => registry.close())
   const version = await ownVersion()

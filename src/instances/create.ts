@@ -16,7 +16,7 @@ import { driverOf } from './machine.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
 import { bootInstance } from './start.ts'
-import { checkVolumes } from './volumes.ts'
+import { claimVolumes } from './volumes.ts'
 
 /** How long a create waits for an image that has to be pulled first, in milliseconds. */
 const IMAGE_WAIT_MS = 5_000
@@ -57,7 +57,7 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   using _lock = await lockInstance(context, { id, record: request })
   const image = await findImage(context, request.image)
   using _image = context.images.hold(image.digest)
-  checkVolumes(context, request.volumes)
+  using _volumes = await claimVolumes(context, request.volumes)
 
   const flow = flowOn(context, id, 'instance.create')
   await using undo = new AsyncDisposableStack()

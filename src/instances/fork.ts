@@ -18,7 +18,7 @@ import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
 import { suspendInstance } from './standby.ts'
 import { bootInstance, resumeInstance } from './start.ts'
-import { checkVolumes, forbidWritableVolumes } from './volumes.ts'
+import { claimVolumes, forbidWritableVolumes } from './volumes.ts'
 
 /** Where a fork comes from: a directory that nobody changes meanwhile, and the record that goes with it. */
 export interface ForkSource {
@@ -40,7 +40,7 @@ export async function forkFromPayload(context: InstanceContext, source: ForkSour
   using _name = context.store.reserveName(request.name, id)
   using _lock = await lockInstance(context, { id, record: request })
   forbidWritableVolumes(source.record, 'a fork')
-  checkVolumes(context, source.record.volumes)
+  using _volumes = await claimVolumes(context, source.record.volumes)
   const driver = driverOf(context, request)
   const flow = flowOn(context, id, 'instance.fork')
   const withMemory = source.withMemory && request.targetState !== 'Stopped'

@@ -24,8 +24,10 @@ export function readyInBackground(context: InstanceContext, entry: InstanceEntry
     await endMachine(context, entry, { exit: { code: null, message }, agentReadyAt: null, programStartedAt: null })
     context.events.state(entry.id, entry.derive('gone').state, message)
   })
-  const readying = work.catch((error: unknown) =>
-    context.log.error({ instance: entry.id, error: messageOf(error) }, 'the guest is not ready and could not be stopped'),
+  const readying = work.then(
+    () => undefined,
+    (error: unknown) =>
+      context.log.error({ instance: entry.id, error: messageOf(error) }, 'the guest is not ready and could not be stopped'),
   )
   entry.readying = readying
   void readying.then(() => {
@@ -33,8 +35,11 @@ export function readyInBackground(context: InstanceContext, entry: InstanceEntry
   })
 }
 
-/** Runs in the flow given; throws `guest_unreachable` when the time is over and the agent's own error when a step fails in the guest. */
-export async function makeReady(context: InstanceContext, entry: InstanceEntry, flow: FlowContext): Promise<void> {
+/**
+ * Resolves with whether the instance runs: false when its program has ended already, so that the VM is about to go off. Runs in the
+ * flow given; throws `guest_unreachable` when the time is over and the agent's own error when a step fails in the guest.
+ */
+export async function makeReady(context: InstanceContext, entry: InstanceEntry, flow: FlowContext): Promise<boolean> {
   const { record } = entry
   const restored = record.programStartedAt !== null && record.identityDue !== null
   const limitMs = restored ? context.settings.restoreTimeoutMs : context.settings.bootTimeoutMs
@@ -43,7 +48,7 @@ export async function makeReady(context: InstanceContext, entry: InstanceEntry, 
   try {
     const agent = await step(flow, 'agent', () => agentOf(entry, context, signal))
     if (restored) await step(flow, 'identity', () => renewIdentity(context, entry, agent, signal))
-    else await step(flow, 'configure', () => configure(context, entry, agent, signal))
+    else if (!(await step(flow, 'configure', () => configure(context, entry, agent, signal)))) return false
   } catch (error) {
     if (!deadline.aborted || flow.signal.aborted) throw error
     throw new HypemanError(
@@ -53,14 +58,21 @@ export async function makeReady(context: InstanceContext, entry: InstanceEntry, 
     )
   }
   await step(flow, 'running', () => becomeRunning(context, entry))
+  return true
 }
 
-async function configure(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<void> {
+/** Gives a booting guest its configuration, once; false if its program has ended by then, or could not be started. */
+async function configure(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<boolean> {
   const { record } = entry
   const { workload } = await agent.health(signal)
-  if (workload.state !== 'waiting') return
-  const volumes = record.volumes.map((volume, index) => ({ disk: `vol-${index}`, mountPath: volume.mountPath, readOnly: volume.readOnly }))
-  await agent.configure(identityOf(record), volumes, workloadOf(context, record), signal)
+  if (workload.state !== 'waiting') return workload.state === 'running'
+  const volumes = record.volumes.map((volume, index) => ({
+    disk: `vol-${index}`,
+    mountPath: volume.mountPath,
+    readOnly: volume.readOnly,
+  }))
+  const configured = await agent.configure(identityOf(record), volumes, workloadOf(context, record), signal)
+  return configured.workload.state === 'running'
 }
 
 async function renewIdentity(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<void> {

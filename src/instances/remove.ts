@@ -11,8 +11,16 @@ import { askToStop } from './stop.ts'
 /** Longest grace that a graceful delete gives the guest, in milliseconds. */
 const DELETE_GRACE_MS = 2_000
 
-export async function removeInstance(context: InstanceContext, entry: InstanceEntry, graceful: boolean): Promise<void> {
+export interface RemoveOptions {
+  /** Gives the guest a moment to shut down first. */
+  readonly graceful: boolean
+  /** Asked once nothing else is under way: true keeps the instance. */
+  readonly unless?: () => boolean
+}
+
+export async function removeInstance(context: InstanceContext, entry: InstanceEntry, { graceful, unless }: RemoveOptions): Promise<void> {
   using _lock = await lockInstance(context, entry)
+  if (unless?.() === true) return
   if (context.store.byId(entry.id) !== entry) throw new HypemanError('not_found', `the instance ${entry.record.name} is gone`)
   const flow = flowOn(context, entry.id, 'instance.delete')
   if (graceful && entry.machine !== undefined) await step(flow, 'ask', () => askToStop(context, entry, DELETE_GRACE_MS))

@@ -6,6 +6,7 @@ import { parseDuration, parseSize } from '../api/units.ts'
 import type { PublishedPort } from '../networks/index.ts'
 import type { InstanceContext } from './context.ts'
 import type { CreateInstance } from './create.ts'
+import { plainPath } from './volumes.ts'
 
 export function createRequestOf(context: InstanceContext, body: CreateInstanceBody): CreateInstance {
   return {
@@ -22,7 +23,7 @@ export function createRequestOf(context: InstanceContext, body: CreateInstanceBo
     cmd: body.cmd,
     volumes: body.volumes.map((volume) => ({
       volumeId: context.volumes.resolve(volume.volume_id),
-      mountPath: volume.mount_path,
+      mountPath: plainPath(volume.mount_path),
       readOnly: volume.readonly ?? false,
     })),
     ports: portsOf(body.network),
@@ -42,9 +43,7 @@ export function expiryOf(body: { readonly ttl?: string | undefined; readonly exp
   const ttlMs = parseDuration(body.ttl)
   if (ttlMs === undefined || ttlMs < 0) throw new HypemanError('invalid_ttl', `ttl: ${body.ttl} is not a duration such as 30m or 24h`)
   if (ttlMs === 0) return null
-  const time = new Date(Date.now() + ttlMs)
-  if (Number.isNaN(time.getTime())) throw new HypemanError('invalid_ttl', `ttl: ${body.ttl} lies beyond what a date can say`)
-  return time.toISOString()
+  return new Date(Date.now() + ttlMs).toISOString()
 }
 
 function portsOf(network: CreateInstanceBody['network']): readonly PublishedPort[] | undefined {

@@ -47,7 +47,7 @@ export function createInstanceService(context: InstanceContext, removed: () => v
         await context.store.update(entry, { expiresAt })
       }),
     async remove(ref, { gracefulShutdown }) {
-      await removeInstance(context, find(ref), gracefulShutdown)
+      await removeInstance(context, find(ref), { graceful: gracefulShutdown })
       removed()
     },
     start: (ref, body) => change(ref, (entry) => startInstance(context, entry, body)),

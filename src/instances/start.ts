@@ -43,7 +43,11 @@ export async function bootInstance(
   undo.defer(() => endMachine(context, entry))
   await step(flow, 'vmm', async () => startProcess(context, entry, await driver.boot(specOf(context, entry.record), flow.signal)))
   context.events.state(entry.id, 'Initializing', 'booting')
-  if (ready === 'await') await makeReady(context, entry, flow)
+  if (ready === 'await' && !(await makeReady(context, entry, flow)))
+    throw new HypemanError(
+      'conflict',
+      `the program of ${before.name} ended as soon as it was started; see hypeman logs, or give it another command`,
+    )
   undo.move()
   if (ready === 'background') readyInBackground(context, entry)
 }

@@ -30,18 +30,20 @@ export class InstanceStore {
 
   /** Reads every committed instance. `holdsMemory` tells whether a directory has a complete memory image. */
   async load(holdsMemory: (record: InstanceRecord, directory: string) => Promise<boolean>): Promise<void> {
+    const found: InstanceEntry[] = []
     for (const id of await readdir(this.#layout.instances)) {
       const directory = this.#layout.instance(id)
       try {
         const record = await readInstanceRecord(directory)
         if (record.id !== id) throw new Error(`the record names the instance ${record.id}`)
-        this.add(new InstanceEntry(record, await holdsMemory(record, directory)))
+        found.push(new InstanceEntry(record, await holdsMemory(record, directory)))
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error)
         this.broken.push({ directory, error: reason })
         this.#log.error({ directory, reason }, "an instance can't be read and is left alone")
       }
     }
+    for (const entry of found.toSorted((one, other) => one.record.createdAt.localeCompare(other.record.createdAt))) this.add(entry)
   }
 
   entries(): IteratorObject<InstanceEntry, undefined> {

@@ -23,11 +23,30 @@ const systemDirectories = [
   '/var',
 ]
 
+/**
+ * Checks the volumes of a new instance, and keeps others from attaching them until the result is disposed of: by then the instance
+ * is in the index. Readers don't wait for each other.
+ */
+export async function claimVolumes(context: InstanceContext, volumes: InstanceRecord['volumes']): Promise<Disposable> {
+  using claims = new DisposableStack()
+  // Always in the same order, so that no two wait for each other.
+  for (const { volumeId, readOnly } of volumes.toSorted((one, other) => one.volumeId.localeCompare(other.volumeId)))
+    claims.use(
+      await context.locks.acquire(`volume/${volumeId}`, {
+        waitMs: context.settings.lockWaitMs,
+        what: `volume ${volumeId}`,
+        shared: readOnly,
+      }),
+    )
+  checkVolumes(context, volumes)
+  return claims.move()
+}
+
 /** Checks the volumes of a new instance against each other and against those of all others. */
 export function checkVolumes(context: InstanceContext, volumes: InstanceRecord['volumes']): void {
-  const paths = new Set<string>()
+  const [paths, ids] = [new Set<string>(), new Set<string>()]
   for (const volume of volumes) {
-    const mountPath = path.posix.normalize(volume.mountPath).replace(/(.)\/$/, '$1')
+    const mountPath = plainPath(volume.mountPath)
     if (!path.posix.isAbsolute(mountPath))
       throw new HypemanError('invalid_request', `volumes: the mount path ${volume.mountPath} is not absolute`)
     if (mountPath === '/' || systemDirectories.some((system) => mountPath === system || mountPath.startsWith(`${system}/`)))
@@ -36,9 +55,16 @@ export function checkVolumes(context: InstanceContext, volumes: InstanceRecord['
         `volumes: ${volume.mountPath} is or lies in a system directory; mount somewhere else, for example /data`,
       )
     if (paths.has(mountPath)) throw new HypemanError('invalid_request', `volumes: ${volume.mountPath} is named twice`)
+    if (ids.has(volume.volumeId)) throw new HypemanError('invalid_request', `volumes: ${volume.volumeId} is attached twice; mount it once`)
     paths.add(mountPath)
+    ids.add(volume.volumeId)
     checkSharing(context, volume)
   }
+}
+
+/** The path without `.`, `..`, doubled and trailing slashes: the one spelling that is checked and kept. */
+export function plainPath(mountPath: string): string {
+  return path.posix.normalize(mountPath).replace(/(.)\/$/, '$1')
 }
 
 function checkSharing(context: InstanceContext, wanted: InstanceRecord['volumes'][number]): void {

@@ -23,7 +23,7 @@ export async function waitForState(
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<WaitResult> {
-  const until = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs), context.stopping])
+  const until = AbortSignal.any([signal, AbortSignal.timeout(Math.ceil(timeoutMs)), context.stopping])
   let wake = Promise.withResolvers<void>()
   const nudge = (): void => wake.resolve()
   using _subscription = context.events.subscribe((id) => {

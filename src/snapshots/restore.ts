@@ -4,7 +4,7 @@ import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import {
-  checkVolumes,
+  claimVolumes,
   driverOf,
   lockInstance,
   permit,
@@ -36,10 +36,8 @@ export async function restoreSnapshot(
   using _hold = await holdSnapshot(context, record, true)
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
   await permit(entry, 'restoreSnapshot')
-  checkVolumes(
-    instances,
-    record.instance.volumes.filter((wanted) => !entry.record.volumes.some((held) => held.volumeId === wanted.volumeId)),
-  )
+  const others = record.instance.volumes.filter((wanted) => !entry.record.volumes.some((held) => held.volumeId === wanted.volumeId))
+  using _volumes = await claimVolumes(instances, others)
 
   const flow = snapshotFlow(context, entry.id, 'snapshot.restore')
   const withMemory = record.kind === 'Standby' && target.state !== 'Stopped'

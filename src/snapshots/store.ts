@@ -28,12 +28,13 @@ export class SnapshotStore {
 
   /** Reads every committed snapshot; one that can't be read is reported and left alone. */
   async load(): Promise<void> {
+    const records: SnapshotRecord[] = []
     for (const id of await readdir(this.#layout.snapshots)) {
       const file = path.join(this.#layout.snapshot(id), snapshotFiles.record)
       try {
         const record = snapshotRecord.parse(JSON.parse(await readFile(file, 'utf8')))
         if (record.id !== id) throw new Error(`the record names the snapshot ${record.id}`)
-        this.add(record)
+        records.push(record)
       } catch (error) {
         this.#log.error(
           { file, reason: error instanceof Error ? error.message : String(error) },
@@ -41,6 +42,7 @@ export class SnapshotStore {
         )
       }
     }
+    for (const record of records.toSorted((one, other) => one.createdAt.localeCompare(other.createdAt))) this.add(record)
   }
 
   /** Newest last. */
@@ -88,7 +90,7 @@ export class SnapshotStore {
     this.#names.set(key, id)
     return {
       [Symbol.dispose]: () => {
-        if (!this.#records.has(id)) this.#names.delete(key)
+        if (!this.#records.has(id) && this.#names.get(key) === id) this.#names.delete(key)
       },
     }
   }
