@@ -52,11 +52,10 @@ func runInit() {
 	if err := boot.Prepare(); err != nil {
 		fail(guest, err)
 	}
-	protectFromOOM()
-	reaper := process.NewReaper()
+	reaper := process.NewReaper() // its process, PID 1, is never the OOM killer's choice
 	program := &workload.Workload{Reaper: reaper, Log: openLog(), Cgroup: boot.Cgroup, Ended: func(status workload.Status) {
 		fmt.Fprint(os.Stderr, workload.ExitLine(status))
-		guest.PowerOff()
+		go guest.PowerOff() // apart: a shutdown under way waits for the end of the program
 	}}
 	server := agent.New(reaper, program, guest)
 	file, err := openPort(agentPort, os.O_RDWR)
@@ -70,12 +69,6 @@ func runInit() {
 func fail(guest boot.Guest, err error) {
 	fmt.Fprintf(os.Stderr, "hypeman: the guest can't go on: %v\n", err)
 	guest.PowerOff()
-}
-
-func protectFromOOM() {
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
-		fmt.Fprintf(os.Stderr, "agent: oom_score_adj: %v\n", err)
-	}
 }
 
 // openPort opens a virtio-serial port for blocking reads and writes; the driver may still be about to name it.
@@ -140,5 +133,6 @@ func (noGuest) SetClock(time.Time) error               { return errNoVM }
 func (noGuest) SetHostname(string) error               { return errNoVM }
 func (noGuest) ReplaceBootID(string) error             { return errNoVM }
 func (noGuest) SetNetwork(network.Config) error        { return errNoVM }
+func (noGuest) ResetConnections() error                { return errNoVM }
 func (noGuest) MountVolume(string, string, bool) error { return errNoVM }
 func (noGuest) PowerOff()                              { os.Exit(0) }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 )
 
 func (s *Server) archive(w http.ResponseWriter, r *http.Request) error {
@@ -29,7 +31,11 @@ func (s *Server) archive(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	archive := tar.NewWriter(w)
-	err = addTree(archive, path, filepath.Base(path), follow)
+	name := filepath.Base(path)
+	if path == "/" {
+		name = "."
+	}
+	err = addTree(archive, path, name, follow)
 	if err == nil {
 		err = archive.Close()
 	}
@@ -65,8 +71,12 @@ func addTree(archive *tar.Writer, path, name string, follow bool) error {
 			return err
 		}
 		for _, entry := range entries {
+			below := filepath.Join(path, entry.Name())
+			if entry.IsDir() && isKernels(below) {
+				continue
+			}
 			// Links below the top are never followed: they could lead in circles.
-			if err := addTree(archive, filepath.Join(path, entry.Name()), name+"/"+entry.Name(), false); err != nil {
+			if err := addTree(archive, below, name+"/"+entry.Name(), false); err != nil {
 				return err
 			}
 		}
@@ -83,6 +93,16 @@ func addTree(archive *tar.Writer, path, name string, follow bool) error {
 	return nil // sockets and devices mean nothing elsewhere
 }
 
+// isKernels tells /proc, /sys and what lies in them: their files are views of the kernel, some of them endless.
+func isKernels(path string) bool {
+	const procfs, sysfs, cgroup2, devpts = 0x9fa0, 0x62656572, 0x63677270, 0x1cd1 // statfs(2)
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(path, &stat); err != nil {
+		return false // whoever reads it next is told
+	}
+	return stat.Type == procfs || stat.Type == sysfs || stat.Type == cgroup2 || stat.Type == devpts
+}
+
 func addHeader(archive *tar.Writer, info fs.FileInfo, name, link string) error {
 	header, err := tar.FileInfoHeader(info, link)
 	if err != nil {
@@ -90,7 +110,8 @@ func addHeader(archive *tar.Writer, info fs.FileInfo, name, link string) error {
 	}
 	header.Name, header.Format = name, tar.FormatPAX
 	header.Uname, header.Gname = "", ""
-	header.ModTime = info.ModTime()
+	// Other times would cost a block more for each entry.
+	header.ModTime, header.AccessTime, header.ChangeTime = info.ModTime(), time.Time{}, time.Time{}
 	return archive.WriteHeader(header)
 }
 
@@ -127,6 +148,7 @@ func (s *Server) putArchive(w http.ResponseWriter, r *http.Request) error {
 		return pathError(err)
 	}
 	entries, written := 0, int64(0)
+	var directories []*tar.Header
 	for archive := tar.NewReader(r.Body); ; entries++ {
 		header, err := archive.Next()
 		if err == io.EOF {
@@ -140,83 +162,127 @@ func (s *Server) putArchive(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		written += size
+		if header.Typeflag == tar.TypeDir {
+			directories = append(directories, header)
+		}
+	}
+	// What was extracted into the directories has changed their times.
+	for i := len(directories) - 1; i >= 0; i-- {
+		at := filepath.Join(root, directories[i].Name)
+		if err := os.Chtimes(at, directories[i].ModTime, directories[i].ModTime); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return pathError(err)
+		}
 	}
 	writeJSON(w, http.StatusOK, map[string]int64{"entries": int64(entries), "bytes_written": written})
 	return nil
 }
 
 func extract(root string, header *tar.Header, content io.Reader) (int64, error) {
+	written, err := extractEntry(root, header, content)
+	var refused *Error
+	if err == nil || errors.As(err, &refused) {
+		return written, err
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrHeader) {
+		return 0, &Error{http.StatusBadRequest, "bad_archive", fmt.Sprintf("the archive breaks off in %q", header.Name)}
+	}
+	return 0, pathError(err)
+}
+
+func extractEntry(root string, header *tar.Header, content io.Reader) (int64, error) {
 	at, err := placeOf(root, header.Name)
 	if err != nil {
 		return 0, err
 	}
 	options := fileOptions{mode: fileMode(uint32(header.Mode)), uid: header.Uid, gid: header.Gid}
-	written := int64(0)
 	switch header.Typeflag {
 	case tar.TypeDir:
-		err = os.MkdirAll(at, 0o755)
-		if err == nil {
-			err = options.apply(at)
+		if isLink(at) {
+			return 0, unsafePath(header.Name) // what comes next in the archive would pass through it
 		}
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			return 0, err
+		}
+		return 0, options.apply(at)
 	case tar.TypeReg:
-		if err = os.MkdirAll(filepath.Dir(at), 0o755); err == nil {
-			written, err = writeBeside(at, options, content)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			return 0, err
 		}
+		if info, err := os.Lstat(at); err == nil && info.IsDir() {
+			return 0, &Error{http.StatusConflict, "is_directory", at + " is a directory"}
+		}
+		written, err := writeBeside(at, options, content)
+		if err != nil {
+			return written, err
+		}
+		return written, os.Chtimes(at, header.ModTime, header.ModTime)
 	case tar.TypeSymlink:
-		err = replaceLink(at, func() error { return os.Symlink(header.Linkname, at) })
+		if err := makeWay(at); err != nil {
+			return 0, err
+		}
+		if err := os.Symlink(header.Linkname, at); err != nil {
+			return 0, err
+		}
+		return 0, os.Lchown(at, header.Uid, header.Gid)
 	case tar.TypeLink:
-		var target string
-		if target, err = placeOf(root, header.Linkname); err == nil {
-			err = replaceLink(at, func() error { return os.Link(target, at) })
+		target, err := placeOf(root, header.Linkname)
+		if err != nil {
+			return 0, err
 		}
-	default:
-		return 0, nil // devices and sockets are left out
-	}
-	if err != nil {
-		var refused *Error
-		if errors.As(err, &refused) {
-			return 0, refused
+		if target == at {
+			return 0, nil
 		}
-		return 0, pathError(err)
+		if err := makeWay(at); err != nil {
+			return 0, err
+		}
+		return 0, os.Link(target, at)
 	}
-	if header.Typeflag == tar.TypeReg || header.Typeflag == tar.TypeDir {
-		err = os.Chtimes(at, header.ModTime, header.ModTime)
-	}
-	return written, err
+	return 0, nil // devices and pipes are left out
 }
 
-func replaceLink(at string, make func() error) error {
+// makeWay makes the parents of an entry and removes what it replaces, links too: an entry never writes through one.
+func makeWay(at string) error {
 	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 		return err
 	}
-	if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Lstat(at)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
 		return err
+	case info.IsDir():
+		return &Error{http.StatusConflict, "is_directory", at + " is a directory"}
 	}
-	return make()
+	return os.Remove(at)
 }
 
 // placeOf refuses names that are absolute, climb out, or pass through a symlink.
 func placeOf(root, name string) (string, error) {
-	unsafe := &Error{http.StatusBadRequest, "unsafe_path", fmt.Sprintf("the archive's entry %q leaves the target", name)}
 	if name == "" || filepath.IsAbs(name) {
-		return "", unsafe
+		return "", unsafePath(name)
+	}
+	for _, part := range strings.Split(name, "/") {
+		if part == ".." {
+			return "", unsafePath(name)
+		}
 	}
 	at := root
 	parts := strings.Split(filepath.Clean(name), "/")
-	for i, part := range parts {
-		if part == ".." {
-			return "", unsafe
-		}
+	for _, part := range parts[:len(parts)-1] {
 		at = filepath.Join(at, part)
-		info, err := os.Lstat(at)
-		if err == nil && info.Mode()&fs.ModeSymlink != 0 && (i < len(parts)-1) {
-			return "", unsafe
+		if isLink(at) {
+			return "", unsafePath(name)
 		}
 	}
-	if info, err := os.Lstat(at); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		if err := os.Remove(at); err != nil { // an entry replaces a link, it does not write through it
-			return "", err
-		}
-	}
-	return at, nil
+	return filepath.Join(at, parts[len(parts)-1]), nil
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
+}
+
+func unsafePath(name string) *Error {
+	return &Error{http.StatusBadRequest, "unsafe_path", fmt.Sprintf("the archive's entry %q leaves the target", name)}
 }

@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -106,8 +104,14 @@ func (s *Server) putFile(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return &Error{http.StatusConflict, "is_directory", path + " is a directory"}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		if info.IsDir() {
+			return &Error{http.StatusConflict, "is_directory", path + " is a directory"}
+		}
+		return &Error{http.StatusConflict, "conflict", path + " is a device, pipe or socket, which a file can't replace"}
+	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target // as a shell's redirection would
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return pathError(err)
@@ -120,11 +124,8 @@ func (s *Server) putFile(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// writeBeside writes a temporary file and renames it: a body that breaks off leaves nothing. A symlink at path is followed, as a shell's redirection would.
+// writeBeside writes a temporary file and renames it: a body that breaks off leaves nothing.
 func writeBeside(path string, options fileOptions, body io.Reader) (int64, error) {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
 	temporary, err := os.CreateTemp(filepath.Dir(path), ".hypeman-")
 	if err != nil {
 		return 0, err
@@ -152,92 +153,18 @@ func (s *Server) putDirectory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+	switch info, err := os.Stat(path); {
+	case err == nil && !info.IsDir():
 		return &Error{http.StatusConflict, "not_directory", path + " is not a directory"}
-	}
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return pathError(err)
-	}
-	if err := options.apply(path); err != nil {
-		return pathError(err)
+	case err != nil:
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return pathError(err)
+		}
+		if err := options.apply(path); err != nil {
+			return pathError(err)
+		}
 	}
 	writeJSON(w, http.StatusOK, struct{}{})
-	return nil
-}
-
-type guestStats struct {
-	MemoryTotal     uint64  `json:"memory_total_bytes"`
-	MemoryAvailable uint64  `json:"memory_available_bytes"`
-	Load1           float64 `json:"load1"`
-	CPUSeconds      float64 `json:"cpu_seconds"`
-	Processes       int     `json:"processes"`
-	DiskTotal       uint64  `json:"disk_total_bytes"`
-	DiskUsed        uint64  `json:"disk_used_bytes"`
-}
-
-func (s *Server) stats(w http.ResponseWriter, _ *http.Request) error {
-	var answer guestStats
-	if err := readMemory(&answer); err != nil {
-		return err
-	}
-	var info syscall.Sysinfo_t
-	if err := syscall.Sysinfo(&info); err != nil {
-		return err
-	}
-	answer.Load1, answer.Processes = float64(info.Loads[0])/65536, int(info.Procs)
-	if err := readCPU(&answer); err != nil {
-		return err
-	}
-	var disk syscall.Statfs_t
-	if err := syscall.Statfs("/", &disk); err != nil {
-		return err
-	}
-	answer.DiskTotal = disk.Blocks * uint64(disk.Bsize)
-	answer.DiskUsed = (disk.Blocks - disk.Bfree) * uint64(disk.Bsize)
-	writeJSON(w, http.StatusOK, answer)
-	return nil
-}
-
-func readMemory(into *guestStats) error {
-	file, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 2 {
-			continue
-		}
-		kib, err := strconv.ParseUint(fields[1], 10, 64)
-		if err != nil {
-			continue // a line of another form
-		}
-		switch fields[0] {
-		case "MemTotal:":
-			into.MemoryTotal = kib * 1024
-		case "MemAvailable:":
-			into.MemoryAvailable = kib * 1024
-		}
-	}
-	return lines.Err()
-}
-
-// readCPU adds user, nice and system time of all CPUs; proc(5) gives hundredths of a second.
-func readCPU(into *guestStats) error {
-	content, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return err
-	}
-	fields := strings.Fields(strings.SplitN(string(content), "\n", 2)[0])
-	for i := 1; i <= 3 && i < len(fields); i++ {
-		ticks, err := strconv.ParseUint(fields[i], 10, 64)
-		if err != nil {
-			return fmt.Errorf("/proc/stat has an unknown form: %w", err)
-		}
-		into.CPUSeconds += float64(ticks) / 100
-	}
 	return nil
 }
 
@@ -256,7 +183,7 @@ func pathError(err error) error {
 		return &Error{http.StatusInsufficientStorage, "no_space", err.Error()}
 	case errors.Is(err, fs.ErrNotExist):
 		return &Error{http.StatusNotFound, "not_found", err.Error()}
-	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, fs.ErrExist):
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, fs.ErrExist):
 		return &Error{http.StatusConflict, "conflict", err.Error()}
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP):
 		return &Error{http.StatusBadRequest, "refused", err.Error()}

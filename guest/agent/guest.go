@@ -16,6 +16,8 @@ type Guest interface {
 	// ReplaceBootID shows a fresh boot id to all programs.
 	ReplaceBootID(id string) error
 	SetNetwork(config network.Config) error
+	// ResetConnections ends what the guest's programs have open to the outside.
+	ResetConnections() error
 	MountVolume(disk, path string, readOnly bool) error
 	// PowerOff syncs, unmounts and turns the VM off. It does not return.
 	PowerOff()

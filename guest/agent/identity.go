@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hypeman/guest/network"
@@ -30,15 +32,11 @@ type identity struct {
 }
 
 type identityState struct {
-	mu         sync.Mutex
-	configured string // instance id; empty until configure has begun
-	generation int
-}
+	mu         sync.Mutex // held through all steps; guards what follows
+	configured string     // instance id; empty until configure has begun
+	hosts      string     // what the agent wrote into /etc/hosts
 
-func (i *identityState) currentGeneration() int {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.generation
+	generation atomic.Int64 // read by health, which never waits for steps
 }
 
 type step struct {
@@ -86,12 +84,16 @@ func (s *Server) configure(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.identity.mu.Lock()
 	defer s.identity.mu.Unlock()
+	if request.InstanceID == "" {
+		return &Error{http.StatusBadRequest, "bad_request", "instance_id is missing"}
+	}
 	if s.identity.configured != "" && s.identity.configured != request.InstanceID {
 		return &Error{http.StatusConflict, "configured", "this guest is the instance " + s.identity.configured + " already"}
 	}
 	if s.identity.configured == "" {
 		s.identity.configured = request.InstanceID
-		steps := append(s.baseSteps(request.identity), s.identitySteps(request.identity)...)
+		steps := append(s.baseSteps(request.identity), s.machineID(request.identity), s.hostname(request.identity))
+		steps = append(steps, s.network(request.identity)...)
 		for _, volume := range request.Volumes {
 			volume := volume
 			steps = append(steps, step{"volumes", func() error { return s.Guest.MountVolume(volume.Disk, volume.MountPath, volume.ReadOnly) }})
@@ -105,7 +107,7 @@ func (s *Server) configure(w http.ResponseWriter, r *http.Request) error {
 		asked := request.Workload
 		s.Workload.Start(process.Command{Argv: asked.Argv, Env: asked.Env, Cwd: asked.Cwd, User: asked.User}, asked.StopSignal)
 	}
-	return s.answerHealth(w, s.identity.generation)
+	return s.health(w, r)
 }
 
 func (s *Server) renew(w http.ResponseWriter, r *http.Request) error {
@@ -120,12 +122,20 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) error {
 	defer s.identity.mu.Unlock()
 	steps := s.baseSteps(request)
 	if request.Reason == "fork" {
+		if request.InstanceID == "" {
+			return &Error{http.StatusBadRequest, "bad_request", "instance_id is missing"}
+		}
 		s.identity.configured = request.InstanceID
-		steps = append(steps, s.identitySteps(request)...)
-		steps = append(steps, step{"boot-id", func() error { return s.Guest.ReplaceBootID(newBootID()) }})
+		steps = append(steps, s.machineID(request), step{"boot-id", func() error { return s.Guest.ReplaceBootID(newBootID()) }}, s.hostname(request))
+		steps = append(steps, s.network(request)...)
+		steps = append(steps, step{"connections", s.Guest.ResetConnections})
 	}
-	s.identity.generation = request.Generation
-	steps = append(steps, step{"generation", func() error { return writeGeneration(request) }})
+	request.InstanceID = s.identity.configured
+	s.identity.generation.Store(int64(request.Generation))
+	steps = append(steps, step{"generation", func() error { return s.writeGeneration(request) }})
+	if request.Reason == "fork" {
+		steps = append(steps, step{"hooks", func() error { return s.runHooks(request, hooksLimit) }})
+	}
 	results := make([]stepResult, 0, len(steps))
 	for _, one := range steps {
 		results = append(results, run(one))
@@ -143,38 +153,70 @@ func (s *Server) baseSteps(request identity) []step {
 			}
 			return s.Guest.AddEntropy(bytes)
 		}},
-		{"clock", func() error {
-			now, err := strconv.ParseInt(request.TimeUnixNs, 10, 64)
-			if err != nil {
-				return fmt.Errorf("time_unix_ns is not a decimal number")
-			}
-			return s.Guest.SetClock(time.Unix(0, now))
-		}},
+		{"clock", func() error { return s.stepClock(request.TimeUnixNs) }},
 	}
 }
 
-func (s *Server) identitySteps(request identity) []step {
-	steps := []step{
-		{"machine-id", func() error { return replaceFile("/etc/machine-id", request.MachineID+"\n", 0o444) }},
-		{"hostname", func() error {
-			if err := s.Guest.SetHostname(request.Hostname); err != nil {
-				return err
-			}
-			if err := replaceFile("/etc/hostname", request.Hostname+"\n", 0o644); err != nil {
-				return err
-			}
-			return replaceFile("/etc/hosts", hostsFor(request), 0o644)
-		}},
+func (s *Server) stepClock(timeUnixNs string) error {
+	now, err := strconv.ParseInt(timeUnixNs, 10, 64)
+	if err != nil {
+		return errors.New("time_unix_ns is not a decimal number")
 	}
-	if request.Network != nil {
-		steps = append(steps, step{"network", func() error {
-			if err := s.Guest.SetNetwork(*request.Network); err != nil {
-				return err
-			}
-			return replaceFile("/etc/resolv.conf", resolvers(request.Network.DNS), 0o644)
-		}})
+	return s.Guest.SetClock(time.Unix(0, now))
+}
+
+// setClock steps the clock again: the host asks for it when its last request took so long that its time was old when it came.
+func (s *Server) setClock(w http.ResponseWriter, r *http.Request) error {
+	var request struct {
+		TimeUnixNs string `json:"time_unix_ns"`
 	}
-	return steps
+	if err := readJSON(r, &request); err != nil {
+		return err
+	}
+	if err := s.stepClock(request.TimeUnixNs); err != nil {
+		return &Error{http.StatusUnprocessableEntity, "clock", err.Error()}
+	}
+	writeJSON(w, http.StatusOK, struct{}{})
+	return nil
+}
+
+func (s *Server) machineID(request identity) step {
+	return step{"machine-id", func() error {
+		if len(request.MachineID) != 32 || strings.Trim(request.MachineID, "0123456789abcdef") != "" {
+			return errors.New("machine_id is not 32 hexadecimal digits")
+		}
+		return s.replaceFile("/etc/machine-id", request.MachineID+"\n", 0o444)
+	}}
+}
+
+func (s *Server) hostname(request identity) step {
+	return step{"hostname", func() error {
+		if err := s.Guest.SetHostname(request.Hostname); err != nil {
+			return err
+		}
+		if err := s.replaceFile("/etc/hostname", request.Hostname+"\n", 0o644); err != nil {
+			return err
+		}
+		// A fork keeps what its programs and users have added; an image's own file names other hosts.
+		extra := ""
+		if old, err := os.ReadFile(s.Root + "/etc/hosts"); err == nil && s.identity.hosts != "" {
+			extra = strings.Replace(string(old), s.identity.hosts, "", 1)
+		}
+		s.identity.hosts = hostsFor(request)
+		return s.replaceFile("/etc/hosts", s.identity.hosts+extra, 0o644)
+	}}
+}
+
+func (s *Server) network(request identity) []step {
+	if request.Network == nil {
+		return nil
+	}
+	return []step{{"network", func() error {
+		if err := s.Guest.SetNetwork(*request.Network); err != nil {
+			return err
+		}
+		return s.replaceFile("/etc/resolv.conf", resolvers(request.Network.DNS), 0o644)
+	}}}
 }
 
 func hostsFor(request identity) string {
@@ -193,19 +235,21 @@ func resolvers(servers []string) string {
 	return text.String()
 }
 
-func writeGeneration(request identity) error {
+func (s *Server) writeGeneration(request identity) error {
 	content, err := json.Marshal(map[string]any{"generation": request.Generation, "instance_id": request.InstanceID, "reason": request.Reason, "time_unix_ns": request.TimeUnixNs})
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll("/run/hypeman", 0o755); err != nil {
-		return err
-	}
-	return replaceFile("/run/hypeman/generation", string(content)+"\n", 0o644)
+	return s.replaceFile("/run/hypeman/generation", string(content)+"\n", 0o644)
 }
 
 // replaceFile writes beside and renames, so that a reader sees the old or the new content whole. A link at the name is replaced, not followed.
-func replaceFile(name, content string, mode os.FileMode) error {
+// An image may have no /etc.
+func (s *Server) replaceFile(name, content string, mode os.FileMode) error {
+	name = s.Root + name
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
 	temporary, err := os.CreateTemp(filepath.Dir(name), ".hypeman-")
 	if err != nil {
 		return err

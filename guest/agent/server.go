@@ -2,8 +2,11 @@
 package agent
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -19,13 +22,18 @@ import (
 // Version of the agent; set when it is built.
 var Version = "dev"
 
-const maxJSON = 1 << 20 // bytes of a JSON request body
+const (
+	maxJSON        = 1 << 20 // bytes of a JSON request body
+	defaultGraceMs = 5000
+)
 
 // Server holds what the requests work on.
 type Server struct {
 	Reaper   *process.Reaper
 	Workload *workload.Workload
 	Guest    Guest
+	// Root is the directory below which the files of the guest's identity are written; empty: the root itself.
+	Root     string
 	started  time.Time
 	identity identityState
 }
@@ -44,12 +52,20 @@ func (s *Server) Serve(listener net.Listener) {
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	route := func(method, path string, handle func(http.ResponseWriter, *http.Request) error) {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		mux.HandleFunc(path, func(plain http.ResponseWriter, r *http.Request) {
+			w := &answer{ResponseWriter: plain}
 			defer func() {
-				if cause := recover(); cause != nil {
-					fmt.Fprintf(os.Stderr, "agent: %s %s: %v\n%s", r.Method, r.URL.Path, cause, debug.Stack())
-					writeError(w, &Error{http.StatusInternalServerError, "internal", "the agent failed; its console log has the details"})
+				cause := recover()
+				if cause == nil {
+					return
 				}
+				if cause != http.ErrAbortHandler {
+					fmt.Fprintf(os.Stderr, "agent: %s %s: %v\n%s", r.Method, r.URL.Path, cause, debug.Stack())
+				}
+				if w.begun || cause == http.ErrAbortHandler {
+					panic(http.ErrAbortHandler) // an answer that has begun can only be broken off
+				}
+				writeError(w, &Error{http.StatusInternalServerError, "internal", "the agent failed; its console log has the details"})
 			}()
 			for _, one := range strings.Split(method, "|") {
 				if r.Method == one {
@@ -65,6 +81,7 @@ func (s *Server) handler() http.Handler {
 	route("GET", "/v1/health", s.health)
 	route("POST", "/v1/configure", s.configure)
 	route("POST", "/v1/identity", s.renew)
+	route("POST", "/v1/clock", s.setClock)
 	route("POST", "/v1/exec", s.exec)
 	route("GET", "/v1/stat", s.stat)
 	route("PUT", "/v1/file", s.putFile)
@@ -74,6 +91,38 @@ func (s *Server) handler() http.Handler {
 	route("POST", "/v1/shutdown", s.shutdown)
 	route("POST", "/v1/sync", s.sync)
 	return mux
+}
+
+// answer knows whether it has begun.
+type answer struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (a *answer) WriteHeader(status int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(p)
+}
+
+// Hijack hands the connection over; from then on it is no longer HTTP's.
+func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	hijacker, ok := a.ResponseWriter.(http.Hijacker)
+	if !ok {
+		return nil, nil, errors.New("the connection can't be handed over")
+	}
+	a.begun = true
+	return hijacker.Hijack()
+}
+
+func (a *answer) Flush() {
+	if flusher, ok := a.ResponseWriter.(http.Flusher); ok {
+		flusher.Flush()
+	}
 }
 
 // Error is an answer with a status of 400 or more.
@@ -104,7 +153,7 @@ func writeJSON(w http.ResponseWriter, status int, value any) {
 }
 
 func readJSON(r *http.Request, into any) error {
-	if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxJSON)).Decode(into); err != nil {
+	if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxJSON)).Decode(into); err != nil && err != io.EOF { // no body: all defaults
 		return &Error{http.StatusBadRequest, "bad_request", "the body is not the JSON expected: " + err.Error()}
 	}
 	return nil
@@ -114,22 +163,18 @@ type healthAnswer struct {
 	Version    string          `json:"version"`
 	Protocol   int             `json:"protocol"`
 	BootID     string          `json:"boot_id"`
-	Generation int             `json:"generation"`
+	Generation int64           `json:"generation"`
 	UptimeMs   int64           `json:"uptime_ms"`
 	Workload   workload.Status `json:"workload"`
 }
 
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
-	return s.answerHealth(w, s.identity.currentGeneration())
-}
-
-func (s *Server) answerHealth(w http.ResponseWriter, generation int) error {
 	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, healthAnswer{
-		Version: Version, Protocol: 1, BootID: strings.TrimSpace(string(bootID)), Generation: generation,
+		Version: Version, Protocol: 1, BootID: strings.TrimSpace(string(bootID)), Generation: s.identity.generation.Load(),
 		UptimeMs: time.Since(s.started).Milliseconds(), Workload: s.Workload.Status(),
 	})
 	return nil
@@ -142,14 +187,17 @@ func (s *Server) sync(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (s *Server) shutdown(w http.ResponseWriter, r *http.Request) error {
-	var request struct {
+	request := struct {
 		Signal  string `json:"signal"`
-		GraceMs int    `json:"grace_ms"`
-	}
+		GraceMs int64  `json:"grace_ms"`
+	}{GraceMs: defaultGraceMs}
 	if err := readJSON(r, &request); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusAccepted, struct{}{})
+	if flusher, ok := w.(http.Flusher); ok {
+		flusher.Flush() // the host is told before there is nobody left to tell it
+	}
 	go func() {
 		s.Workload.Stop(request.Signal, time.Duration(request.GraceMs)*time.Millisecond)
 		s.Guest.PowerOff()

@@ -1,9 +1,12 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -55,16 +58,27 @@ func (Guest) SetHostname(name string) error {
 	return os.NewSyscallError("sethostname", syscall.Sethostname([]byte(name)))
 }
 
-// ReplaceBootID mounts a file with a fresh id over the kernel's, which can't be changed.
+// ReplaceBootID mounts a file with a fresh id over the kernel's, which can't be changed. A fork of a fork has that mount already, and
+// gets other content in the same file, which has the same length.
 func (Guest) ReplaceBootID(id string) error {
+	content := []byte(id + "\n")
+	mounted, err := os.OpenFile(bootIDOverride, os.O_WRONLY, 0)
+	if err == nil {
+		defer mounted.Close()
+		_, err = mounted.WriteAt(content, 0)
+		return err
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(bootIDOverride), 0o755); err != nil {
 		return err
 	}
-	fresh := bootIDOverride + "." + id
-	if err := os.WriteFile(fresh, []byte(id+"\n"), 0o444); err != nil {
+	if err := os.WriteFile(bootIDOverride, content, 0o444); err != nil {
 		return err
 	}
-	if err := syscall.Mount(fresh, bootIDFile, "", syscall.MS_BIND, ""); err != nil {
+	if err := syscall.Mount(bootIDOverride, bootIDFile, "", syscall.MS_BIND, ""); err != nil {
+		os.Remove(bootIDOverride)
 		return os.NewSyscallError("mount", err)
 	}
 	return nil
@@ -76,6 +90,14 @@ func (Guest) SetNetwork(config network.Config) error {
 		return err
 	}
 	return network.Apply(config)
+}
+
+// ResetConnections ends all TCP connections to the outside. A kernel that can't leaves them to time out, as after the loss of a network.
+func (Guest) ResetConnections() error {
+	if _, err := network.ResetConnections(); err != nil && !errors.Is(err, network.ErrNoReset) {
+		return err
+	}
+	return nil
 }
 
 // MountVolume mounts the ext4 volume with that virtio serial.
@@ -94,14 +116,52 @@ func (Guest) MountVolume(disk, path string, readOnly bool) error {
 	return nil
 }
 
-// PowerOff kills what is left, syncs and turns the VM off.
+// poweringOff is taken by the first who turns the VM off, and never given back: a second one would do it while the first still unmounts.
+var poweringOff sync.Mutex
+
+// PowerOff kills what is left, syncs, unmounts the volumes and turns the VM off.
 func (Guest) PowerOff() {
+	poweringOff.Lock()
 	_ = syscall.Kill(-1, syscall.SIGKILL) // nothing is left to be killed: fine too
 	syscall.Sync()
+	unmountVolumes()
 	if err := syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
 		fmt.Fprintf(os.Stderr, "agent: power off: %v\n", err)
 	}
 	select {}
+}
+
+// unmountVolumes leaves clean file systems behind: a volume outlives this VM, and may be read next by one that can't repair it.
+// Killed programs let go of their files a moment later, so it is tried for a while.
+func unmountVolumes() {
+	content, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "agent: the volumes could not be unmounted: %v\n", err)
+		return
+	}
+	deadline := time.Now().Add(time.Second)
+	for _, path := range volumesOf(string(content)) {
+		err := syscall.Unmount(path, 0)
+		for err == syscall.EBUSY && time.Now().Before(deadline) {
+			time.Sleep(5 * time.Millisecond)
+			err = syscall.Unmount(path, 0)
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "agent: the volume at %s could not be unmounted: %v\n", path, err)
+		}
+	}
+}
+
+// volumesOf lists the mounted volumes of a mount table (proc_mounts(5)), the last mounted first. The system disk is out of sight below the root.
+func volumesOf(table string) []string {
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	var paths []string
+	for _, line := range strings.Split(table, "\n") {
+		if fields := strings.Fields(line); len(fields) >= 3 && fields[2] == "ext4" {
+			paths = append([]string{unescape.Replace(fields[1])}, paths...)
+		}
+	}
+	return paths
 }
 
 func initModule(content []byte) error {

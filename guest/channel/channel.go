@@ -3,6 +3,7 @@
 package channel
 
 import (
+	"bytes"
 	"io"
 
 	"hypeman/guest/yamux"
@@ -26,6 +27,7 @@ type Channel struct {
 }
 
 // New makes a channel that answers on out; serve is called in a goroutine of its own for each session and returns when that is closed.
+// Writes to out must not fail for good while in still gives bytes.
 func New(out io.Writer, serve func(*yamux.Session)) *Channel {
 	return &Channel{out: out, serve: serve}
 }
@@ -52,14 +54,16 @@ func (c *Channel) End() {
 
 func (c *Channel) take(data []byte) {
 	start := 0 // what is before it went to the session
-	for i, b := range data {
-		if c.nonce != nil {
-			c.nonce = append(c.nonce, b)
-			start = i + 1
-			if len(c.nonce) == nonceSize {
-				c.begin()
+	for i := 0; i < len(data); i++ {
+		b := data[i]
+		if c.nonce == nil && c.matched == 0 && b != HostMagic[0] {
+			// Nearly all bytes are passed over here.
+			next := bytes.IndexByte(data[i:], HostMagic[0])
+			if next < 0 {
+				break
 			}
-			continue
+			i += next
+			b = data[i]
 		}
 		// No proper prefix of HostMagic is a suffix of a longer one (its first byte occurs once), so falling back to 0 or 1 is exact.
 		switch {
@@ -70,11 +74,18 @@ func (c *Channel) take(data []byte) {
 		default:
 			c.matched = 0
 		}
-		if c.matched == len(HostMagic) {
+		switch {
+		case c.matched == len(HostMagic): // also inside a nonce: the connection that sent that one may have been cut
 			c.matched = 0
 			c.nonce = make([]byte, 0, nonceSize)
 			c.End()
 			start = i + 1
+		case c.nonce != nil:
+			c.nonce = append(c.nonce, b)
+			start = i + 1
+			if len(c.nonce) == nonceSize {
+				c.begin()
+			}
 		}
 	}
 	if c.session != nil && start < len(data) {

@@ -43,7 +43,7 @@ type route struct {
 }
 
 // Up brings the loopback interface up.
-func Up() error { return withSocket(func(fd int) error { return setFlags(fd, "lo", syscall.IFF_UP) }) }
+func Up() error { return withSocket(func(fd int) error { return setUp(fd, "lo", true) }) }
 
 // Apply gives the interface its identity: down, MAC, up, address, route. Neighbours that were known are forgotten with the address.
 func Apply(config Config) error {
@@ -60,7 +60,7 @@ func Apply(config Config) error {
 		return fmt.Errorf("the address %s or gateway %s is not IPv4", config.Address, config.Gateway)
 	}
 	return withSocket(func(fd int) error {
-		if err := setFlags(fd, iface, 0); err != nil {
+		if err := setUp(fd, iface, false); err != nil {
 			return err
 		}
 		hardware := request{name: named(iface)}
@@ -88,7 +88,7 @@ func Apply(config Config) error {
 				return err
 			}
 		}
-		if err := setFlags(fd, iface, syscall.IFF_UP); err != nil {
+		if err := setUp(fd, iface, true); err != nil {
 			return err
 		}
 		way := route{dst: socketAddress(net.IPv4zero), gateway: socketAddress(gateway), genmask: socketAddress(net.IPv4zero), flags: syscall.RTF_UP | syscall.RTF_GATEWAY}
@@ -109,8 +109,16 @@ func withSocket(act func(fd int) error) error {
 	return act(fd)
 }
 
-func setFlags(fd int, name string, flags uint16) error {
+// setUp changes one flag and leaves the others, such as multicast, as the driver made them.
+func setUp(fd int, name string, up bool) error {
 	set := request{name: named(name)}
+	if err := ioctl(fd, "SIOCGIFFLAGS", syscall.SIOCGIFFLAGS, unsafe.Pointer(&set)); err != nil {
+		return err
+	}
+	flags := binary.LittleEndian.Uint16(set.data[:]) &^ syscall.IFF_UP
+	if up {
+		flags |= syscall.IFF_UP
+	}
 	binary.LittleEndian.PutUint16(set.data[:], flags)
 	return ioctl(fd, "SIOCSIFFLAGS", syscall.SIOCSIFFLAGS, unsafe.Pointer(&set))
 }

@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sort"
 	"strconv"
 	"strings"
 	"syscall"
 )
 
-// Defaults for a program whose environment lacks them.
-const (
-	DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-)
+// DefaultPath is for a program whose environment has no PATH.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Where users and groups are looked up: the image's own files.
+var passwdFile, groupFile = "/etc/passwd", "/etc/group"
 
 // Command is a program to start, as a user of the guest would name it.
 type Command struct {
@@ -58,7 +60,7 @@ func Resolve(c Command) (*Resolved, error) {
 		dir = "/"
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return nil, &StartError{126, fmt.Sprintf("the working directory %s is missing", dir)}
+		return nil, &StartError{126, fmt.Sprintf("the working directory %s is missing, or is none", dir)}
 	}
 	path, err := findProgram(c.Argv[0], env["PATH"], dir)
 	if err != nil {
@@ -68,6 +70,7 @@ func Resolve(c Command) (*Resolved, error) {
 	for key, value := range env {
 		list = append(list, key+"="+value)
 	}
+	sort.Strings(list)
 	return &Resolved{Path: path, Argv: c.Argv, Env: list, Dir: dir, Credential: account.credential}, nil
 }
 
@@ -140,7 +143,7 @@ func lookUp(spec string) (*account, error) {
 		spec = "0"
 	}
 	user, group, hasGroup := strings.Cut(spec, ":")
-	users, groups := readTable("/etc/passwd"), readTable("/etc/group")
+	users, groups := readTable(passwdFile), readTable(groupFile)
 	result := &account{home: "/", credential: &syscall.Credential{}}
 	name := user
 	row := find(users, user, 2)
@@ -230,5 +233,3 @@ func contains(list []string, wanted string) bool {
 	}
 	return false
 }
-
-func itoa(n int) string { return strconv.Itoa(n) }

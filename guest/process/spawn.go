@@ -21,8 +21,10 @@ type Reaper struct {
 	waiting map[int]chan Exit
 }
 
-// NewReaper starts collecting.
+// NewReaper starts collecting. Orphans come to this process also where it is not PID 1.
 func NewReaper() *Reaper {
+	const setChildSubreaper = 36                                             // prctl(2)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0) // fails on no kernel of this century
 	r := &Reaper{waiting: map[int]chan Exit{}}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGCHLD)
@@ -68,8 +70,6 @@ func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (int,
 	if err != nil {
 		return 0, nil, err
 	}
-	// The agent itself must never be the OOM killer's choice, its children may.
-	_ = os.WriteFile("/proc/"+itoa(pid)+"/oom_score_adj", []byte("0"), 0)
 	ended := make(chan Exit, 1)
 	r.waiting[pid] = ended
 	return pid, ended, nil

@@ -33,7 +33,7 @@ type Workload struct {
 	Log io.Writer
 	// Cgroup is the directory of the program's control group; empty: none.
 	Cgroup string
-	// Ended is called once, after everything that the program wrote is in the log.
+	// Ended is called once, after everything that the program wrote is in the log, and before Stop returns.
 	Ended func(Status)
 
 	mu         sync.Mutex
@@ -93,7 +93,11 @@ func (w *Workload) Start(command process.Command, stopSignal string) {
 	}
 	ended, output, err := w.launch(command)
 	if err != nil {
-		failed := process.AsStartError(strings.Join(command.Argv, " "), err)
+		program := ""
+		if len(command.Argv) > 0 {
+			program = command.Argv[0]
+		}
+		failed := process.AsStartError(program, err)
 		w.status = Status{State: "exited", ExitCode: &failed.Code, Message: failed.Message, ExitedAt: now()}
 		fmt.Fprintf(w.Log, "hypeman: %s\n", failed.Message)
 		go w.finish(w.status)
@@ -140,7 +144,16 @@ func (w *Workload) launch(command process.Command) (<-chan process.Exit, <-chan 
 	go func() {
 		defer close(output)
 		defer read.Close()
-		_, _ = io.CopyBuffer(struct{ io.Writer }{w.Log}, struct{ io.Reader }{read}, make([]byte, 32768)) // a log that fails must not end the program
+		buffer := make([]byte, 32768)
+		for {
+			n, err := read.Read(buffer)
+			if n > 0 {
+				_, _ = w.Log.Write(buffer[:n]) // a log that fails must not break the program's output
+			}
+			if err != nil {
+				return
+			}
+		}
 	}()
 	return ended, output, nil
 }
@@ -154,9 +167,10 @@ func (w *Workload) watch(ended <-chan process.Exit, output <-chan struct{}) {
 	w.mu.Lock()
 	code := exit.Code
 	w.status.State, w.status.ExitCode, w.status.ExitedAt = "exited", &code, now()
+	// A shell tells of a child that was killed by its own code.
+	w.status.OOM = code == 128+int(syscall.SIGKILL) && w.killedByOOM()
 	if exit.Signal != 0 {
 		w.status.Signal = SignalName(exit.Signal)
-		w.status.OOM = w.killedByOOM()
 		w.status.Message = fmt.Sprintf("killed by signal %d (%s)", int(exit.Signal), w.status.Signal)
 	} else {
 		w.status.Message = fmt.Sprintf("exited with code %d", code)
@@ -167,8 +181,8 @@ func (w *Workload) watch(ended <-chan process.Exit, output <-chan struct{}) {
 }
 
 func (w *Workload) finish(status Status) {
-	close(w.ended)
 	w.Ended(status)
+	close(w.ended)
 }
 
 func (w *Workload) killedByOOM() bool {

@@ -15,8 +15,8 @@ const (
 	headerSize = 12
 	// Window is the receive window of each stream, in bytes.
 	Window = 262144
-	// MaxFrame is the largest data frame that is sent, in bytes.
-	MaxFrame = 32768
+	// MaxFrame is the largest data frame that is sent, in bytes: with its header it is what a virtio-serial port takes in one write.
+	MaxFrame = 32768 - headerSize
 	// maxStreams bounds what a broken host can make the agent hold.
 	maxStreams = 1024
 )
@@ -38,9 +38,10 @@ var ErrClosed = errors.New("yamux: session closed")
 
 // Session is one multiplexed connection. It is a net.Listener of its streams.
 type Session struct {
-	writeMu sync.Mutex // held while a frame is written; also guards silent
-	out     io.Writer
-	silent  bool
+	writeMu  sync.Mutex // held while a frame is written; also guards silent and outgoing
+	out      io.Writer
+	silent   bool
+	outgoing []byte // the frame being written; kept for the next
 
 	mu       sync.Mutex
 	streams  map[uint32]*Stream
@@ -69,10 +70,7 @@ func (s *Session) Feed(data []byte) error {
 				n = int(s.body)
 			}
 			if s.target != nil {
-				if err := s.target.receive(data[:n]); err != nil {
-					s.Close()
-					return err
-				}
+				s.target.receive(data[:n])
 			}
 			s.body -= uint32(n)
 			data = data[n:]
@@ -122,10 +120,17 @@ func (s *Session) frame() error {
 	}
 	if kind == typeWindow {
 		if stream != nil {
-			stream.grow(length)
+			if err := stream.grow(length); err != nil {
+				return err
+			}
 		}
 		s.applyFlags(stream, flags)
 		return nil
+	}
+	if stream != nil {
+		if err := stream.announce(length); err != nil {
+			return err
+		}
 	}
 	s.target, s.flags, s.body = stream, flags, length
 	if length == 0 {
@@ -165,8 +170,12 @@ func (s *Session) streamOf(id uint32, flags uint16) (*Stream, error) {
 		return nil, errors.New("yamux: too many streams")
 	}
 	stream = newStream(s, id)
+	select {
+	case s.accepted <- stream:
+	default: // opened and reset faster than they are accepted: waiting here would stop the reader of the channel
+		return nil, errors.New("yamux: too many streams")
+	}
 	s.streams[id] = stream
-	s.accepted <- stream
 	return stream, nil
 }
 
@@ -214,18 +223,18 @@ func (s *Session) forget(id uint32) {
 }
 
 func (s *Session) write(kind uint8, flags uint16, id uint32, length uint32, body []byte) error {
-	frame := make([]byte, headerSize, headerSize+len(body))
-	frame[1] = kind
-	binary.BigEndian.PutUint16(frame[2:], flags)
-	binary.BigEndian.PutUint32(frame[4:], id)
-	binary.BigEndian.PutUint32(frame[8:], length)
-	frame = append(frame, body...)
+	var header [headerSize]byte
+	header[1] = kind
+	binary.BigEndian.PutUint16(header[2:], flags)
+	binary.BigEndian.PutUint32(header[4:], id)
+	binary.BigEndian.PutUint32(header[8:], length)
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
 	if s.silent {
 		return ErrClosed
 	}
-	_, err := s.out.Write(frame)
+	s.outgoing = append(append(s.outgoing[:0], header[:]...), body...)
+	_, err := s.out.Write(s.outgoing)
 	return err
 }
 

@@ -16,20 +16,18 @@ type Stream struct {
 	session *Session
 	id      uint32
 
-	mu            sync.Mutex
-	changed       *sync.Cond
-	buffer        []byte
-	granted       uint32 // what the host may still send
-	consumed      uint32 // read, but not granted again yet
-	sendWindow    uint32
-	remoteDone    bool
-	localDone     bool
-	err           error
-	readDeadline  time.Time
-	writeDeadline time.Time
-	timers        []*time.Timer
-	done          chan struct{}
-	doneOnce      sync.Once
+	mu          sync.Mutex
+	changed     *sync.Cond
+	buffer      []byte
+	granted     uint32 // what the host may still send
+	consumed    uint32 // read, but not granted again yet
+	sendWindow  uint32
+	remoteDone  bool
+	localDone   bool
+	err         error
+	read, write deadline
+	done        chan struct{}
+	doneOnce    sync.Once
 }
 
 func newStream(session *Session, id uint32) *Stream {
@@ -43,23 +41,36 @@ func (s *Stream) Done() <-chan struct{} { return s.done }
 
 func (s *Stream) hostIsDone() { s.doneOnce.Do(func() { close(s.done) }) }
 
-func (s *Stream) receive(data []byte) error {
+// announce counts a data frame against the window.
+func (s *Stream) announce(length uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if uint32(len(data)) > s.granted {
+	if length > s.granted {
 		return errors.New("yamux: the host sent more than the window allows")
 	}
-	s.granted -= uint32(len(data))
-	s.buffer = append(s.buffer, data...)
-	s.changed.Broadcast()
+	s.granted -= length
 	return nil
 }
 
-func (s *Stream) grow(delta uint32) {
+func (s *Stream) receive(data []byte) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil || s.localDone {
+		return // nobody will read it
+	}
+	s.buffer = append(s.buffer, data...)
+	s.changed.Broadcast()
+}
+
+func (s *Stream) grow(delta uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sendWindow+delta < delta {
+		return errors.New("yamux: the host's window is larger than it can be")
+	}
 	s.sendWindow += delta
 	s.changed.Broadcast()
-	s.mu.Unlock()
+	return nil
 }
 
 func (s *Stream) remoteClosed() {
@@ -94,15 +105,15 @@ func (s *Stream) abandon() { s.fail(ErrClosed) }
 // Read returns what has come in; io.EOF after the host's end of the stream.
 func (s *Stream) Read(p []byte) (int, error) {
 	s.mu.Lock()
-	for len(s.buffer) == 0 && s.err == nil && !s.remoteDone && !expired(s.readDeadline) {
+	for len(s.buffer) == 0 && s.err == nil && !s.remoteDone && !s.read.expired() {
 		s.changed.Wait()
 	}
 	switch {
 	case s.err != nil:
 		s.mu.Unlock()
 		return 0, s.err
-	case len(s.buffer) > 0 && !expired(s.readDeadline):
-	case expired(s.readDeadline):
+	case len(s.buffer) > 0 && !s.read.expired():
+	case s.read.expired():
 		s.mu.Unlock()
 		return 0, os.ErrDeadlineExceeded
 	default:
@@ -135,7 +146,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 	written := 0
 	for written < len(p) {
 		s.mu.Lock()
-		for s.sendWindow == 0 && s.err == nil && !s.localDone && !expired(s.writeDeadline) {
+		for s.sendWindow == 0 && s.err == nil && !s.localDone && !s.write.expired() {
 			s.changed.Wait()
 		}
 		if err := s.writeError(); err != nil {
@@ -165,7 +176,7 @@ func (s *Stream) writeError() error {
 		return s.err
 	case s.localDone:
 		return net.ErrClosed
-	case expired(s.writeDeadline):
+	case s.write.expired():
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -180,9 +191,8 @@ func (s *Stream) Close() error {
 	}
 	s.localDone = true
 	failed, remoteDone := s.err != nil, s.remoteDone
-	for _, timer := range s.timers {
-		timer.Stop()
-	}
+	s.read.stop()
+	s.write.stop()
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	s.session.forget(s.id)
@@ -198,8 +208,19 @@ func (s *Stream) Close() error {
 	return err
 }
 
-func expired(deadline time.Time) bool {
-	return !deadline.IsZero() && !time.Now().Before(deadline)
+// deadline is a point in time after which one direction fails; the timer wakes who waits.
+type deadline struct {
+	at    time.Time
+	timer *time.Timer
+}
+
+func (d *deadline) expired() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
+
+func (d *deadline) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
 }
 
 // SetDeadline sets both deadlines.
@@ -209,22 +230,23 @@ func (s *Stream) SetDeadline(t time.Time) error {
 }
 
 // SetReadDeadline makes reads fail from then on; the zero time lifts it.
-func (s *Stream) SetReadDeadline(t time.Time) error { return s.setDeadline(&s.readDeadline, t) }
+func (s *Stream) SetReadDeadline(t time.Time) error { return s.setDeadline(&s.read, t) }
 
 // SetWriteDeadline makes writes fail from then on; the zero time lifts it.
-func (s *Stream) SetWriteDeadline(t time.Time) error { return s.setDeadline(&s.writeDeadline, t) }
+func (s *Stream) SetWriteDeadline(t time.Time) error { return s.setDeadline(&s.write, t) }
 
-func (s *Stream) setDeadline(field *time.Time, t time.Time) error {
+func (s *Stream) setDeadline(which *deadline, t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*field = t
+	which.stop()
+	which.at = t
 	s.changed.Broadcast()
-	if wait := time.Until(t); !t.IsZero() && wait > 0 {
-		s.timers = append(s.timers, time.AfterFunc(wait, func() {
+	if wait := time.Until(t); !t.IsZero() && wait > 0 && !s.localDone {
+		which.timer = time.AfterFunc(wait, func() {
 			s.mu.Lock()
 			s.changed.Broadcast()
 			s.mu.Unlock()
-		}))
+		})
 	}
 	return nil
 }

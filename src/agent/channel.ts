@@ -13,6 +13,7 @@ export const guestMagic = Buffer.from('e17a485950454d414e003c99d410018b', 'hex')
 /** Sends the preamble and resolves with a fresh session once the guest has answered it; what came before is discarded. */
 export async function openSession(channel: Duplex, signal: AbortSignal): Promise<YamuxSession> {
   signal.throwIfAborted()
+  if (channel.destroyed) throw new HypemanError('guest_unreachable', 'the channel to the guest agent is closed')
   const nonce = randomBytes(16)
   const answer = Buffer.concat([guestMagic, nonce])
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>()

@@ -11,6 +11,9 @@ import type { YamuxSession } from './yamux.ts'
 
 /** Host entropy that a guest is given at boot, restore and fork. */
 const ENTROPY_BYTES = 256
+/** How much a guest's clock may be behind after it was set, in milliseconds, and how often it is tried. */
+const CLOCK_ERROR_MS = 200
+const CLOCK_ATTEMPTS = 5
 
 const health = z
   .object({
@@ -79,6 +82,8 @@ const stats = z
     processes: z.int(),
     disk_total_bytes: z.number(),
     disk_used_bytes: z.number(),
+    network_received_bytes: z.number(),
+    network_sent_bytes: z.number(),
   })
   .transform((body) => ({
     memoryTotalBytes: body.memory_total_bytes,
@@ -88,6 +93,8 @@ const stats = z
     processes: body.processes,
     diskTotalBytes: body.disk_total_bytes,
     diskUsedBytes: body.disk_used_bytes,
+    networkReceivedBytes: body.network_received_bytes,
+    networkSentBytes: body.network_sent_bytes,
   }))
 
 const written = z.object({ bytes_written: z.int() }).transform((body) => ({ bytesWritten: body.bytes_written }))
@@ -100,26 +107,30 @@ function clientOf(session: YamuxSession): AgentClient {
   return {
     closed: session.ended,
     health: (signal) => sendForJson(session, health, { method: 'GET', path: '/v1/health', signal }),
-    configure: (identity, volumes, workload, signal) =>
-      sendForJson(session, health, {
-        method: 'POST',
-        path: '/v1/configure',
-        json: {
-          ...identityBody(identity),
-          volumes: volumes.map((volume) => ({ disk: volume.disk, mount_path: volume.mountPath, readonly: volume.readOnly })),
-          workload: { argv: workload.argv, env: workload.env, cwd: workload.cwd, user: workload.user, stop_signal: workload.stopSignal },
-        },
-        signal,
-      }),
-    identity: async (reason, identity, generation, signal) =>
-      (
-        await sendForJson(session, identitySteps, {
+    configure: async (identity, volumes, workload, signal) =>
+      onTime(session, signal, () =>
+        sendForJson(session, health, {
+          method: 'POST',
+          path: '/v1/configure',
+          json: {
+            ...identityBody(identity),
+            volumes: volumes.map((volume) => ({ disk: volume.disk, mount_path: volume.mountPath, readonly: volume.readOnly })),
+            workload: { argv: workload.argv, env: workload.env, cwd: workload.cwd, user: workload.user, stop_signal: workload.stopSignal },
+          },
+          signal,
+        }),
+      ),
+    identity: async (reason, identity, generation, signal) => {
+      const { steps } = await onTime(session, signal, () =>
+        sendForJson(session, identitySteps, {
           method: 'POST',
           path: '/v1/identity',
           json: { ...identityBody(identity), reason, generation },
           signal,
-        })
-      ).steps,
+        }),
+      )
+      return steps
+    },
     exec: (request, signal) => startExec(session, request, signal),
     stat: (path, followLinks, signal) =>
       sendForJson(session, pathInfo, { method: 'GET', path: `/v1/stat?${query({ path, follow_links: followLinks })}`, signal }),
@@ -156,8 +167,23 @@ function identityBody(identity: GuestIdentity): Record<string, unknown> {
     machine_id: identity.machineId,
     network: identity.network,
     entropy: randomBytes(ENTROPY_BYTES).toString('base64'),
-    time_unix_ns: String(BigInt(Date.now()) * 1_000_000n),
+    time_unix_ns: timeNow(),
   }
+}
+
+function timeNow(): string {
+  return String(BigInt(Date.now()) * 1_000_000n)
+}
+
+/** Makes a request that carries the time. A guest that was busy got an old one, so it is told again until that is quick. */
+async function onTime<T>(session: YamuxSession, signal: AbortSignal | undefined, ask: () => Promise<T>): Promise<T> {
+  let asked = performance.now()
+  const answer = await ask()
+  for (let attempt = 0; attempt < CLOCK_ATTEMPTS && performance.now() - asked > CLOCK_ERROR_MS; attempt += 1) {
+    asked = performance.now()
+    await done(session, 'POST', '/v1/clock', { time_unix_ns: timeNow() }, signal)
+  }
+  return answer
 }
 
 async function done(

@@ -121,6 +121,9 @@ export interface GuestStats {
   readonly processes: number
   readonly diskTotalBytes: number
   readonly diskUsedBytes: number
+  /** Of the guest's interface, since it booted; 0 without one. */
+  readonly networkReceivedBytes: number
+  readonly networkSentBytes: number
 }
 
 /** Connection to one guest's agent. Every call rejects with `guest_unreachable` when the channel is gone; the connection is then `closed`. */

@@ -1,6 +1,6 @@
 // One HTTP request to a guest agent over a stream of its session. Answers come from a guest that is not trusted: they are bounded and checked.
 
-import { request, type IncomingMessage } from 'node:http'
+import { request, type ClientRequest, type IncomingMessage } from 'node:http'
 import type { Duplex, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { z } from 'zod'
@@ -65,7 +65,8 @@ export async function upgrade(
   })
   asked.once('upgrade', (_answer, socket, head) => resolve({ socket: socket as Duplex, head }))
   asked.once('response', (answer) => void refusal(answer).then(reject, reject))
-  asked.once('error', reject)
+  asked.on('error', reject)
+  rejectWithoutAnswer(asked, reject)
   asked.end()
   try {
     return await promise
@@ -77,6 +78,15 @@ export async function upgrade(
   }
 }
 
+/** A request may end with neither an answer nor an error, for example after an upgrade that nobody asked for. */
+function rejectWithoutAnswer(asked: ClientRequest, reject: (error: Error) => void): void {
+  let answered = false
+  asked.once('response', () => (answered = true))
+  asked.once('close', () => {
+    if (!answered) reject(new Error('the request was broken off'))
+  })
+}
+
 function exchange(stream: Duplex, options: GuestRequest): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
   const body = options.json === undefined ? undefined : Buffer.from(JSON.stringify(options.json))
@@ -86,7 +96,8 @@ function exchange(stream: Duplex, options: GuestRequest): Promise<IncomingMessag
   }
   const asked = request({ createConnection: () => stream as never, method: options.method, path: options.path, headers })
   asked.once('response', resolve)
-  asked.once('error', reject)
+  asked.on('error', reject)
+  rejectWithoutAnswer(asked, reject)
   if (options.content === undefined) asked.end(body)
   // The agent may refuse before it has read everything: then its answer counts, not the broken pipe.
   else pipeline(options.content, asked).catch((error: unknown) => setImmediate(reject, error))

@@ -8,6 +8,10 @@ const SEEK_DATA = 3
 const SEEK_HOLE = 4
 /** errno of an offset behind the last data; lseek(2). */
 const ENXIO = 6
+/** Unit of `blocks` in stat(2), in bytes. */
+const BLOCK_UNIT = 512
+/** What a filesystem may need to note many extents, in blocks. */
+const METADATA_BLOCKS = 16
 /** Bytes copied at once. */
 const CHUNK = 1024 * 1024
 
@@ -50,18 +54,30 @@ export function* extentsOf(fd: number, size: number, file: string): Generator<Ex
   }
 }
 
-/** Copies `source` to the new file `target`, data extents only. */
+/** Copies `source` to the new file `target`, data extents only. A filesystem that would make it grow by more than a block an extent is an error. */
 export async function copySparse(source: string, target: string): Promise<void> {
   await using from = await open(source, 'r')
   await using to = await open(target, 'wx', 0o600)
   const { size } = await from.stat()
   await to.truncate(size)
   const buffer = Buffer.allocUnsafeSlow(CHUNK)
-  for (const extent of extentsOf(from.fd, size, source))
+  let [extents, copied] = [0, 0]
+  for (const extent of extentsOf(from.fd, size, source)) {
+    extents += 1
+    copied += extent.to - extent.from
     for (let at = extent.from; at < extent.to;) {
       const { bytesRead } = await from.read(buffer, 0, Math.min(CHUNK, extent.to - at), at)
       if (bytesRead === 0) throw new Error(`${source} shrank while it was copied`)
       for (let done = 0; done < bytesRead;) done += (await to.write(buffer, done, bytesRead - done, at + done)).bytesWritten
       at += bytesRead
     }
+  }
+  const [before, after] = [await from.stat(), await to.stat()]
+  // Blocks of two filesystems don't compare: one may compress.
+  const needed = before.dev === after.dev ? before.blocks * BLOCK_UNIT : copied
+  if (after.blocks * BLOCK_UNIT > needed + (extents + METADATA_BLOCKS) * after.blksize)
+    throw new HypemanError(
+      'storage_unsuitable',
+      `the filesystem of ${target} makes sparse files dense (${after.blocks * BLOCK_UNIT} bytes instead of ${needed}); put the data directory on ext4, XFS or btrfs`,
+    )
 }

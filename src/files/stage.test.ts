@@ -4,7 +4,9 @@ import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { dataLayout } from './layout.ts'
-import { createStaged, makeDataDirectories, moveToTrash, sweep, writeRecord } from './stage.ts'
+import { isHypemanError } from '../api/errors.ts'
+import { diskMissing, mountDisk } from '../../tests/support/loop-disk.ts'
+import { createStaged, makeDataDirectories, moveToTrash, stageRecord, sweep, syncTree, writeRecord } from './stage.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'hypeman-stage-'))
 after(() => rm(root, { recursive: true }))
@@ -70,3 +72,84 @@ test('the sweep removes what an earlier run left staged or half removed', async 
   assert.deepEqual((await sweep(layout)).toSorted(), ['a', 'c'])
   assert.deepEqual(await readdir(layout.staging), [])
 })
+
+test('a commit whose last sync fails is none: the name is free and nothing is left', async () => {
+  const layout = await freshLayout()
+  let asked = 0
+  // The staging area is asked for when the directory is made and when its names are synced.
+  const failing = {
+    ...layout,
+    get staging() {
+      return (asked += 1) === 1 ? layout.staging : path.join(layout.root, 'gone')
+    },
+  }
+  {
+    await using staged = await createStaged(failing, 'x')
+    await stageRecord(path.join(staged.path, 'record.json'), {})
+    await assert.rejects(staged.commit(layout.instance('a')), { code: 'ENOENT' })
+  }
+  assert.deepEqual([...(await readdir(layout.instances)), ...(await readdir(layout.staging))], [])
+})
+
+test('a record that can not take its name leaves no temporary file', async () => {
+  const layout = await freshLayout()
+  await mkdir(path.join(layout.cache, 'record.json/full'), { recursive: true })
+  await assert.rejects(writeRecord(path.join(layout.cache, 'record.json'), {}))
+  assert.deepEqual(await readdir(layout.cache), ['record.json'])
+})
+
+test('a staged record is never written over another', async () => {
+  const layout = await freshLayout()
+  await stageRecord(path.join(layout.cache, 'record.json'), { a: 1 })
+  await assert.rejects(stageRecord(path.join(layout.cache, 'record.json'), { a: 2 }), { code: 'EEXIST' })
+  assert.deepEqual(JSON.parse(await readFile(path.join(layout.cache, 'record.json'), 'utf8')), { a: 1 })
+})
+
+test('a tree with many files and links in it is synced, and a link to nowhere does no harm', async () => {
+  const layout = await freshLayout()
+  for (let index = 0; index < 40; index += 1) await writeFile(path.join(layout.cache, String(index)), 'x')
+  await symlink('/nowhere', path.join(layout.cache, 'link'))
+  await syncTree(layout.root)
+  await assert.rejects(syncTree(path.join(layout.root, 'none')), { code: 'ENOENT' })
+})
+
+test('whatever little space is left, things come to be whole or not at all', { skip: diskMissing('ext4') }, async () => {
+  await using disk = await mountDisk('ext4', 8)
+  const layout = dataLayout(path.join(disk.path, 'data'))
+  await makeDataDirectories(layout)
+  const record = path.join(layout.cache, 'record.json')
+  await writeRecord(record, { generation: 0 })
+  const filler = 'x'.repeat(20_000)
+  const outcomes = { full: 0, done: 0 }
+  for (let leaveBytes = 0; outcomes.done < 2; leaveBytes += 4096) {
+    await disk.fill(leaveBytes)
+    const name = `i-${leaveBytes}`
+    const made = await attempt(async () => {
+      await using staged = await createStaged(layout, name)
+      await stageRecord(path.join(staged.path, 'record.json'), { filler })
+      await staged.commit(layout.instance(name))
+    })
+    const replaced = await attempt(() => writeRecord(record, { generation: leaveBytes, filler }))
+    await disk.freeUp()
+    assert.deepEqual(await readdir(layout.staging), [])
+    assert.deepEqual(await readdir(layout.instances), made ? [name] : [])
+    assert.deepEqual(await readdir(layout.cache), ['record.json'])
+    const { generation } = JSON.parse(await readFile(record, 'utf8')) as { generation: number }
+    assert.equal(generation, replaced ? leaveBytes : 0)
+    outcomes[made && replaced ? 'done' : 'full'] += 1
+    await moveToTrash(layout, layout.instance(name))
+    await writeRecord(record, { generation: 0 })
+  }
+  assert.ok(outcomes.full >= 2, 'it was full, too')
+})
+
+/** True if it worked, false if the disk was full; anything else is a failure of the test. */
+async function attempt(act: () => Promise<void>): Promise<boolean> {
+  try {
+    await act()
+    return true
+  } catch (error) {
+    assert.ok(isHypemanError(error, 'storage_full'), String(error))
+    return false
+  }
+}

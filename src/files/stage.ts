@@ -2,7 +2,7 @@
 // Not for copying payloads (a driver's work) nor for reading records (each resource's store).
 
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, opendir, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, open, opendir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { diskError } from '../platform/disk-error.ts'
 import type { DataLayout } from './layout.ts'
@@ -44,8 +44,14 @@ export async function createStaged(layout: DataLayout, name: string): Promise<St
         await refuseExisting(final)
         await rename(staged, final)
         committed = true
-        await syncDirectory(path.dirname(final))
-        await syncDirectory(layout.staging)
+        try {
+          await Promise.all([syncDirectory(path.dirname(final)), syncDirectory(layout.staging)])
+        } catch (error) {
+          // Whoever is told that it failed must not find it there: it goes back, and disposing removes it.
+          await rename(final, staged)
+          committed = false
+          throw error
+        }
       })
     },
     async [Symbol.asyncDispose]() {
@@ -59,16 +65,29 @@ export async function writeRecord(file: string, value: unknown): Promise<void> {
   const temporary = `${file}.${randomBytes(6).toString('hex')}.tmp`
   await diskErrors(file, async () => {
     try {
-      await using handle = await open(temporary, 'wx', 0o600)
-      await handle.writeFile(`${JSON.stringify(value, null, 2)}\n`)
-      await handle.sync()
+      await writeSynced(temporary, jsonOf(value))
+      await rename(temporary, file)
     } catch (error) {
       await rm(temporary, { force: true })
       throw error
     }
-    await rename(temporary, file)
     await syncDirectory(path.dirname(file))
   })
+}
+
+async function writeSynced(file: string, text: string): Promise<void> {
+  await using handle = await open(file, 'wx', 0o600)
+  await handle.writeFile(text)
+  await handle.sync()
+}
+
+/** Writes a new JSON file into a staged directory, whose commit makes it durable. */
+export async function stageRecord(file: string, value: unknown): Promise<void> {
+  await diskErrors(file, () => writeFile(file, jsonOf(value), { flag: 'wx', mode: 0o600 }))
+}
+
+function jsonOf(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`
 }
 
 /** Removes a file or directory: first a rename makes it invisible, then its contents go. Never follows links. A missing path is no error. */
@@ -97,13 +116,18 @@ export async function sweep(layout: DataLayout): Promise<readonly string[]> {
   return swept
 }
 
-/** Syncs every regular file and directory of a tree, contents first. */
+/** Files synced at a time: the kernel makes one journal commit of what is asked for together. */
+const SYNCS_AT_ONCE = 8
+
+/** Syncs every regular file and directory of a tree, contents first. A file that is on disk already costs the same however large it is. */
 export async function syncTree(directory: string): Promise<void> {
+  const files: string[] = []
   for await (const entry of await opendir(directory)) {
     const at = path.join(directory, entry.name)
     if (entry.isDirectory()) await syncTree(at)
-    else if (entry.isFile()) await syncFile(at)
+    else if (entry.isFile()) files.push(at)
   }
+  for (let at = 0; at < files.length; at += SYNCS_AT_ONCE) await Promise.all(files.slice(at, at + SYNCS_AT_ONCE).map(syncFile))
   await syncDirectory(directory)
 }
 
@@ -112,7 +136,8 @@ export async function syncDirectory(directory: string): Promise<void> {
   await syncFile(directory)
 }
 
-async function syncFile(file: string): Promise<void> {
+/** Syncs a file's contents; its name is its directory's. */
+export async function syncFile(file: string): Promise<void> {
   await using handle = await open(file, 'r')
   await handle.sync()
 }

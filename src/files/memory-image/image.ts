@@ -24,12 +24,12 @@ export async function createHoles(file: string, bytes: number): Promise<void> {
 }
 
 /** Writes the pages of a process whose base is holes as a new base: zero pages stay holes. Returns the bytes written. */
-export async function saveAsBase(mapping: Mapping, runs: readonly PageRun[], file: string): Promise<number> {
+export async function saveAsBase(mapping: Mapping, runs: readonly PageRun[], file: string, signal?: AbortSignal): Promise<number> {
   return diskErrors(file, async () => {
     await using target = await open(file, 'wx', 0o600)
     await target.truncate(mapping.bytes)
     let written = 0
-    for await (const { page, data } of readPages(mapping, runs))
+    for await (const { page, data } of readPages(mapping, runs, signal))
       for (const piece of nonZeroPieces(data)) {
         await writeFully(target, data.subarray(piece.from, piece.to), page * pageBytes + piece.from)
         written += piece.to - piece.from
@@ -53,7 +53,7 @@ function* nonZeroPieces(data: Buffer): Generator<{ readonly from: number; readon
 }
 
 /** Writes the pages of a process as a diff over its base. Returns the bytes of the file. */
-export async function saveAsDiff(mapping: Mapping, runs: readonly PageRun[], file: string): Promise<number> {
+export async function saveAsDiff(mapping: Mapping, runs: readonly PageRun[], file: string, signal?: AbortSignal): Promise<number> {
   const table = Buffer.alloc(HEADER_BYTES + runs.length * RUN_BYTES)
   const dataOffset = Math.ceil(table.length / pageBytes) * pageBytes
   magic.copy(table)
@@ -68,11 +68,19 @@ export async function saveAsDiff(mapping: Mapping, runs: readonly PageRun[], fil
   return diskErrors(file, async () => {
     await using target = await open(file, 'wx', 0o600)
     await writeFully(target, table, 0)
-    let position = dataOffset
-    for await (const { data } of readPages(mapping, runs)) {
-      await writeFully(target, data, position)
-      position += data.length
+    // Many runs are a page or two: they are written together.
+    const together = Buffer.allocUnsafeSlow(COPY_BYTES)
+    let [position, filled] = [dataOffset, 0]
+    const flush = async (): Promise<void> => {
+      await writeFully(target, together.subarray(0, filled), position)
+      position += filled
+      filled = 0
     }
+    for await (const { data } of readPages(mapping, runs, signal)) {
+      if (filled + data.length > together.length) await flush()
+      filled += data.copy(together, filled)
+    }
+    await flush()
     await target.truncate(position)
     return position
   })
@@ -98,6 +106,7 @@ async function readDiff(handle: FileHandle, file: string, ramBytes: number): Pro
   const dataOffset = Number(header.readBigUInt64LE(32))
   if (!header.subarray(0, 8).equals(magic) || header.readUInt32LE(8) !== pageBytes) throw damaged('not a diff of this version')
   if (Number(header.readBigUInt64LE(16)) !== ramBytes) throw damaged('made for another size of memory')
+  if (runCount > ramBytes / pageBytes) throw damaged('more runs than pages')
   if (dataOffset !== Math.ceil((HEADER_BYTES + runCount * RUN_BYTES) / pageBytes) * pageBytes || dataOffset > size)
     throw damaged('the table does not fit')
   const table = Buffer.alloc(runCount * RUN_BYTES)

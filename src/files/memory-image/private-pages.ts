@@ -72,21 +72,49 @@ export async function privatePages(mapping: Mapping): Promise<PageRun[]> {
   return runs
 }
 
+/** Runs that lie closer together than this are read in one call: a call costs more than copying the pages between them. */
+const GAP_PAGES = 16
+const WINDOW_PAGES = COPY_BYTES / pageBytes
+
+/** A stretch to read at once, and the runs in it (parts of long ones). */
+interface Window {
+  readonly first: number
+  readonly end: number
+  readonly runs: readonly PageRun[]
+}
+
+function* windowsOf(runs: readonly PageRun[]): Generator<Window> {
+  let [parts, first, end]: [PageRun[], number, number] = [[], 0, 0]
+  for (const run of runs)
+    for (let done = 0; done < run.count;) {
+      const at = run.first + done
+      if (parts.length > 0 && (at - end > GAP_PAGES || at - first >= WINDOW_PAGES)) {
+        yield { first, end, runs: parts }
+        parts = []
+      }
+      if (parts.length === 0) first = at
+      const count = Math.min(run.count - done, first + WINDOW_PAGES - at)
+      parts.push({ first: at, count })
+      end = at + count
+      done += count
+    }
+  if (parts.length > 0) yield { first, end, runs: parts }
+}
+
 /** Reads the pages of the runs out of the process, in pieces of at most `COPY_BYTES`, in order. The buffer is reused: consume it before the next. */
 export async function* readPages(
   mapping: Mapping,
   runs: readonly PageRun[],
+  signal?: AbortSignal,
 ): AsyncGenerator<{ readonly page: number; readonly data: Buffer }> {
   await using memory = await openProc(`/proc/${mapping.pid}/mem`)
   const buffer = Buffer.allocUnsafeSlow(COPY_BYTES)
-  for (const run of runs)
-    for (let done = 0; done < run.count;) {
-      const count = Math.min(COPY_BYTES / pageBytes, run.count - done)
-      const data = buffer.subarray(0, count * pageBytes)
-      await readFully(memory, data, mapping.address + (run.first + done) * pageBytes)
-      yield { page: run.first + done, data }
-      done += count
-    }
+  for (const window of windowsOf(runs)) {
+    signal?.throwIfAborted()
+    await readFully(memory, buffer.subarray(0, (window.end - window.first) * pageBytes), mapping.address + window.first * pageBytes)
+    for (const { first, count } of window.runs)
+      yield { page: first, data: buffer.subarray((first - window.first) * pageBytes, (first - window.first + count) * pageBytes) }
+  }
 }
 
 /** Opens the process's memory for writing pages into it, before its guest runs. */

@@ -1,0 +1,321 @@
+package agent
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"hypeman/guest/process"
+)
+
+func bodyOf(instance string, more map[string]any) map[string]any {
+	body := map[string]any{
+		"instance_id": instance, "hostname": "web-1", "machine_id": strings.Repeat("0a", 16), "time_unix_ns": "1700000000123456789",
+		"entropy": base64.StdEncoding.EncodeToString(make([]byte, 64)),
+		"network": map[string]any{"mac": "02:00:00:00:00:01", "address": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": []string{"10.0.2.3"}, "mtu": 1500},
+	}
+	for key, value := range more {
+		body[key] = value
+	}
+	return body
+}
+
+func workloadOf(script string) map[string]any {
+	return map[string]any{"argv": []string{"sh", "-c", script}, "env": map[string]string{"COLOUR": "blue"}, "cwd": "/", "user": "", "stop_signal": "SIGTERM"}
+}
+
+func TestConfigureTakesItsStepsInOrderAndStartsTheWorkload(t *testing.T) {
+	r := newRig(t)
+	if state := r.ask(200, "GET", "/v1/health", nil)["workload"].(map[string]any)["state"]; state != "waiting" {
+		t.Fatal(state)
+	}
+	answer := r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{
+		"volumes":  []map[string]any{{"disk": "vol-0", "mount_path": "/data", "readonly": true}},
+		"workload": workloadOf("echo $COLOUR; exit 5"),
+	}))
+	if answer["protocol"] != 1.0 || answer["generation"] != 0.0 {
+		t.Fatal(answer)
+	}
+	want := "entropy 64|clock 1700000000123456789|hostname web-1|network 02:00:00:00:00:01 10.0.2.15/24|volume vol-0 /data true"
+	if got := strings.Join(r.guest.noted(), "|"); got != want {
+		t.Fatal(got)
+	}
+	root := r.server.Root
+	if read(t, root+"/etc/hostname") != "web-1\n" || read(t, root+"/etc/machine-id") != strings.Repeat("0a", 16)+"\n" ||
+		!strings.Contains(read(t, root+"/etc/hosts"), "10.0.2.15\tweb-1\n") || read(t, root+"/etc/resolv.conf") != "nameserver 10.0.2.3\n" {
+		t.Fatal(names(t, root+"/etc"))
+	}
+	status := <-r.ended
+	if *status.ExitCode != 5 || r.log.String() != "blue\n" {
+		t.Fatal(status, r.log)
+	}
+	exited := r.ask(200, "GET", "/v1/health", nil)["workload"].(map[string]any)
+	if exited["state"] != "exited" || exited["exit_code"] != 5.0 || exited["exited_at"] == nil {
+		t.Fatal(exited)
+	}
+}
+
+func TestConfigureIsOnceAndForOneInstance(t *testing.T) {
+	r := newRig(t)
+	body := bodyOf("i1", map[string]any{"workload": workloadOf("exec sleep 1000")})
+	pid := r.ask(200, "POST", "/v1/configure", body)["workload"].(map[string]any)["pid"]
+	calls := len(r.guest.noted())
+	if again := r.ask(200, "POST", "/v1/configure", body); again["workload"].(map[string]any)["pid"] != pid || len(r.guest.noted()) != calls {
+		t.Fatal(again)
+	}
+	r.ask(409, "POST", "/v1/configure", bodyOf("i2", nil))
+	r.ask(202, "POST", "/v1/shutdown", map[string]any{"grace_ms": 5000})
+	if status := <-r.ended; status.Signal != "SIGTERM" || *status.ExitCode != 143 {
+		t.Fatal(status)
+	}
+	waitUntil(t, "the power is off", func() bool { return strings.Contains(strings.Join(r.guest.noted(), "|"), "power off") })
+}
+
+func TestAStepThatFailsIsNamedAndCanBeTriedAgain(t *testing.T) {
+	r := newRig(t)
+	r.guest.fail["volume"] = errors.New("no such disk")
+	body := bodyOf("i1", map[string]any{"volumes": []map[string]any{{"disk": "vol-0", "mount_path": "/data"}}, "workload": workloadOf("exit 0")})
+	answer := r.ask(422, "POST", "/v1/configure", body)
+	if answer["code"] != "volumes" || !strings.Contains(answer["message"].(string), "no such disk") {
+		t.Fatal(answer)
+	}
+	if state := r.ask(200, "GET", "/v1/health", nil)["workload"].(map[string]any)["state"]; state != "waiting" {
+		t.Fatal(state)
+	}
+	delete(r.guest.fail, "volume")
+	r.ask(200, "POST", "/v1/configure", body)
+	<-r.ended
+}
+
+func TestConfigureRefusesWhatItCannotUse(t *testing.T) {
+	for code, change := range map[string]map[string]any{
+		"entropy":    {"entropy": "c2hvcnQ="},
+		"clock":      {"time_unix_ns": "now"},
+		"machine-id": {"machine_id": "../../x"},
+	} {
+		if answer := newRig(t).ask(422, "POST", "/v1/configure", bodyOf("i1", change)); answer["code"] != code {
+			t.Error(code, answer)
+		}
+	}
+	r := newRig(t)
+	r.ask(400, "POST", "/v1/configure", "{")
+	r.ask(400, "POST", "/v1/configure", bodyOf("", nil))
+	r.ask(400, "POST", "/v1/configure", `{"instance_id":"`+strings.Repeat("x", maxJSON)+`"}`)
+	if len(r.guest.noted()) != 0 {
+		t.Fatal(r.guest.noted())
+	}
+}
+
+func TestAWorkloadThatCannotBeStartedHasExited(t *testing.T) {
+	r := newRig(t)
+	status := r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{"workload": map[string]any{"argv": []string{"/no/such"}}}))["workload"].(map[string]any)
+	if status["state"] != "exited" || status["exit_code"] != 127.0 || status["message"] != "/no/such: command not found" {
+		t.Fatal(status)
+	}
+	<-r.ended
+}
+
+func stepsOf(t *testing.T, answer map[string]any) string {
+	t.Helper()
+	var text []string
+	for _, one := range answer["steps"].([]any) {
+		step := one.(map[string]any)
+		word := step["name"].(string)
+		if step["ok"] != true {
+			word += "!" + step["message"].(string)
+		}
+		text = append(text, word)
+	}
+	return strings.Join(text, " ")
+}
+
+func TestAForkTakesEveryStepOfItsIdentity(t *testing.T) {
+	r := newRig(t)
+	r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{"workload": workloadOf("exec sleep 1000")}))
+	write(t, r.server.Root+"/etc/hosts", read(t, r.server.Root+"/etc/hosts")+"10.9.9.9\tdatabase\n")
+	answer := r.ask(200, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "fork", "generation": 3, "hostname": "web-2", "machine_id": strings.Repeat("0b", 16)}))
+	if got := stepsOf(t, answer); got != "entropy clock machine-id boot-id hostname network connections generation hooks" {
+		t.Fatal(got)
+	}
+	hosts := read(t, r.server.Root+"/etc/hosts")
+	if strings.Contains(hosts, "web-1") || !strings.Contains(hosts, "10.0.2.15\tweb-2\n") || !strings.HasSuffix(hosts, "10.9.9.9\tdatabase\n") {
+		t.Fatal(hosts)
+	}
+	var generation map[string]any
+	if err := json.Unmarshal([]byte(read(t, r.server.Root+"/run/hypeman/generation")), &generation); err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(generation) != "map[generation:3 instance_id:i2 reason:fork time_unix_ns:1700000000123456789]" {
+		t.Fatal(generation)
+	}
+	if r.ask(200, "GET", "/v1/health", nil)["generation"] != 3.0 {
+		t.Fatal("health has another generation")
+	}
+	r.ask(409, "POST", "/v1/configure", bodyOf("i1", nil))
+	r.ask(202, "POST", "/v1/shutdown", map[string]any{"grace_ms": 0})
+	<-r.ended
+}
+
+func hook(t *testing.T, r *rig, name, script string, mode os.FileMode) {
+	t.Helper()
+	path := filepath.Join(r.server.Root+hooksDirectory, name)
+	write(t, path, "#!/bin/sh\n"+script+"\n")
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestHooksOfTheImageRunInOrderWithTheNewIdentity(t *testing.T) {
+	r, out := newRig(t), filepath.Join(t.TempDir(), "out")
+	hook(t, r, "20-second", "echo second $HYPEMAN_INSTANCE_ID $HYPEMAN_GENERATION $HYPEMAN_REASON >>"+out, 0o755)
+	hook(t, r, "10-first", "echo first $(cat "+r.server.Root+"/etc/hostname) >>"+out+"; sleep 1000 & exit 0", 0o755)
+	hook(t, r, "30-plain", "echo never >>"+out, 0o644)
+	hook(t, r, ".hidden", "echo never >>"+out, 0o755)
+	answer := r.ask(200, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "fork", "generation": 3}))
+	if read(t, out) != "first web-1\nsecond i2 3 fork\n" || !strings.HasSuffix(stepsOf(t, answer), " hooks") {
+		t.Fatal(read(t, out), answer)
+	}
+	r.ask(200, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "restore", "generation": 4}))
+	if strings.Count(read(t, out), "\n") != 2 {
+		t.Fatal("a restore runs hooks")
+	}
+	killAll(t, "sleep 1000")
+}
+
+// killAll ends what a hook left in the background, as the end of its VM would.
+func killAll(t *testing.T, command string) {
+	t.Helper()
+	children, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range children {
+		content, err := os.ReadFile(file)
+		if err != nil || strings.TrimSpace(strings.ReplaceAll(string(content), "\x00", " ")) != command {
+			continue
+		}
+		status, err := os.ReadFile(filepath.Join(filepath.Dir(file), "status"))
+		if err != nil || !strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", os.Getpid())) {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscan(filepath.Base(filepath.Dir(file)), &pid); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+func TestHooksThatFailAreNamedAndTheOthersRun(t *testing.T) {
+	r, out := newRig(t), filepath.Join(t.TempDir(), "out")
+	hook(t, r, "10-fails", "echo no credentials; exit 3", 0o755)
+	hook(t, r, "20-runs", "echo ran >"+out, 0o755)
+	hook(t, r, "30-hangs", "exec sleep 1000", 0o755)
+	hook(t, r, "40-late", "true", 0o755)
+	err := r.server.runHooks(identity{Reason: "fork"}, 300*time.Millisecond)
+	want := "10-fails: ended with code 3: no credentials; 30-hangs: killed, since the time was up; 40-late: not run, since the hooks before it took all of the time"
+	if err == nil || err.Error() != want || read(t, out) != "ran\n" {
+		t.Fatal(err)
+	}
+}
+
+func TestARestoreKeepsItsIdentity(t *testing.T) {
+	r := newRig(t)
+	r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{"workload": workloadOf("exit 0")}))
+	<-r.ended
+	body := bodyOf("", map[string]any{"reason": "restore", "generation": 1})
+	for _, absent := range []string{"instance_id", "hostname", "machine_id", "network"} {
+		delete(body, absent)
+	}
+	if got := stepsOf(t, r.ask(200, "POST", "/v1/identity", body)); got != "entropy clock generation" {
+		t.Fatal(got)
+	}
+	if !strings.Contains(read(t, r.server.Root+"/run/hypeman/generation"), `"instance_id":"i1"`) || read(t, r.server.Root+"/etc/hostname") != "web-1\n" {
+		t.Fatal("the identity has changed")
+	}
+	r.ask(400, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "else"}))
+	r.ask(400, "POST", "/v1/identity", bodyOf("", map[string]any{"reason": "fork"}))
+}
+
+func TestAllStepsAreTriedWhateverFails(t *testing.T) {
+	r := newRig(t)
+	r.guest.fail["clock"], r.guest.fail["boot-id"], r.guest.fail["network"] = errors.New("stuck"), errors.New("no mount"), errors.New("no link")
+	answer := r.ask(200, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "fork", "generation": 1}))
+	if got := stepsOf(t, answer); got != "entropy clock!stuck machine-id boot-id!no mount hostname network!no link connections generation hooks" {
+		t.Fatal(got)
+	}
+}
+
+func TestALinkAtANameOfTheIdentityIsReplacedNotFollowed(t *testing.T) {
+	r, outside := newRig(t), filepath.Join(t.TempDir(), "outside")
+	write(t, outside, "precious")
+	if err := os.MkdirAll(r.server.Root+"/etc", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link(t, outside, r.server.Root+"/etc/resolv.conf")
+	r.ask(200, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "fork"}))
+	if read(t, outside) != "precious" || read(t, r.server.Root+"/etc/resolv.conf") != "nameserver 10.0.2.3\n" {
+		t.Fatal("written through the link")
+	}
+}
+
+func TestTheClockIsSteppedAgain(t *testing.T) {
+	r := newRig(t)
+	r.ask(200, "POST", "/v1/clock", map[string]any{"time_unix_ns": "1700000000000000001"})
+	if got := strings.Join(r.guest.noted(), "|"); got != "clock 1700000000000000001" {
+		t.Fatal(got)
+	}
+	r.ask(422, "POST", "/v1/clock", nil)
+}
+
+func TestBootIDsAreRandomUUIDs(t *testing.T) {
+	a, b := newBootID(), newBootID()
+	if a == b || len(a) != 36 || a[14] != '4' || !strings.ContainsRune("89ab", rune(a[19])) {
+		t.Fatal(a, b)
+	}
+}
+
+func TestShutdownWithoutAWorkloadTurnsThePowerOff(t *testing.T) {
+	r := newRig(t)
+	r.ask(202, "POST", "/v1/shutdown", nil)
+	waitUntil(t, "the power is off", func() bool { return len(r.guest.noted()) == 1 })
+}
+
+func TestShutdownKillsWhatIgnoresItsSignalAfterTheGrace(t *testing.T) {
+	r := newRig(t)
+	r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{"workload": workloadOf("trap 'echo asked' USR1 TERM; echo ready; while :; do sleep 0.01; done")}))
+	waitUntil(t, "the program is ready", func() bool { return strings.Contains(r.log.String(), "ready") })
+	began := time.Now()
+	r.ask(202, "POST", "/v1/shutdown", map[string]any{"signal": "USR1", "grace_ms": 200})
+	if status := <-r.ended; status.Signal != "SIGKILL" || time.Since(began) < 200*time.Millisecond || status.OOM {
+		t.Fatal(status, time.Since(began))
+	}
+	if !strings.Contains(r.log.String(), "asked") {
+		t.Fatal(r.log)
+	}
+}
+
+func TestAHandlerThatPanicsIsAnsweredAndTheAgentGoesOn(t *testing.T) {
+	r := newRig(t)
+	r.server.Guest = nil // the next request to it panics
+	answer := r.ask(500, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "fork"}))
+	if answer["code"] != "internal" {
+		t.Fatal(answer)
+	}
+}
+
+func TestExecInheritsTheWorkloadsSettings(t *testing.T) {
+	r, directory := newRig(t), t.TempDir()
+	r.server.Workload.Start(process.Command{Argv: []string{"true"}, Env: map[string]string{"COLOUR": "blue"}, Cwd: directory}, "")
+	<-r.ended
+	stdout, _, _ := r.exec(sh("echo $COLOUR $PWD $SIZE")).end()
+	if stdout != "blue "+directory+"\n" {
+		t.Fatal(stdout)
+	}
+}

@@ -1,0 +1,148 @@
+package network
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+)
+
+// sock_diag(7): messages, and struct inet_diag_req_v2 with its struct inet_diag_sockid.
+const (
+	sockDiagByFamily = 20
+	sockDestroy      = 21
+	netlinkSockDiag  = 4
+	headerSize       = 16
+	socketIDSize     = 48
+	requestSize      = 8 + socketIDSize
+	socketIDAt       = 4 // in struct inet_diag_msg
+	// allButListen has a bit for each TCP state in which there is, or was, another end; the numbers are those of the kernel's tcp_states.h.
+	allButListen = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<8 | 1<<9 | 1<<11
+)
+
+// ErrNoReset tells that this kernel can't reset the connections of others.
+var ErrNoReset = errors.New("this kernel can't reset connections")
+
+// ResetConnections ends every TCP connection to the outside, so that programs are told at once that it is gone. It returns their number.
+func ResetConnections() (int, error) {
+	return resetConnections(func(local, remote net.IP, _ uint16) bool {
+		return !local.IsLoopback() && !remote.IsLoopback() && !local.Equal(remote)
+	})
+}
+
+func resetConnections(wanted func(local, remote net.IP, remotePort uint16) bool) (int, error) {
+	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, netlinkSockDiag)
+	if err != nil {
+		if errors.Is(err, syscall.EPROTONOSUPPORT) {
+			return 0, ErrNoReset
+		}
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer syscall.Close(fd)
+	count := 0
+	for _, family := range []byte{syscall.AF_INET, syscall.AF_INET6} {
+		ids, err := listSockets(fd, family)
+		if err != nil {
+			return count, err
+		}
+		for _, id := range ids {
+			size := net.IPv4len
+			if family == syscall.AF_INET6 {
+				size = net.IPv6len
+			}
+			local, remote := net.IP(id[4:4+size]), net.IP(id[20:20+size])
+			if !wanted(local, remote, binary.BigEndian.Uint16(id[2:])) {
+				continue
+			}
+			switch err := destroy(fd, family, id); {
+			case err == nil:
+				count++
+			case errors.Is(err, syscall.ENOENT): // it has ended by itself
+			case errors.Is(err, syscall.EOPNOTSUPP):
+				return count, ErrNoReset
+			default:
+				return count, err
+			}
+		}
+	}
+	return count, nil
+}
+
+// listSockets returns the socket ids of a family's TCP connections.
+func listSockets(fd int, family byte) ([][]byte, error) {
+	if err := send(fd, sockDiagByFamily, syscall.NLM_F_REQUEST|syscall.NLM_F_DUMP, family, make([]byte, socketIDSize)); err != nil {
+		return nil, err
+	}
+	var ids [][]byte
+	for {
+		messages, err := receive(fd)
+		if err != nil {
+			return nil, err
+		}
+		for _, message := range messages {
+			switch message.Header.Type {
+			case syscall.NLMSG_DONE:
+				return ids, nil
+			case syscall.NLMSG_ERROR:
+				err := errorOf(message)
+				if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EOPNOTSUPP) {
+					return nil, ErrNoReset // no module knows TCP
+				}
+				return nil, err
+			case sockDiagByFamily:
+				if len(message.Data) >= socketIDAt+socketIDSize {
+					ids = append(ids, append([]byte{}, message.Data[socketIDAt:socketIDAt+socketIDSize]...))
+				}
+			}
+		}
+	}
+}
+
+func destroy(fd int, family byte, id []byte) error {
+	if err := send(fd, sockDestroy, syscall.NLM_F_REQUEST|syscall.NLM_F_ACK, family, id); err != nil {
+		return err
+	}
+	messages, err := receive(fd)
+	if err != nil {
+		return err
+	}
+	for _, message := range messages {
+		if message.Header.Type == syscall.NLMSG_ERROR {
+			return errorOf(message)
+		}
+	}
+	return nil
+}
+
+func send(fd int, kind, flags uint16, family byte, id []byte) error {
+	message := make([]byte, headerSize+requestSize)
+	binary.LittleEndian.PutUint32(message, uint32(len(message)))
+	binary.LittleEndian.PutUint16(message[4:], kind)
+	binary.LittleEndian.PutUint16(message[6:], flags)
+	message[headerSize] = family
+	message[headerSize+1] = syscall.IPPROTO_TCP
+	binary.LittleEndian.PutUint32(message[headerSize+4:], allButListen)
+	copy(message[headerSize+8:], id)
+	return os.NewSyscallError("sendto", syscall.Sendto(fd, message, 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}))
+}
+
+func receive(fd int) ([]syscall.NetlinkMessage, error) {
+	buffer := make([]byte, 65536)
+	n, _, err := syscall.Recvfrom(fd, buffer, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("recvfrom", err)
+	}
+	return syscall.ParseNetlinkMessage(buffer[:n])
+}
+
+// errorOf is the error of a struct nlmsgerr; nil if it is an acknowledgement.
+func errorOf(message syscall.NetlinkMessage) error {
+	if len(message.Data) < 4 {
+		return errors.New("netlink: a short error")
+	}
+	if number := int32(binary.LittleEndian.Uint32(message.Data)); number != 0 {
+		return os.NewSyscallError("sock_diag", syscall.Errno(-number))
+	}
+	return nil
+}

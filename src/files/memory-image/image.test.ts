@@ -1,0 +1,188 @@
+// Memory images of a real private mapping: what is read out of it, written as base or diff, merged, and written back.
+
+import assert from 'node:assert/strict'
+import { mkdtemp, open, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { after, test } from 'node:test'
+import fc from 'fast-check'
+import { isHypemanError } from '../../api/errors.ts'
+import { mapPrivately } from '../../../tests/support/private-mapping.ts'
+import { applyDiffToProcess, checkDiff, createHoles, mergeDiff, saveAsBase, saveAsDiff } from './image.ts'
+import { findMapping, isMappedFile, pageBytes, privatePages, type Mapping } from './private-pages.ts'
+
+const root = await mkdtemp(path.join(os.tmpdir(), 'image-'))
+after(() => rm(root, { recursive: true }))
+let count = 0
+const fresh = (name: string): string => path.join(root, `${(count += 1)}-${name}`)
+
+/** Guest memory of the tests: more than a window of copying, so that windows and their borders are met. */
+const pages = 700
+const ramBytes = pages * pageBytes
+
+/** A base file: some pages hold their own number, the others are holes. */
+async function makeBase(filled: ReadonlySet<number>): Promise<string> {
+  const file = fresh('memory-1.base')
+  await createHoles(file, ramBytes)
+  await using handle = await open(file, 'r+')
+  for (const page of filled) await handle.write(Buffer.alloc(pageBytes, (page % 250) + 1), 0, pageBytes, page * pageBytes)
+  return file
+}
+
+function mappingOf(file: string): Promise<Mapping> {
+  return findMapping(process.pid, new RegExp(`^${path.basename(file).replaceAll('.', '\\.')}$`), ramBytes)
+}
+
+/** Sets of pages as guests write them: single ones and stretches. */
+const somePages = fc
+  .array(fc.tuple(fc.nat(pages - 1), fc.oneof(fc.constant(1), fc.integer({ min: 1, max: 300 }))), { maxLength: 30 })
+  .map((stretches) => new Set(stretches.flatMap(([first, length]) => range(first, Math.min(pages, first + length)))))
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: to - from }, (_, index) => from + index)
+}
+
+function write(memory: Buffer, written: ReadonlySet<number>): void {
+  // Some pages are written with zeros: they are the process's own all the same.
+  for (const page of written) memory.fill(page % 5 === 0 ? 0 : 255 - (page % 200), page * pageBytes, (page + 1) * pageBytes)
+}
+
+test('exactly the pages that were written are private, in joined runs, and reading makes none', async () => {
+  const file = await makeBase(new Set(range(0, 50)))
+  using mapped = mapPrivately(file, ramBytes)
+  const mapping = await mappingOf(file)
+  assert.deepEqual(await privatePages(mapping), [])
+  assert.equal(mapped.bytes.reduce((sum, byte) => sum + byte, 0) > 0, true)
+  assert.deepEqual(await privatePages(mapping), [])
+  write(mapped.bytes, new Set([0, 3, 4, 5, 200, pages - 1]))
+  assert.deepEqual(await privatePages(mapping), [
+    { first: 0, count: 1 },
+    { first: 3, count: 3 },
+    { first: 200, count: 1 },
+    { first: pages - 1, count: 1 },
+  ])
+})
+
+test('base and diff together are what the process saw, and give another process the same memory', async () => {
+  await fc.assert(
+    fc.asyncProperty(somePages, somePages, async (filled, written) => {
+      const base = await makeBase(filled)
+      const untouched = await readFile(base)
+      const [diff, merged] = [fresh('diff'), fresh('merged')]
+      using mapped = mapPrivately(base, ramBytes)
+      write(mapped.bytes, written)
+      const mapping = await mappingOf(base)
+      const bytes = await saveAsDiff(mapping, await privatePages(mapping), diff)
+      assert.equal(bytes, (await stat(diff)).size)
+      assert.ok(bytes <= (written.size + 1 + Math.ceil((64 + 16 * written.size) / pageBytes)) * pageBytes)
+      await checkDiff(diff, ramBytes)
+
+      await mergeDiff(base, diff, merged)
+      assert.ok((await readFile(merged)).equals(mapped.bytes), 'merged')
+      const [grown, before] = [await stat(merged), await stat(base)]
+      assert.ok(grown.blocks * 512 <= before.blocks * 512 + written.size * pageBytes + 16 * pageBytes, 'holes stay holes')
+
+      const again = fresh('memory-2.base')
+      await writeFile(again, untouched)
+      using other = mapPrivately(again, ramBytes)
+      await applyDiffToProcess(diff, await mappingOf(again))
+      assert.ok(other.bytes.equals(mapped.bytes), 'applied')
+      for (const file of [base, again]) assert.ok((await readFile(file)).equals(untouched), 'base files are never written')
+      for (const file of [base, diff, merged, again]) await rm(file)
+    }),
+    { numRuns: 25 },
+  )
+})
+
+test('a first image holds what is not zero, at its own place, and nothing else', async () => {
+  await fc.assert(
+    fc.asyncProperty(somePages, async (written) => {
+      const [holes, target] = [fresh('memory-0.base'), fresh('target')]
+      await createHoles(holes, ramBytes)
+      using mapped = mapPrivately(holes, ramBytes)
+      write(mapped.bytes, written)
+      const mapping = await mappingOf(holes)
+      const bytes = await saveAsBase(mapping, await privatePages(mapping), target)
+      assert.equal(bytes, [...written].filter((page) => page % 5 !== 0).length * pageBytes)
+      assert.ok((await readFile(target)).equals(mapped.bytes))
+      assert.ok((await stat(target)).blocks * 512 <= bytes + 16 * pageBytes)
+      assert.equal((await stat(holes)).blocks, 0)
+      for (const file of [holes, target]) await rm(file)
+    }),
+    { numRuns: 25 },
+  )
+})
+
+test('a diff that is not what it says is refused by name and is never data', async () => {
+  const base = await makeBase(new Set([1]))
+  using mapped = mapPrivately(base, ramBytes)
+  write(mapped.bytes, new Set([2, 3, 9, 100]))
+  const mapping = await mappingOf(base)
+  const file = fresh('diff')
+  await saveAsDiff(mapping, await privatePages(mapping), file)
+  const intact = await readFile(file)
+  const refused = async (what: string, change: (bytes: Buffer) => Buffer | void): Promise<void> => {
+    const bytes = Buffer.from(intact)
+    await writeFile(file, change(bytes) ?? bytes)
+    const isDamage = (error: unknown): boolean => isHypemanError(error, 'conflict') && error.message.includes(file)
+    await assert.rejects(checkDiff(file, ramBytes), isDamage, what)
+    await assert.rejects(applyDiffToProcess(file, mapping), isDamage, what)
+    const target = fresh('merged')
+    await assert.rejects(mergeDiff(base, file, target), isDamage, what)
+  }
+  await refused('empty', () => Buffer.alloc(0))
+  await refused('shorter than a header', (bytes) => bytes.subarray(0, 63))
+  await refused('another kind of file', (bytes) => void bytes.write('QFI'))
+  await refused('another size of pages', (bytes) => void bytes.writeUInt32LE(16_384, 8))
+  await refused('another size of memory', (bytes) => void bytes.writeBigUInt64LE(BigInt(ramBytes * 2), 16))
+  await refused('more runs than pages', (bytes) => void bytes.writeBigUInt64LE(BigInt(pages + 1), 24))
+  await refused('more runs than numbers', (bytes) => void bytes.writeBigUInt64LE(2n ** 64n - 1n, 24))
+  await refused('fewer runs than pages go with', (bytes) => void bytes.writeBigUInt64LE(1n, 24))
+  await refused('data elsewhere', (bytes) => void bytes.writeBigUInt64LE(8192n, 32))
+  await refused('an empty run', (bytes) => void bytes.writeBigUInt64LE(0n, 64 + 8))
+  await refused('runs out of order', (bytes) => void bytes.writeBigUInt64LE(9n, 64))
+  await refused('a run beyond memory', (bytes) => void bytes.writeBigUInt64LE(BigInt(pages), 64 + 32))
+  await refused('a run too long for any memory', (bytes) => void bytes.writeBigUInt64LE(2n ** 63n, 64 + 8))
+  await refused('pages missing', (bytes) => bytes.subarray(0, -1))
+  await refused('pages too many', (bytes) => Buffer.concat([bytes, Buffer.alloc(pageBytes)]))
+  await writeFile(file, intact)
+  await checkDiff(file, ramBytes)
+})
+
+test('a file that only claims to hold many runs takes no memory for them', async () => {
+  const file = fresh('diff')
+  const runs = BigInt(2 ** 32)
+  const header = Buffer.alloc(64)
+  header.write('HMMDIFF1')
+  header.writeUInt32LE(pageBytes, 8)
+  header.writeBigUInt64LE(BigInt(ramBytes), 16)
+  header.writeBigUInt64LE(runs, 24)
+  header.writeBigUInt64LE(((64n + 16n * runs + 4095n) / 4096n) * 4096n, 32)
+  await writeFile(file, header)
+  await truncate(file, 2 ** 37)
+  await assert.rejects(checkDiff(file, ramBytes), /more runs than pages/)
+})
+
+test('the mapping of a file is found after it was removed, and is not taken for a file that has its name now', async () => {
+  const file = await makeBase(new Set([1]))
+  using _mapped = mapPrivately(file, ramBytes)
+  assert.equal(await isMappedFile(await mappingOf(file), file), true)
+  const kept = `${file}.kept`
+  await writeFile(kept, '')
+  await rm(file)
+  await writeFile(file, 'another')
+  const mapping = await mappingOf(file)
+  assert.equal(await isMappedFile(mapping, file), false)
+  await assert.rejects(findMapping(process.pid, /^memory-1\.base$/, ramBytes * 2), (error) => isHypemanError(error, 'host_unavailable'))
+  await assert.rejects(findMapping(2 ** 30, /./, ramBytes), /can't be read through \/proc/)
+})
+
+test('an abort ends a save between pieces', async () => {
+  const base = await makeBase(new Set())
+  using mapped = mapPrivately(base, ramBytes)
+  write(mapped.bytes, new Set(range(1, pages)))
+  const mapping = await mappingOf(base)
+  const runs = await privatePages(mapping)
+  for (const save of [saveAsBase, saveAsDiff])
+    await assert.rejects(save(mapping, runs, fresh('aborted'), AbortSignal.abort(new Error('enough'))), /enough/)
+})

@@ -1,0 +1,141 @@
+// Volumes for the routes and for instances: names, ids, and what keeps a volume from being deleted.
+
+import { existsSync } from 'node:fs'
+import path from 'node:path'
+import type { Readable } from 'node:stream'
+import type { Logger } from 'pino'
+import { HypemanError } from '../api/errors.ts'
+import { matchesTags } from '../api/schemas/common.ts'
+import type { CreateVolumeBody, VolumeView } from '../api/schemas/volume.ts'
+import { volumeFiles, type DataLayout } from '../files/layout.ts'
+import { moveToTrash } from '../files/stage.ts'
+import { newId } from '../platform/ids.ts'
+import { createVolume } from './create.ts'
+import { viewOf, type VolumeRecord } from './record.ts'
+import { VolumeStore } from './store.ts'
+import type { VolumeAttachment, VolumeService, VolumeSource } from './types.ts'
+
+export interface VolumeServiceOptions {
+  readonly layout: DataLayout
+  readonly log: Logger
+  /** Instances that attach a volume. */
+  readonly attachmentsOf: (volumeId: string) => readonly VolumeAttachment[]
+  /** Ids of the snapshots that name a volume. */
+  readonly snapshotsUsing: (volumeId: string) => readonly string[]
+}
+
+export class Volumes implements VolumeService, VolumeSource {
+  readonly #options: VolumeServiceOptions
+  readonly #store: VolumeStore
+  /** How often a volume is held. */
+  readonly #held = new Map<string, number>()
+  readonly #leaving = new Set<string>()
+
+  constructor(options: VolumeServiceOptions) {
+    this.#options = options
+    this.#store = new VolumeStore(options.layout, options.log)
+  }
+
+  async open(): Promise<void> {
+    await this.#store.load()
+  }
+
+  create(body: CreateVolumeBody): Promise<VolumeView> {
+    return this.#make(body)
+  }
+
+  async createFromArchive(body: CreateVolumeBody, archive: Readable): Promise<VolumeView> {
+    try {
+      return await this.#make(body, archive)
+    } finally {
+      archive.destroy()
+    }
+  }
+
+  async list(filter: Parameters<VolumeService['list']>[0]): Promise<VolumeView[]> {
+    return this.#store
+      .list()
+      .filter(({ tags }) => matchesTags(tags, filter.tags))
+      .map((record) => this.#view(record))
+  }
+
+  async get(ref: string): Promise<VolumeView> {
+    return this.#view(this.#store.find(ref))
+  }
+
+  async remove(ref: string): Promise<void> {
+    const record = this.#store.find(ref)
+    this.#refuseInUse(record)
+    if (this.#leaving.has(record.id)) throw new HypemanError('conflict', `the volume ${record.name} is being deleted`)
+    // From here on nobody can hold it, so what was checked stays true until it is gone.
+    this.#leaving.add(record.id)
+    try {
+      await moveToTrash(this.#options.layout, this.#options.layout.volume(record.id))
+      this.#store.forget(record)
+    } finally {
+      this.#leaving.delete(record.id)
+    }
+    this.#options.log.info({ volumeId: record.id, name: record.name }, 'volume deleted')
+  }
+
+  resolve(ref: string): string {
+    return this.#store.find(ref).id
+  }
+
+  imagePath(id: string): string {
+    const file = path.join(this.#options.layout.volume(id), volumeFiles.disk)
+    if (this.#store.byId(id) === undefined || this.#leaving.has(id) || !existsSync(file))
+      throw new HypemanError('not_found', `the volume ${id} is gone; hypeman volume list shows all`)
+    return file
+  }
+
+  hold(id: string): Disposable {
+    this.imagePath(id)
+    this.#held.set(id, (this.#held.get(id) ?? 0) + 1)
+    let held = true
+    return {
+      [Symbol.dispose]: () => {
+        if (!held) return
+        held = false
+        const left = (this.#held.get(id) ?? 1) - 1
+        if (left > 0) this.#held.set(id, left)
+        else this.#held.delete(id)
+      },
+    }
+  }
+
+  async #make(body: CreateVolumeBody, archive?: Readable): Promise<VolumeView> {
+    const record: VolumeRecord = {
+      version: 1,
+      id: body.id ?? newId(),
+      name: body.name,
+      sizeGib: body.size_gb,
+      createdAt: new Date().toISOString(),
+      tags: body.tags ?? {},
+    }
+    using _reserved = this.#store.reserve(record.id, record.name)
+    const began = performance.now()
+    await createVolume(this.#options.layout, this.#options.log, record, archive)
+    this.#store.add(record)
+    this.#options.log.info({ volumeId: record.id, name: record.name, ms: Math.round(performance.now() - began) }, 'volume created')
+    return this.#view(record)
+  }
+
+  #refuseInUse({ id, name }: VolumeRecord): void {
+    const [attachment] = this.#options.attachmentsOf(id)
+    if (attachment !== undefined)
+      throw new HypemanError(
+        'conflict',
+        `the volume ${name} is in use by an instance (${attachment.instanceId}, at ${attachment.mountPath}); delete the instance first`,
+      )
+    if (this.#held.has(id))
+      throw new HypemanError('conflict', `the volume ${name} is in use by an instance that is being made; try again when that is there`)
+    const [snapshot] = this.#options.snapshotsUsing(id)
+    if (snapshot !== undefined)
+      throw new HypemanError('conflict', `the volume ${name} is in use by a snapshot (${snapshot}); delete the snapshot first`)
+  }
+
+  #view(record: VolumeRecord): VolumeView {
+    return viewOf(record, this.#options.attachmentsOf(record.id))
+  }
+}
