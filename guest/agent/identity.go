@@ -94,6 +94,8 @@ func (s *Server) configure(w http.ResponseWriter, r *http.Request) error {
 		s.identity.configured = request.InstanceID
 		steps := append(s.baseSteps(request.identity), s.machineID(request.identity), s.hostname(request.identity))
 		steps = append(steps, s.network(request.identity)...)
+		// Mounted now, so that a fork has only to write into it.
+		steps = append(steps, step{"boot-id", func() error { return s.Guest.ReplaceBootID(newBootID()) }})
 		for _, volume := range request.Volumes {
 			volume := volume
 			steps = append(steps, step{"volumes", func() error { return s.Guest.MountVolume(volume.Disk, volume.MountPath, volume.ReadOnly) }})
@@ -185,7 +187,7 @@ func (s *Server) machineID(request identity) step {
 		if len(request.MachineID) != 32 || strings.Trim(request.MachineID, "0123456789abcdef") != "" {
 			return errors.New("machine_id is not 32 hexadecimal digits")
 		}
-		return s.replaceFile("/etc/machine-id", request.MachineID+"\n", 0o444)
+		return s.replaceIdentityFile("machine-id", request.MachineID+"\n", 0o444)
 	}}
 }
 
@@ -194,7 +196,7 @@ func (s *Server) hostname(request identity) step {
 		if err := s.Guest.SetHostname(request.Hostname); err != nil {
 			return err
 		}
-		if err := s.replaceFile("/etc/hostname", request.Hostname+"\n", 0o644); err != nil {
+		if err := s.replaceIdentityFile("hostname", request.Hostname+"\n", 0o644); err != nil {
 			return err
 		}
 		// A fork keeps what its programs and users have added; an image's own file names other hosts.
@@ -203,7 +205,7 @@ func (s *Server) hostname(request identity) step {
 			extra = strings.Replace(string(old), s.identity.hosts, "", 1)
 		}
 		s.identity.hosts = hostsFor(request)
-		return s.replaceFile("/etc/hosts", s.identity.hosts+extra, 0o644)
+		return s.replaceIdentityFile("hosts", s.identity.hosts+extra, 0o644)
 	}}
 }
 
@@ -215,7 +217,7 @@ func (s *Server) network(request identity) []step {
 		if err := s.Guest.SetNetwork(*request.Network); err != nil {
 			return err
 		}
-		return s.replaceFile("/etc/resolv.conf", resolvers(request.Network.DNS), 0o644)
+		return s.replaceIdentityFile("resolv.conf", resolvers(request.Network.DNS), 0o644)
 	}}}
 }
 
@@ -241,6 +243,29 @@ func (s *Server) writeGeneration(request identity) error {
 		return err
 	}
 	return s.replaceFile("/run/hypeman/generation", string(content)+"\n", 0o644)
+}
+
+// replaceIdentityFile gives /etc/<name> new content. The content lies in memory, below /run, and /etc has a link to it: so a fork writes
+// nothing to its disk, which would cost more than all the rest of its identity. Where a program has put a file of its own in the link's place, the link is put back.
+func (s *Server) replaceIdentityFile(name, content string, mode os.FileMode) error {
+	if err := s.replaceFile("/run/hypeman/etc/"+name, content, mode); err != nil {
+		return err
+	}
+	at, target := s.Root+"/etc/"+name, "../run/hypeman/etc/"+name
+	if present, err := os.Readlink(at); err == nil && present == target {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		return err
+	}
+	beside := at + ".hypeman"
+	if err := os.Remove(beside); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	if err := os.Symlink(target, beside); err != nil {
+		return err
+	}
+	return os.Rename(beside, at)
 }
 
 // replaceFile writes beside and renames, so that a reader sees the old or the new content whole. A link at the name is replaced, not followed.

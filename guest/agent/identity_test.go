@@ -43,7 +43,7 @@ func TestConfigureTakesItsStepsInOrderAndStartsTheWorkload(t *testing.T) {
 	if answer["protocol"] != 1.0 || answer["generation"] != 0.0 {
 		t.Fatal(answer)
 	}
-	want := "entropy 64|clock 1700000000123456789|hostname web-1|network 02:00:00:00:00:01 10.0.2.15/24|volume vol-0 /data true"
+	want := "entropy 64|clock 1700000000123456789|hostname web-1|network 02:00:00:00:00:01 10.0.2.15/24|boot-id|volume vol-0 /data true"
 	if got := strings.Join(r.guest.noted(), "|"); got != want {
 		t.Fatal(got)
 	}

@@ -46,6 +46,7 @@ type route struct {
 func Up() error { return withSocket(func(fd int) error { return setUp(fd, "lo", true) }) }
 
 // Apply gives the interface its identity: down, MAC, up, address, route. Neighbours that were known are forgotten with the address.
+// A fork that differs in its MAC alone keeps the rest: virtio-net changes its MAC while it is up, and the neighbours are the same.
 func Apply(config Config) error {
 	mac, err := net.ParseMAC(config.MAC)
 	if err != nil {
@@ -60,13 +61,14 @@ func Apply(config Config) error {
 		return fmt.Errorf("the address %s or gateway %s is not IPv4", config.Address, config.Gateway)
 	}
 	return withSocket(func(fd int) error {
+		if applied.sameButMAC(config) && setMAC(fd, mac) == nil {
+			applied = config
+			return nil
+		}
 		if err := setUp(fd, iface, false); err != nil {
 			return err
 		}
-		hardware := request{name: named(iface)}
-		binary.LittleEndian.PutUint16(hardware.data[:], syscall.ARPHRD_ETHER)
-		copy(hardware.data[2:], mac)
-		if err := ioctl(fd, "SIOCSIFHWADDR", syscall.SIOCSIFHWADDR, unsafe.Pointer(&hardware)); err != nil {
+		if err := setMAC(fd, mac); err != nil {
 			return err
 		}
 		if config.MTU > 0 {
@@ -92,12 +94,26 @@ func Apply(config Config) error {
 			return err
 		}
 		way := route{dst: socketAddress(net.IPv4zero), gateway: socketAddress(gateway), genmask: socketAddress(net.IPv4zero), flags: syscall.RTF_UP | syscall.RTF_GATEWAY}
-		err := ioctl(fd, "SIOCADDRT", syscall.SIOCADDRT, unsafe.Pointer(&way))
-		if os.IsExist(err) {
-			return nil
+		if err := ioctl(fd, "SIOCADDRT", syscall.SIOCADDRT, unsafe.Pointer(&way)); err != nil && !os.IsExist(err) {
+			return err
 		}
-		return err
+		applied = config
+		return nil
 	})
+}
+
+// applied is what the interface was given last; the caller lets one at a time in.
+var applied Config
+
+func (c Config) sameButMAC(other Config) bool {
+	return c.Address != "" && c.Address == other.Address && c.Gateway == other.Gateway && c.MTU == other.MTU
+}
+
+func setMAC(fd int, mac net.HardwareAddr) error {
+	hardware := request{name: named(iface)}
+	binary.LittleEndian.PutUint16(hardware.data[:], syscall.ARPHRD_ETHER)
+	copy(hardware.data[2:], mac)
+	return ioctl(fd, "SIOCSIFHWADDR", syscall.SIOCSIFHWADDR, unsafe.Pointer(&hardware))
 }
 
 func withSocket(act func(fd int) error) error {

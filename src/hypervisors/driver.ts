@@ -74,6 +74,8 @@ export interface VersionStamp {
 export interface CaptureReport {
   readonly pausedMs: number
   readonly memoryBytes: number
+  /** Why the machine, which ran before, could not be made to run again: the image is whole all the same. */
+  readonly notResumed?: string
 }
 
 /**
@@ -83,18 +85,19 @@ export interface CaptureReport {
 export interface MemorySnapshots {
   /**
    * Freezes a running or paused machine into `target`, an existing empty directory on the same filesystem: memory, device
-   * state and disks of one instant. The machine runs again when this returns or throws, in the same process.
+   * state and disks of one instant. The machine runs again when this returns or throws, in the same process, if it ran before;
+   * `notResumed` tells when it doesn't. `target` is not durable yet: the commit of the staged directory that it lies in makes it so.
    */
   capture(machine: Machine, spec: MachineSpec, target: string, signal: AbortSignal): Promise<CaptureReport>
-  /** Saves memory and device state into the instance's own directory; the machine stays paused. The disks stay where they are. If it throws, what it wrote is gone. */
+  /** Saves memory and device state into the instance's own directory; durably; the machine stays paused. The disks stay where they are. If it throws, what it wrote is gone. */
   suspend(machine: Machine, spec: MachineSpec, signal: AbortSignal): Promise<CaptureReport>
   /** Starts a process from the memory in `spec.directory`; it comes up paused. Failure leaves no process, and the directory as it was. */
   restore(spec: MachineSpec, stamp: VersionStamp, signal: AbortSignal): Promise<Machine>
-  /** True if the directory holds a complete memory image. */
+  /** True if the directory holds a complete memory image. One that was damaged since counts: using it is the error, which says so. */
   holdsMemory(directory: string): Promise<boolean>
   /** Removes the memory image: what is left starts cold from its disks. Idempotent. */
   discardMemory(directory: string): Promise<void>
-  /** After a restored machine runs: drops what only a standby instance needs, so that the state is no longer Standby. */
+  /** After a restored machine runs: drops, durably, what only a standby instance needs, so that the state is no longer Standby. */
   consumeMemory(directory: string): Promise<void>
 }
 

@@ -8,6 +8,7 @@ import type { ImageService } from '../images/types.ts'
 import type { Kernel } from '../kernels/index.ts'
 import type { FaultPlan, FlowContext } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
+import type { VolumeSource } from '../volumes/types.ts'
 import type { EventLog } from './events.ts'
 import type { InstanceStore } from './store.ts'
 
@@ -25,14 +26,6 @@ export interface InstanceSettings {
   readonly maxVcpus: number
   readonly maxMemoryBytes: number
   readonly maxOverlayBytes: number
-}
-
-/** What instances need to know of volumes. */
-export interface VolumeSource {
-  /** Id of a volume given by id or name; `not_found` otherwise. */
-  resolve(ref: string): string
-  /** Absolute path of the volume's raw image; `not_found` when it is gone. */
-  imagePath(id: string): string
 }
 
 export interface InstanceContext {

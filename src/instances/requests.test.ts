@@ -9,7 +9,9 @@ import type { CreateInstance } from './create.ts'
 import { createRequestOf, expiryOf } from './requests.ts'
 
 async function requestOf(body: Record<string, unknown>): Promise<CreateInstance> {
-  await using world = await testContext({ volumes: { resolve: (ref) => `id-of-${ref}`, imagePath: (id) => id } })
+  await using world = await testContext({
+    volumes: { resolve: (ref) => `id-of-${ref}`, imagePath: (id) => id, hold: () => ({ [Symbol.dispose]: () => undefined }) },
+  })
   return createRequestOf(world.context, createInstanceBody.parse({ name: 'web', image: 'alpine', ...body }))
 }
 

@@ -65,6 +65,7 @@ test('a volume that is gone is refused before anything else is looked at', async
   await using world = await testContext({
     volumes: {
       resolve: (ref) => ref,
+      hold: () => ({ [Symbol.dispose]: () => undefined }),
       imagePath: (id) => {
         throw new HypemanError('not_found', `there is no volume ${id}; hypeman volume list shows all`)
       },

@@ -38,6 +38,7 @@ export async function claimVolumes(context: InstanceContext, volumes: InstanceRe
         shared: readOnly,
       }),
     )
+  for (const { volumeId } of volumes) claims.use(context.volumes.hold(volumeId))
   checkVolumes(context, volumes)
   return claims.move()
 }

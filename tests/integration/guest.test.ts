@@ -3,8 +3,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { createReadStream } from 'node:fs'
-import { mkdtemp, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, writeFile } from 'node:fs/promises'
 import net from 'node:net'
 import path from 'node:path'
 import { after, test } from 'node:test'
@@ -77,7 +76,7 @@ test('a volume made from an archive is mounted with its files, and left clean wh
   await writeFile(path.join(tree, 'file'), 'from the archive\n')
   const archive = path.join(tree, '..', 'tree.tar.gz')
   execFileSync('tar', ['-czf', archive, '--owner=1234', '--group=5678', '--mode=0640', '-C', tree, 'file'])
-  const volume = await client.volumes.createFromArchive(createReadStream(archive), { name: 'data', size_gb: 1 })
+  const volume = await client.volumes.createFromArchive(await readFile(archive), { name: 'data', size_gb: 1 })
   const id = await runMachine(server, { name: 'writer', volumes: [{ volume_id: volume.id, mount_path: '/data' }] })
   assert.equal(await shell(server, id, 'cat /data/file; stat -c "%u %g %a" /data/file'), 'from the archive\n1234 5678 640')
   await shell(server, id, 'echo written >/data/written; (while :; do echo x >>/data/busy; done) >/dev/null 2>&1 &')

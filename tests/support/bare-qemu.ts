@@ -14,7 +14,7 @@ import { QemuMachine } from '../../src/hypervisors/qemu/machine.ts'
 import { createColdMemory } from '../../src/hypervisors/qemu/memory.ts'
 import { spawnDetached } from '../../src/platform/process.ts'
 
-export const bareMemoryMib = 64
+const bareMemoryMib = 64
 const command = 'qemu-system-x86_64'
 
 /** A data directory with a driver; disposing ends its machines and removes it. */

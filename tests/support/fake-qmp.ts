@@ -6,7 +6,7 @@ import { createServer, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { z } from 'zod'
 
-export const greeting = { QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 }, package: 'Debian' }, capabilities: ['oob'] } }
+const greeting = { QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 }, package: 'Debian' }, capabilities: ['oob'] } }
 
 const request = z.object({ execute: z.string(), id: z.number(), arguments: z.record(z.string(), z.unknown()).optional() })
 export type QmpRequest = z.infer<typeof request>

@@ -41,7 +41,11 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     },
     drivers: new Map(),
     images: new Proxy({} as InstanceContext['images'], { get: () => untouched('the image service') }),
-    volumes: { resolve: (ref) => ref, imagePath: (id) => path.join(root, 'volumes', id) },
+    volumes: {
+      resolve: (ref) => ref,
+      imagePath: (id) => path.join(root, 'volumes', id),
+      hold: () => ({ [Symbol.dispose]: () => undefined }),
+    },
     connectAgent: () => untouched('the agent'),
     kernel: { id: 'kernel', kernel: '/kernel', initrd: '/initrd' },
     store: new InstanceStore(layout, log),

@@ -1,24 +1,26 @@
 // The writable system disk as a chain of layers in one directory: `disk-0.raw`, an empty file system, then `disk-1.qcow2`, `disk-2.qcow2`, …,
-// each over the one before by its relative name. Only the last may be written, and only while it has no other hard link.
+// each over the one before by its relative name; a layer that was joined from others stands alone. Only the last may be written, and only while
+// it has no other hard link.
 
 import { link, readdir, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { execa } from 'execa'
-import { HypemanError } from '../../api/errors.ts'
-import { createStaged, diskErrors, syncDirectory } from '../../files/stage.ts'
+import { HypemanError, isHypemanError } from '../../api/errors.ts'
+import { createStaged, diskErrors, syncDirectory, syncFile } from '../../files/stage.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { isMissing } from '../../files/tree.ts'
-import { createOverlay, overlaySize } from './qcow2.ts'
+import { createOverlay, readOverlay, TEMPORARY } from './qcow2.ts'
 
 const BASE = 'disk-0.raw'
-/** Beyond this many layers a cold start joins them first: each costs a table in memory and a look-up. */
+/** More layers than this are joined: each costs a start some two milliseconds, and the process a file and a table. */
 const DEEPEST = 12
 
 export function layerName(number: number): string {
   return number === 0 ? BASE : `disk-${number}.qcow2`
 }
 
-function layerNumber(name: string): number | undefined {
+/** Number of a layer by its file's name; undefined for other files. */
+export function layerNumber(name: string): number | undefined {
   if (name === BASE) return 0
   const match = /^disk-([1-9]\d*)\.qcow2$/.exec(name)
   return match === null ? undefined : Number(match[1])
@@ -37,41 +39,41 @@ export async function createBase(layout: DataLayout, directory: string, sizeByte
   try {
     await link(cached, path.join(directory, BASE))
   } catch (error) {
-    if (!isMissing(error)) throw error
+    // A file takes only so many links (65 000 on ext4): then the next one takes over its name.
+    if (!isMissing(error) && !(error instanceof Error && 'code' in error && error.code === 'EMLINK')) throw error
     await makeFilesystem(layout, cached, sizeBytes)
     await link(cached, path.join(directory, BASE))
   }
 }
 
+/** Largest journal, in MiB; smaller disks get the size that mke2fs deems right for them. */
+const JOURNAL_MIB = 16
+/** From this size on a disk takes a journal of `JOURNAL_MIB`. */
+const JOURNAL_FROM_BYTES = 64 * 1024 ** 2
+
 async function makeFilesystem(layout: DataLayout, cached: string, sizeBytes: number): Promise<void> {
   await using staged = await createStaged(layout, `ext4-${sizeBytes}-${process.hrtime.bigint()}`)
   const file = path.join(staged.path, 'disk.raw')
+  const journal = sizeBytes < JOURNAL_FROM_BYTES ? [] : ['-J', `size=${JOURNAL_MIB}`]
+  // The file is all holes, so nothing is left for the guest to initialise behind its user's back.
+  const extended = 'assume_storage_prezeroed=1,nodiscard,lazy_itable_init=0,lazy_journal_init=0'
+  const size = `${Math.floor(sizeBytes / 1024)}k`
   await diskErrors(file, async () => {
-    // The file is all holes, so nothing is left for the guest to initialise behind its user's back.
-    await execa(
-      'mke2fs',
-      [
-        '-q',
-        '-t',
-        'ext4',
-        '-F',
-        '-m',
-        '0',
-        '-i',
-        '32768',
-        '-J',
-        'size=16',
-        '-E',
-        'assume_storage_prezeroed=1,nodiscard,lazy_itable_init=0,lazy_journal_init=0',
-        file,
-        `${Math.floor(sizeBytes / 1024)}k`,
-      ],
-      {
-        env: { E2FSPROGS_FAKE_TIME: '1', MKE2FS_SYNC: '0' },
-      },
-    )
+    await runTool('mke2fs', ['-q', '-t', 'ext4', '-F', '-m', '0', '-i', '32768', ...journal, '-E', extended, file, size], staged.path)
+    await syncFile(file)
     await rename(file, cached)
   })
+}
+
+async function runTool(command: string, args: readonly string[], cwd: string, signal?: AbortSignal): Promise<void> {
+  const cancel = signal === undefined ? {} : { cancelSignal: signal }
+  const result = await execa(command, args, { ...cancel, cwd, reject: false, env: { E2FSPROGS_FAKE_TIME: '1', MKE2FS_SYNC: '0' } })
+  if (!result.failed) return
+  signal?.throwIfAborted()
+  if (result.code === 'ENOENT')
+    throw new HypemanError('host_unavailable', `${command} can't be run; install qemu-utils and e2fsprogs (npm run setup)`)
+  if (/no space left|enospc/i.test(result.stderr)) throw Object.assign(new Error(result.shortMessage), { code: 'ENOSPC' })
+  throw new HypemanError('host_unavailable', `${command} failed: ${result.stderr.trim().split('\n').at(-1) ?? result.shortMessage}`)
 }
 
 /** Makes sure that the last layer may be written by a new process: a shared or base layer gets an empty one over it. Returns its name. */
@@ -81,13 +83,27 @@ export async function writableLayer(directory: string): Promise<string> {
   return last > 0 && nlink === 1 ? layerName(last) : addLayer(directory, last)
 }
 
-/** Puts an empty layer over layer `below`; everything above `below` is removed first. Returns its name. */
-export async function addLayer(directory: string, below: number): Promise<string> {
+/** Makes sure that exactly one layer, an empty one, lies over layer `below`. Returns its name. */
+export async function emptyLayerOver(directory: string, below: number): Promise<string> {
+  const above = (await readdir(directory)).filter((name) => (layerNumber(name) ?? -1) > below)
+  const [only, ...others] = above
+  if (only === layerName(below + 1) && others.length === 0 && (await isUntouched(path.join(directory, only)))) return only
+  return addLayer(directory, below)
+}
+
+async function isUntouched(file: string): Promise<boolean> {
+  return (await stat(file)).nlink === 1 && (await readOverlay(file)).isEmpty
+}
+
+/** Puts an empty layer over layer `below`; everything above `below` is removed first. Returns its name. In a staged directory it need not be durable. */
+export async function addLayer(directory: string, below: number, durable = true): Promise<string> {
   await removeLayersAbove(directory, below)
   const name = layerName(below + 1)
   const backing = layerName(below)
-  const sizeBytes = below === 0 ? (await stat(path.join(directory, backing))).size : await overlaySize(path.join(directory, backing))
-  await createOverlay({ file: path.join(directory, name), backing, backingFormat: below === 0 ? 'raw' : 'qcow2', sizeBytes })
+  const sizeBytes =
+    below === 0 ? (await stat(path.join(directory, backing))).size : (await readOverlay(path.join(directory, backing))).sizeBytes
+  const backingFormat = below === 0 ? 'raw' : 'qcow2'
+  await createOverlay({ file: path.join(directory, name), backing, backingFormat, sizeBytes }, durable)
   return name
 }
 
@@ -103,18 +119,31 @@ export async function linkLayers(directory: string, target: string, last: number
   }
 }
 
-/** Joins a long chain into one layer over the base; what others link to stays as it is. Only while no process uses the disk and no memory image names its layers. */
-export async function joinLayers(directory: string): Promise<void> {
-  const last = await lastLayer(directory)
-  if (last <= DEEPEST) return
-  const joined = path.join(directory, 'disk-joined.tmp')
+/**
+ * Joins a long chain up to a layer into one file under that layer's name; what others link to stays as it is. No process may write to any of
+ * these layers, or open them again by name: QEMU keeps what it has open, so a live machine's layers below the one it froze last will do.
+ * The name holds the same contents at every instant, and what is under it is on disk before the layers below go.
+ */
+export async function joinLayers(directory: string, upTo: number, signal?: AbortSignal): Promise<void> {
+  const joined = path.join(directory, `disk-joined${TEMPORARY}`)
   await rm(joined, { force: true })
-  await diskErrors(joined, () =>
-    execa('qemu-img', ['convert', '-q', '-O', 'qcow2', '-B', BASE, '-F', 'raw', layerName(last), joined], { cwd: directory }),
-  )
-  // The new chain is one layer higher than the old, so that a crash in between leaves the old chain whole: first it is in place, then the old goes.
-  await rename(joined, path.join(directory, layerName(last + 1)))
-  for (let number = 1; number <= last; number += 1) await rm(path.join(directory, layerName(number)), { force: true })
-  await rename(path.join(directory, layerName(last + 1)), path.join(directory, layerName(1)))
+  const names = (await readdir(directory)).filter((name) => {
+    const number = layerNumber(name) ?? 0
+    return number > 0 && number <= upTo
+  })
+  if (names.length <= DEEPEST) return
+  try {
+    // Without a backing file: told of one (-B), qemu-img takes it for the last layer's and copies that layer alone.
+    const args = ['convert', '-q', '-f', 'qcow2', '-O', 'qcow2', layerName(upTo), joined]
+    await diskErrors(joined, () => runTool('qemu-img', args, directory, signal))
+    await diskErrors(joined, () => syncFile(joined))
+  } catch (error) {
+    await rm(joined, { force: true })
+    // The long chain is as good a disk as before, only slower.
+    if (isHypemanError(error, 'storage_full')) return
+    throw error
+  }
+  await rename(joined, path.join(directory, layerName(upTo)))
   await syncDirectory(directory)
+  for (const name of names) if (name !== layerName(upTo)) await rm(path.join(directory, name))
 }

@@ -4,15 +4,18 @@ import { connect } from 'node:net'
 import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { killProcess, type DetachedProcess, type ProcessEnd, type ProcessIdentity } from '../../platform/process.ts'
 import type { Machine, MachineStatus } from '../driver.ts'
-import { qemuFiles } from './command-line.ts'
-import { QmpClient } from './qmp.ts'
+import { qemuFiles, systemDisk } from './command-line.ts'
+import { layerNumber } from './layers.ts'
+import { readManifest, removeImage } from './memory.ts'
+import type { QmpClient } from './qmp.ts'
+import { connectQmp, orAbort, socketPath } from './sockets.ts'
 
 const queryStatus = z.object({ status: z.string() })
+const queryBlock = z.array(z.object({ device: z.string(), inserted: z.object({ file: z.string(), 'node-name': z.string() }).optional() }))
 
 /** Run states of QEMU (qapi/run-state.json) in the contract's terms; those not named here are pauses. */
 const statusOf: Readonly<Record<string, MachineStatus>> = {
@@ -24,17 +27,20 @@ const statusOf: Readonly<Record<string, MachineStatus>> = {
   watchdog: 'shutdown',
 }
 
-/** Longest path of a unix socket on Linux: sun_path less its final zero; unix(7). */
-const LONGEST_SOCKET_PATH = 107
+/** Until QEMU must have answered a command, in milliseconds: `stop` waits for the guest's writes to reach the disk. */
+const ANSWER_LIMIT_MS = 60_000
 
 export class QemuMachine implements Machine {
   readonly directory: string
   readonly exited: Promise<ProcessEnd>
   readonly process: ProcessIdentity
+  /** The directory may hold an image of this very process: it was just saved, or another server process may have saved it. */
+  mayBeSaved: boolean
   #qmp: Promise<QmpClient> | undefined
   #channel: Duplex | undefined
 
-  constructor(process: DetachedProcess, directory: string) {
+  constructor(process: DetachedProcess, directory: string, mayBeSaved = false) {
+    this.mayBeSaved = mayBeSaved
     this.process = process.identity
     this.exited = process.exited
     this.directory = directory
@@ -53,8 +59,34 @@ export class QemuMachine implements Machine {
     await this.command('stop')
   }
 
+  /** An image of this process in its directory is dropped first: a guest never runs on disks that an image calls frozen. */
   async resume(): Promise<void> {
+    if (this.mayBeSaved) await this.#dropOwnImage()
     await this.command('cont')
+  }
+
+  /** Not the image that the process was started from: over that one it has a layer of its own. */
+  async #dropOwnImage(): Promise<void> {
+    const image = await readManifest(this.directory).catch(() => undefined) // a damaged image can't be restored anyway
+    if (image !== undefined && image.lastLayer === (await this.activeLayer()).number) await removeImage(this.directory, image.mapped)
+    this.mayBeSaved = false
+  }
+
+  /** The layer of the system disk that QEMU writes to, by its own word, whatever else lies in the directory. */
+  async activeLayer(): Promise<{ readonly node: string; readonly number: number }> {
+    const disks = queryBlock.parse(await this.command('query-block'))
+    const inserted = disks.find(({ device }) => device === systemDisk)?.inserted
+    const number = inserted === undefined ? undefined : layerNumber(path.basename(inserted.file))
+    if (inserted !== undefined && number !== undefined) return { node: inserted['node-name'], number }
+    throw new HypemanError(
+      'host_unavailable',
+      `QEMU does not name a layer of the system disk in ${this.directory}; stop and start the instance`,
+    )
+  }
+
+  /** QEMU's version, as `--version` gives it. */
+  async version(): Promise<string> {
+    return (await this.#connection()).version
   }
 
   async powerButton(): Promise<void> {
@@ -77,16 +109,27 @@ export class QemuMachine implements Machine {
     )
   }
 
-  /** Runs a QMP command over the one control connection, which is opened when it is first needed, or was lost. */
+  /**
+   * Runs a QMP command over the one control connection, which is opened when it is first needed, or was lost. A QEMU that does not answer in
+   * time is an error; so is an abort, and in both cases the command may still take effect.
+   */
   async command(name: string, args: Readonly<Record<string, unknown>> = {}, signal?: AbortSignal): Promise<unknown> {
-    const qmp = await this.#connection()
-    return qmp.execute(name, args, signal)
+    const limit = AbortSignal.timeout(ANSWER_LIMIT_MS)
+    const either = signal === undefined ? limit : AbortSignal.any([signal, limit])
+    try {
+      const qmp = await orAbort(this.#connection(), either)
+      return await qmp.execute(name, args, either)
+    } catch (error) {
+      if (!limit.aborted || signal?.aborted === true) throw error
+      throw new HypemanError('host_unavailable', `QEMU did not answer ${name} within ${ANSWER_LIMIT_MS / 1000} s`, { cause: error })
+    }
   }
 
   async openAgentChannel(signal: AbortSignal): Promise<Duplex> {
     signal.throwIfAborted()
     this.#channel?.destroy()
     const socket = connect({ path: socketPath(this.directory, qemuFiles.agent), allowHalfOpen: false })
+    this.#channel = socket
     const abort = (): void => void socket.destroy(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
     signal.addEventListener('abort', abort, { once: true })
     try {
@@ -94,64 +137,19 @@ export class QemuMachine implements Machine {
     } finally {
       signal.removeEventListener('abort', abort)
     }
-    this.#channel = socket
     return socket
   }
 
+  /** QEMU takes one connection at a time, so all callers share one. */
   async #connection(): Promise<QmpClient> {
-    const known = await this.#qmp?.catch(() => undefined) // a failed attempt is made again
-    if (known !== undefined && !known.closed) return known
-    const connecting = connectQmp(this)
+    const known = this.#qmp
+    if (known !== undefined) {
+      const qmp = await known.catch(() => undefined) // a failed attempt is made again
+      if (qmp !== undefined && !qmp.closed) return qmp
+      if (this.#qmp !== known) return this.#connection() // another caller has begun already
+    }
+    const connecting = connectQmp(this.directory, this.exited)
     this.#qmp = connecting
     return connecting
   }
-}
-
-/** Connects as soon as QEMU listens; fails when the process ends first. */
-async function connectQmp(machine: QemuMachine): Promise<QmpClient> {
-  const file = socketPath(machine.directory, qemuFiles.qmp)
-  const gone = new AbortController()
-  machine.exited.then(
-    (exit) => gone.abort(new HypemanError('host_unavailable', `QEMU ended: ${exit.reason}`)),
-    () => undefined, // `exited` never rejects
-  )
-  const limit = AbortSignal.timeout(CONNECT_LIMIT_MS)
-  const signal = AbortSignal.any([gone.signal, limit])
-  try {
-    for (;;) {
-      const qmp = await QmpClient.connect(file, signal).catch((error: unknown) => {
-        if (isNotListening(error)) return undefined
-        throw error
-      })
-      if (qmp !== undefined) return qmp
-      await delay(LISTENS_POLL_MS, undefined, { signal })
-    }
-  } catch (error) {
-    gone.signal.throwIfAborted()
-    if (!limit.aborted) throw error
-    throw new HypemanError('host_unavailable', `QEMU did not answer on its control socket within ${CONNECT_LIMIT_MS / 1000} s`, {
-      cause: error,
-    })
-  }
-}
-
-/** Nothing tells that a process listens: it is tried this often, in milliseconds. */
-const LISTENS_POLL_MS = 2
-
-/** Until a started QEMU listens on its control socket, in milliseconds. */
-const CONNECT_LIMIT_MS = 10_000
-
-function isNotListening(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')
-}
-
-/** A socket's absolute path, checked against the kernel's limit before anything is made. */
-export function socketPath(directory: string, name: string): string {
-  const file = path.join(directory, name)
-  if (Buffer.byteLength(file) > LONGEST_SOCKET_PATH)
-    throw new HypemanError(
-      'storage_unsuitable',
-      `the socket path ${file} is longer than ${LONGEST_SOCKET_PATH} bytes; use a data directory with a shorter path`,
-    )
-  return file
 }

@@ -11,9 +11,9 @@ import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { checkDiff, createHoles, mergeDiff, saveAsBase, saveAsDiff } from '../../files/memory-image/image.ts'
 import { findMapping, isMappedFile, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
-import { writeRecord } from '../../files/stage.ts'
+import { stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
 import { isMissing } from '../../files/tree.ts'
-import { linkLayers } from './layers.ts'
+import { lastLayer, layerName, linkLayers } from './layers.ts'
 
 export const stateFile = 'device.state'
 export const diffFile = 'memory.diff'
@@ -31,9 +31,9 @@ const manifest = z
     /** Of the base that the process maps which wrote this image: it outlives the image's removal. */
     mapped: z.string().regex(basePattern),
     hasDiff: z.boolean(),
-    ramBytes: z.int(),
+    ramBytes: z.int().positive(),
     /** Last disk layer of the memory's instant. */
-    lastLayer: z.int(),
+    lastLayer: z.int().nonnegative(),
   })
   .readonly()
 
@@ -46,7 +46,7 @@ function baseName(number: number): string {
 /** RAM for a cold boot: holes. Whatever image lay there is gone. Returns the file's name. */
 export async function createColdMemory(directory: string, ramBytes: number): Promise<string> {
   await removeImage(directory)
-  for (const name of await readdir(directory)) if (basePattern.test(name)) await rm(path.join(directory, name))
+  await removeBases(directory)
   await createHoles(path.join(directory, baseName(0)), ramBytes)
   return baseName(0)
 }
@@ -65,19 +65,39 @@ export async function readManifest(directory: string): Promise<MemoryManifest | 
   }
 }
 
+/** True if an image was completed here, also if its manifest is damaged by now: then it is still what the instance is, and using it says so. */
+export async function hasManifest(directory: string): Promise<boolean> {
+  return (await sizeOf(path.join(directory, manifestFile))) !== undefined
+}
+
 /** The manifest of a complete image whose parts are all there in the sizes it names. */
 export async function checkedManifest(directory: string): Promise<MemoryManifest> {
   const found = await readManifest(directory)
   if (found === undefined) throw new HypemanError('invalid_state', `there is no memory image in ${directory}`)
-  const { size } = await stat(path.join(directory, found.base))
-  if (size !== found.ramBytes)
-    throw new HypemanError(
+  const damaged = (what: string): HypemanError =>
+    new HypemanError(
       'conflict',
-      `the memory image ${path.join(directory, found.base)} has ${size} bytes instead of ${found.ramBytes}; use another snapshot`,
+      `the memory image in ${directory} is damaged (${what}); use another snapshot, or target_state Stopped to start from the disks`,
     )
-  await stat(path.join(directory, stateFile))
-  if (found.hasDiff) await checkDiff(path.join(directory, diffFile), found.ramBytes)
+  const size = await sizeOf(path.join(directory, found.base))
+  if (size !== found.ramBytes) throw damaged(`${found.base} has ${size ?? 'no'} bytes instead of ${found.ramBytes}`)
+  for (const name of [stateFile, layerName(found.lastLayer)])
+    if (((await sizeOf(path.join(directory, name))) ?? 0) === 0) throw damaged(`${name} is missing`)
+  if (found.hasDiff) {
+    if ((await sizeOf(path.join(directory, diffFile))) === undefined) throw damaged(`${diffFile} is missing`)
+    await checkDiff(path.join(directory, diffFile), found.ramBytes)
+  }
   return found
+}
+
+/** A file's size in bytes; undefined if it does not exist. */
+async function sizeOf(file: string): Promise<number | undefined> {
+  try {
+    return (await stat(file)).size
+  } catch (error) {
+    if (isMissing(error)) return undefined
+    throw error
+  }
 }
 
 /** What was read of a paused process: enough to finish the image after it runs again. */
@@ -88,7 +108,7 @@ export interface SavedPages {
 }
 
 /** Copies the private pages of a paused process into `target`: as a new base if it started cold, else as a diff over the base in `source`. */
-export async function savePages(pid: number, ramBytes: number, source: string, target: string): Promise<SavedPages> {
+export async function savePages(pid: number, ramBytes: number, source: string, target: string, signal: AbortSignal): Promise<SavedPages> {
   const mapping = await findMapping(pid, basePattern, ramBytes)
   const base = path.join(source, mapping.file)
   if (!(await isMappedFile(mapping, base)))
@@ -98,8 +118,8 @@ export async function savePages(pid: number, ramBytes: number, source: string, t
     )
   const runs = await privatePages(mapping)
   if ((await stat(base)).blocks === 0)
-    return { mapping, kind: 'base', bytes: await saveAsBase(mapping, runs, path.join(target, nextBase(mapping))) }
-  return { mapping, kind: 'diff', bytes: await saveAsDiff(mapping, runs, path.join(target, diffFile)) }
+    return { mapping, kind: 'base', bytes: await saveAsBase(mapping, runs, path.join(target, nextBase(mapping)), signal) }
+  return { mapping, kind: 'diff', bytes: await saveAsDiff(mapping, runs, path.join(target, diffFile), signal) }
 }
 
 function nextBase(mapping: Mapping): string {
@@ -107,42 +127,69 @@ function nextBase(mapping: Mapping): string {
 }
 
 /** Completes an image: links or merges the base and writes the manifest. `source` is the directory with the mapped base. */
-export async function finishImage(saved: SavedPages, source: string, target: string, lastLayer: number): Promise<void> {
+export async function finishImage(saved: SavedPages, source: string, target: string, layer: number): Promise<void> {
   const { mapping } = saved
   const base = path.join(source, mapping.file)
-  const image = { version: 1, mapped: mapping.file, ramBytes: mapping.bytes, lastLayer } as const
-  if (saved.kind === 'base') return writeManifest(target, { ...image, base: nextBase(mapping), hasDiff: false })
+  const image = { version: 1, mapped: mapping.file, ramBytes: mapping.bytes, lastLayer: layer } as const
+  if (saved.kind === 'base') return writeManifest(source, target, { ...image, base: nextBase(mapping), hasDiff: false })
   if (saved.bytes > MERGE_ABOVE_BYTES && saved.bytes > (await stat(base)).blocks * 512 * MERGE_ABOVE_SHARE) {
     await mergeDiff(base, path.join(target, diffFile), path.join(target, nextBase(mapping)))
     await rm(path.join(target, diffFile))
-    return writeManifest(target, { ...image, base: nextBase(mapping), hasDiff: false })
+    return writeManifest(source, target, { ...image, base: nextBase(mapping), hasDiff: false })
   }
   if (source !== target) await link(base, path.join(target, mapping.file))
-  return writeManifest(target, { ...image, base: mapping.file, hasDiff: true })
+  return writeManifest(source, target, { ...image, base: mapping.file, hasDiff: true })
 }
 
-function writeManifest(directory: string, value: MemoryManifest): Promise<void> {
-  return writeRecord(path.join(directory, manifestFile), value)
+/** The manifest comes last. In an instance's own directory (`source`) everything it names is on disk before it; a staged one is synced by its commit. */
+async function writeManifest(source: string, target: string, value: MemoryManifest): Promise<void> {
+  if (source !== target) return stageRecord(path.join(target, manifestFile), value)
+  await Promise.all([...partsOf(value), layerName(value.lastLayer)].map((name) => syncFile(path.join(target, name))))
+  await syncDirectory(target)
+  return writeRecord(path.join(target, manifestFile), value)
 }
 
-/** Links an image, with the disk layers of its instant, into another directory. The manifest comes last. */
+function partsOf(image: MemoryManifest): string[] {
+  return [image.base, stateFile, ...(image.hasDiff ? [diffFile] : [])]
+}
+
+/** Links an image, with the disk layers of its instant, into a staged directory. */
 export async function linkImage(directory: string, target: string, image: MemoryManifest): Promise<void> {
   await linkLayers(directory, target, image.lastLayer)
-  const parts = [image.base, stateFile, ...(image.hasDiff ? [diffFile] : [])]
-  await Promise.all(parts.map((name) => link(path.join(directory, name), path.join(target, name))))
-  await writeManifest(target, { ...image, mapped: image.base })
+  await Promise.all(partsOf(image).map((name) => link(path.join(directory, name), path.join(target, name))))
+  await stageRecord(path.join(target, manifestFile), { ...image, mapped: image.base } satisfies MemoryManifest)
 }
 
-/** Removes an image, or what a broken save left of one, but not the base that a running process maps. */
+/** Number of the last disk layer that goes with what lies in a directory: the image's, or the last there is. */
+export async function lastLayerOf(directory: string): Promise<number> {
+  const image = await readManifest(directory).catch(() => undefined) // a damaged image takes nothing from the disks
+  return image?.lastLayer ?? (await lastLayer(directory))
+}
+
+/**
+ * Removes an image, or what a broken save left of one, but not the base that a running process maps. When the disks are written again,
+ * no loss of power brings the image back.
+ */
 export async function removeImage(directory: string, keep?: string): Promise<void> {
   const found = await readManifest(directory).catch(() => undefined) // a damaged manifest goes all the same
-  for (const name of [manifestFile, stateFile, diffFile]) await rm(path.join(directory, name), { force: true })
+  if (await removeIfThere(path.join(directory, manifestFile))) await syncDirectory(directory)
   const mapped = keep ?? found?.mapped
-  if (found !== undefined && mapped !== undefined && found.base !== mapped) await rm(path.join(directory, found.base), { force: true })
+  const parts = [stateFile, diffFile, ...(found !== undefined && mapped !== undefined && found.base !== mapped ? [found.base] : [])]
+  await Promise.all(parts.map((name) => rm(path.join(directory, name), { force: true })))
 }
 
-/** Removes every base but the one a running process maps: leftovers of a save that was undone. */
-export async function keepOnlyBase(directory: string, mapped: string): Promise<void> {
+async function removeIfThere(file: string): Promise<boolean> {
+  try {
+    await rm(file)
+    return true
+  } catch (error) {
+    if (isMissing(error)) return false
+    throw error
+  }
+}
+
+/** Removes every base but the one a running process maps: leftovers of a save that was undone, or all if no process runs. */
+export async function removeBases(directory: string, mapped?: string): Promise<void> {
   for (const name of await readdir(directory)) if (basePattern.test(name) && name !== mapped) await rm(path.join(directory, name))
 }
 

@@ -1,9 +1,11 @@
 // Writes an empty qcow2 overlay: what `qemu-img create -b` makes, without a process. Format: QEMU's docs/interop/qcow2.txt, version 3.
 // Layout in clusters of 64 KiB: header, refcount table, one refcount block, L1 table. All numbers big-endian.
 
-import { open } from 'node:fs/promises'
+import { open, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
-import { diskErrors } from '../../files/stage.ts'
+import { HypemanError } from '../../api/errors.ts'
+import { writeFully } from '../../files/memory-image/private-pages.ts'
+import { diskErrors, syncDirectory, syncFile } from '../../files/stage.ts'
 
 const CLUSTER_BITS = 16
 const CLUSTER = 1 << CLUSTER_BITS
@@ -11,6 +13,9 @@ const HEADER_BYTES = 104
 /** Guest bytes that one L1 entry covers: an L2 table of one cluster of 8-byte entries. */
 const BYTES_PER_L1_ENTRY = CLUSTER * (CLUSTER / 8)
 const BACKING_FORMAT_EXTENSION = 0xe279_2aca
+
+/** Ending of the names of files in the making; nobody reads them, and whoever makes them next removes them. */
+export const TEMPORARY = '.tmp'
 
 export interface Overlay {
   /** Path of the file to make. */
@@ -22,20 +27,47 @@ export interface Overlay {
   readonly sizeBytes: number
 }
 
-export async function createOverlay(overlay: Overlay): Promise<void> {
-  const l1Entries = Math.ceil(overlay.sizeBytes / BYTES_PER_L1_ENTRY)
-  const l1Clusters = Math.ceil((l1Entries * 8) / CLUSTER)
+/**
+ * Makes the file whole or not at all: no name is ever a half-written layer's. In a staged directory its commit makes it durable; in any
+ * other, `durable` does.
+ */
+export async function createOverlay(overlay: Overlay, durable: boolean): Promise<void> {
+  const temporary = `${overlay.file}${TEMPORARY}`
   await diskErrors(overlay.file, async () => {
-    await using file = await open(overlay.file, 'wx', 0o600)
-    await file.write(header(overlay, l1Entries), 0, undefined, 0)
-    const tableEntry = Buffer.alloc(8)
-    tableEntry.writeBigUInt64BE(BigInt(2 * CLUSTER))
-    await file.write(tableEntry, 0, undefined, CLUSTER)
-    const refcounts = Buffer.alloc((3 + l1Clusters) * 2)
-    for (let cluster = 0; cluster < 3 + l1Clusters; cluster += 1) refcounts.writeUInt16BE(1, cluster * 2)
-    await file.write(refcounts, 0, undefined, 2 * CLUSTER)
-    await file.truncate((3 + l1Clusters) * CLUSTER)
+    await rm(temporary, { force: true })
+    try {
+      await writeOverlay(overlay, temporary)
+      if (durable) await syncFile(temporary)
+      await rename(temporary, overlay.file)
+      if (durable) await syncDirectory(path.dirname(overlay.file))
+    } catch (error) {
+      await rm(temporary, { force: true })
+      throw error
+    }
   })
+}
+
+async function writeOverlay(overlay: Overlay, target: string): Promise<void> {
+  const l1Entries = l1EntriesOf(overlay.sizeBytes)
+  const clusters = emptyClusters(l1Entries)
+  await using file = await open(target, 'wx', 0o600)
+  await writeFully(file, header(overlay, l1Entries), 0)
+  const tableEntry = Buffer.alloc(8)
+  tableEntry.writeBigUInt64BE(BigInt(2 * CLUSTER))
+  await writeFully(file, tableEntry, CLUSTER)
+  const refcounts = Buffer.alloc(clusters * 2)
+  for (let cluster = 0; cluster < clusters; cluster += 1) refcounts.writeUInt16BE(1, cluster * 2)
+  await writeFully(file, refcounts, 2 * CLUSTER)
+  await file.truncate(clusters * CLUSTER)
+}
+
+function l1EntriesOf(sizeBytes: number): number {
+  return Math.ceil(sizeBytes / BYTES_PER_L1_ENTRY)
+}
+
+/** Clusters of an overlay that holds nothing: header, refcount table, refcount block, L1 table. */
+function emptyClusters(l1Entries: number): number {
+  return 3 + Math.ceil((l1Entries * 8) / CLUSTER)
 }
 
 function header(overlay: Overlay, l1Entries: number): Buffer {
@@ -63,10 +95,22 @@ function header(overlay: Overlay, l1Entries: number): Buffer {
   return bytes
 }
 
-/** The disk size that a qcow2 file's header gives, in bytes. */
-export async function overlaySize(file: string): Promise<number> {
+/** What a qcow2 file's header says of the disk. */
+export interface OverlayFacts {
+  /** Size of the disk, in bytes. */
+  readonly sizeBytes: number
+  /** Nothing was ever written to it: the first write would have needed another cluster for its L2 table. */
+  readonly isEmpty: boolean
+}
+
+export async function readOverlay(file: string): Promise<OverlayFacts> {
   await using handle = await open(file, 'r')
   const { buffer, bytesRead } = await handle.read(Buffer.alloc(32), 0, 32, 0)
-  if (bytesRead < 32 || buffer.readUInt32BE(0) !== 0x5146_49fb) throw new Error(`${path.basename(file)} is not a qcow2 file`)
-  return Number(buffer.readBigUInt64BE(24))
+  if (bytesRead < 32 || buffer.readUInt32BE(0) !== 0x5146_49fb)
+    throw new HypemanError(
+      'conflict',
+      `the disk layer ${file} is damaged: it is not a qcow2 file; use a snapshot of the instance, or delete it`,
+    )
+  const sizeBytes = Number(buffer.readBigUInt64BE(24))
+  return { sizeBytes, isEmpty: (await handle.stat()).size === emptyClusters(l1EntriesOf(sizeBytes)) * CLUSTER }
 }

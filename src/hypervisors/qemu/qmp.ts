@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { z } from 'zod'
 
 const message = z.union([
-  z.object({ QMP: z.object({}) }),
+  z.object({ QMP: z.object({ version: z.object({ qemu: z.object({ major: z.int(), minor: z.int(), micro: z.int() }) }) }) }),
   z.object({ return: z.unknown(), id: z.number().optional() }),
   z.object({ error: z.object({ class: z.string(), desc: z.string() }), id: z.number().optional() }),
   z.object({ event: z.string(), data: z.unknown().optional() }),
@@ -23,6 +23,11 @@ export class QmpError extends Error {
   }
 }
 
+/** Longest message, in characters; the longest that QEMU has reason to send is some tens of thousands. */
+const LONGEST_MESSAGE = 4 * 1024 ** 2
+/** Unsent bytes that a QEMU which reads nothing may leave with us. */
+const MOST_UNSENT_BYTES = 1024 ** 2
+
 interface Pending {
   readonly command: string
   readonly resolve: (value: unknown) => void
@@ -32,7 +37,10 @@ interface Pending {
 export class QmpClient {
   readonly #socket: Socket
   readonly #pending = new Map<number, Pending>()
-  #rest = ''
+  /** Pieces of a message that has not ended yet, and their length. */
+  #rest: string[] = []
+  #restLength = 0
+  #version = ''
   #nextId = 1
   #failure: Error | undefined
   readonly #greeted = Promise.withResolvers<void>()
@@ -65,6 +73,11 @@ export class QmpClient {
     }
   }
 
+  /** QEMU's version by its greeting. */
+  get version(): string {
+    return this.#version
+  }
+
   get closed(): boolean {
     return this.#failure !== undefined
   }
@@ -73,6 +86,7 @@ export class QmpClient {
   async execute(command: string, args: Readonly<Record<string, unknown>> = {}, signal?: AbortSignal): Promise<unknown> {
     signal?.throwIfAborted()
     if (this.#failure !== undefined) throw this.#failure
+    if (this.#socket.writableLength > MOST_UNSENT_BYTES) throw new Error('QEMU reads nothing from its control socket')
     const id = this.#nextId++
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     this.#pending.set(id, { command, resolve, reject })
@@ -95,16 +109,28 @@ export class QmpClient {
   }
 
   #take(text: string): void {
-    const lines = (this.#rest + text).split('\n')
-    this.#rest = lines.pop() ?? ''
-    for (const line of lines) if (line.trim() !== '') this.#handle(line)
+    const [first = '', ...others] = text.split('\n')
+    this.#rest.push(first)
+    this.#restLength += first.length
+    for (const next of others) {
+      const line = this.#rest.join('')
+      this.#rest = [next]
+      this.#restLength = next.length
+      if (line.trim() !== '') this.#handle(line)
+    }
+    if (this.#restLength > LONGEST_MESSAGE)
+      this.close(new Error(`QEMU sent more than ${LONGEST_MESSAGE} characters without an end on its control socket`))
   }
 
   #handle(line: string): void {
     const parsed = message.safeParse(parseJson(line))
     if (!parsed.success) return this.close(new Error(`QEMU said something unexpected on its control socket: ${line.slice(0, 200)}`))
     const said = parsed.data
-    if ('QMP' in said) return this.#greeted.resolve()
+    if ('QMP' in said) {
+      const { major, minor, micro } = said.QMP.version.qemu
+      this.#version = `${major}.${minor}.${micro}`
+      return this.#greeted.resolve()
+    }
     if ('event' in said) return
     const pending = this.#pending.get(said.id ?? -1)
     if (pending === undefined) return // the answer to a command that was given up
@@ -115,6 +141,7 @@ export class QmpClient {
 
   #fail(error: Error): void {
     if (this.#failure !== undefined) return
+    this.#rest = []
     this.#failure = error
     this.#greeted.reject(error)
     for (const pending of this.#pending.values()) pending.reject(error)

@@ -1,6 +1,6 @@
 // Starts QEMU processes: cold, or from a memory image. A start that fails leaves no process and no socket, and says what QEMU said.
 
-import { readFile, rm } from 'node:fs/promises'
+import { open, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../../api/errors.ts'
@@ -10,8 +10,9 @@ import { messageOf } from '../../platform/flow.ts'
 import { spawnDetached } from '../../platform/process.ts'
 import type { MachineSpec } from '../driver.ts'
 import { qemuArguments, qemuFiles, type QemuLaunch } from './command-line.ts'
-import { addLayer, joinLayers, removeLayersAbove, writableLayer } from './layers.ts'
-import { QemuMachine, socketPath } from './machine.ts'
+import { emptyLayerOver, joinLayers, lastLayer, removeLayersAbove, writableLayer } from './layers.ts'
+import { QemuMachine } from './machine.ts'
+import { socketPath } from './sockets.ts'
 import { checkedManifest, createColdMemory, diffFile, stateFile } from './memory.ts'
 
 export interface QemuProgram {
@@ -26,18 +27,32 @@ const incoming = 'fd:3'
 /** Until a process with incoming state has read it, in milliseconds. */
 const LOAD_LIMIT_MS = 30_000
 
-export async function startCold(program: QemuProgram, spec: MachineSpec, signal: AbortSignal): Promise<QemuMachine> {
+/** More than a process that fails to start has reason to say, in bytes. */
+const LOG_TAIL_BYTES = 16_384
+
+/** `version` is what the process must be, by its own word: what is recorded as the writer of its memory. */
+export async function startCold(program: QemuProgram, spec: MachineSpec, version: string, signal: AbortSignal): Promise<QemuMachine> {
   await removeSockets(spec.directory)
   const memoryFile = await createColdMemory(spec.directory, spec.memoryMib * 1024 ** 2)
-  await joinLayers(spec.directory)
+  await joinLayers(spec.directory, await lastLayer(spec.directory), signal)
   const systemLayer = await writableLayer(spec.directory)
   return launch(spec, { ...program, memoryFile, systemLayer }, program.command, [], async (machine) => {
-    await machine.command('query-status', {}, signal)
+    await machine.runState(signal)
+    await expectVersion(machine, version)
   })
 }
 
+async function expectVersion(machine: QemuMachine, version: string): Promise<void> {
+  const here = await machine.version()
+  if (here === version) return
+  throw new HypemanError(
+    'incompatible_version',
+    `QEMU is ${here} now instead of ${version}: it was replaced while the server ran; try again`,
+  )
+}
+
 /** The process comes up paused, with memory, devices and disks of the image's instant. */
-export async function startFromImage(program: QemuProgram, spec: MachineSpec, signal: AbortSignal): Promise<QemuMachine> {
+export async function startFromImage(program: QemuProgram, spec: MachineSpec, version: string, signal: AbortSignal): Promise<QemuMachine> {
   await removeSockets(spec.directory)
   const image = await checkedManifest(spec.directory)
   if (image.ramBytes !== spec.memoryMib * 1024 ** 2)
@@ -45,7 +60,7 @@ export async function startFromImage(program: QemuProgram, spec: MachineSpec, si
       'conflict',
       `the memory image has ${image.ramBytes} bytes, the instance ${spec.memoryMib} MiB; start it from its disks`,
     )
-  const systemLayer = await addLayer(spec.directory, image.lastLayer)
+  const systemLayer = await emptyLayerOver(spec.directory, image.lastLayer)
   const started = { ...program, memoryFile: image.base, systemLayer, incoming: image.hasDiff ? 'defer' : incoming } as const
   try {
     return await launch(spec, started, program.command, [path.join(spec.directory, stateFile)], async (machine) => {
@@ -57,6 +72,7 @@ export async function startFromImage(program: QemuProgram, spec: MachineSpec, si
         await machine.command('migrate-incoming', { uri: incoming }, signal)
       }
       await loaded(machine, signal)
+      await expectVersion(machine, version)
     })
   } catch (error) {
     await removeLayersAbove(spec.directory, image.lastLayer)
@@ -111,13 +127,20 @@ async function removeSockets(directory: string): Promise<void> {
 
 /** The error in terms of what QEMU wrote to its log since the start. */
 async function explain(error: unknown, logFile: string, from: number, spec: MachineSpec): Promise<unknown> {
-  const said = (await readFile(logFile)).subarray(from).toString('utf8').trim()
+  const said = (await tailOf(logFile, from)).trim()
   if (said === '') return error
   const port = /Could not set up host forwarding rule '(\w+):([^']*?):(\d+)-:\d+'/.exec(said)
   if (port !== null)
     return new HypemanError(
       'port_in_use',
       `the ${port[1] ?? ''} port ${port[3] ?? ''} on ${port[2] ?? ''} is taken; choose another host_port, or 0 for a free one`,
+      { cause: error },
+    )
+  const address = /Invalid host forwarding rule '\w+:(\S+):\d+-:\d+' \(Bad host address\)/.exec(said)
+  if (address !== null)
+    return new HypemanError(
+      'invalid_request',
+      `this QEMU can't publish ports on ${address[1] ?? ''}; publish them on an IPv4 address of the host`,
       { cause: error },
     )
   if (error instanceof HypemanError && error.code !== 'host_unavailable') return error
@@ -129,8 +152,17 @@ async function explain(error: unknown, logFile: string, from: number, spec: Mach
 }
 
 async function sizeOf(file: string): Promise<number> {
-  return readFile(file).then(
-    (content) => content.length,
+  return stat(file).then(
+    ({ size }) => size,
     () => 0, // there is no log yet
   )
+}
+
+/** The last of what a file has from an offset on. */
+async function tailOf(file: string, from: number): Promise<string> {
+  await using handle = await open(file, 'r')
+  const { size } = await handle.stat()
+  const start = Math.max(from, size - LOG_TAIL_BYTES)
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(Math.max(0, size - start)), 0, size - start, start)
+  return buffer.toString('utf8', 0, bytesRead)
 }

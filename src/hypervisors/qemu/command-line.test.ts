@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { MachineSpec, PortMapping } from '../driver.ts'
+import { maxVolumes, qemuArguments, type QemuLaunch } from './command-line.ts'
+
+const spec: MachineSpec = {
+  instanceId: 'a'.repeat(24),
+  directory: '/data/instances/a',
+  vcpus: 2,
+  memoryMib: 512,
+  kernel: '/data/kernels/k/vmlinuz',
+  initrd: '/data/kernels/k/initrd.cpio',
+  disks: [{ id: 'rootfs', path: '/data/rootfs.erofs', readOnly: true }],
+  network: { mac: '02:00:00:00:00:01', ports: [] },
+}
+const launch: QemuLaunch = { machineType: 'q35', accelerator: 'tcg', memoryFile: 'memory-0.base', systemLayer: 'disk-1.qcow2' }
+
+/** Values of an option, in order. */
+function valuesOf(args: readonly string[], option: string): string[] {
+  return args.flatMap((argument, index) => (argument === option ? [args[index + 1] ?? ''] : []))
+}
+
+function portsOf(...ports: PortMapping[]): string {
+  return valuesOf(qemuArguments({ ...spec, network: { mac: '02:00:00:00:00:01', ports } }, launch), '-netdev')[0] ?? ''
+}
+
+test('a cold machine loads a kernel; one that goes on from device state loads none and stays paused', () => {
+  const cold = qemuArguments(spec, launch)
+  assert.deepEqual([valuesOf(cold, '-kernel'), valuesOf(cold, '-initrd')], [[spec.kernel], [spec.initrd]])
+  assert.ok(!cold.includes('-S') && !cold.includes('-incoming'))
+  for (const incoming of ['fd:3', 'defer'] as const) {
+    const warm = qemuArguments(spec, { ...launch, incoming })
+    assert.deepEqual(valuesOf(warm, '-incoming'), [incoming])
+    assert.ok(warm.includes('-S'))
+    for (const option of ['-kernel', '-initrd', '-append']) assert.ok(!warm.includes(option), option)
+  }
+})
+
+test('cold and restored machines have the same devices in the same order', () => {
+  const devices = (args: readonly string[]): string[] =>
+    valuesOf(args, '-device').concat(valuesOf(args, '-machine'), valuesOf(args, '-cpu'))
+  for (const machineType of ['q35', 'microvm'] as const)
+    assert.deepEqual(
+      devices(qemuArguments(spec, { ...launch, machineType })),
+      devices(qemuArguments(spec, { ...launch, machineType, incoming: 'defer', memoryFile: 'memory-9.base', systemLayer: 'disk-9.qcow2' })),
+    )
+})
+
+test('guest memory is mapped privately from its file, and the stream carries no configuration', () => {
+  const args = qemuArguments(spec, launch)
+  assert.ok(valuesOf(args, '-object').includes('memory-backend-file,id=mem,size=512M,mem-path=memory-0.base,share=off'))
+  assert.deepEqual(valuesOf(args, '-global'), ['migration.send-configuration=off'])
+  assert.match(valuesOf(args, '-machine')[0] ?? '', /memory-backend=mem/)
+})
+
+test('nothing is made that was not asked for, and the process may start no other', () => {
+  const args = qemuArguments(spec, launch)
+  for (const option of ['-nodefaults', '-no-user-config', '-no-reboot']) assert.ok(args.includes(option), option)
+  assert.deepEqual(valuesOf(args, '-sandbox'), ['on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'])
+  assert.ok(!qemuArguments({ ...spec, network: null }, launch).some((argument) => argument.includes('netdev')))
+})
+
+test('a comma in a path is part of the path, not the end of an option', () => {
+  const [disk] = valuesOf(
+    qemuArguments({ ...spec, disks: [{ id: 'rootfs', path: '/data/a,readonly=off,b', readOnly: true }] }, launch),
+    '-drive',
+  )
+  assert.equal(disk, 'if=none,id=rootfs,file=/data/a,,readonly=off,,b,format=raw,readonly=on')
+})
+
+test('disks come as image, system disk, volumes, each found by its serial; only what is writable may be written', () => {
+  const volumes = [true, false].map((readOnly, index) => ({ id: `vol-${index}`, path: `/v${index}`, readOnly }))
+  const args = qemuArguments({ ...spec, disks: [...spec.disks, ...volumes] }, launch)
+  assert.deepEqual(
+    valuesOf(args, '-device').filter((device) => device.startsWith('virtio-blk')),
+    ['rootfs', 'system', 'vol-0', 'vol-1'].map((id) => `virtio-blk-pci,drive=${id},serial=${id}`),
+  )
+  assert.deepEqual(
+    valuesOf(args, '-drive').map((drive) => /readonly=(\w+)/.exec(drive)?.[1]),
+    ['on', undefined, 'on', 'off'],
+  )
+})
+
+test('ports are published by protocol, host address and number; an IPv6 address is bracketed', () => {
+  assert.equal(
+    portsOf(
+      { guestPort: 80, hostPort: 8080, protocol: 'tcp', hostAddress: '127.0.0.1' },
+      { guestPort: 53, hostPort: 5353, protocol: 'udp', hostAddress: '0.0.0.0' },
+      { guestPort: 443, hostPort: 8443, protocol: 'tcp', hostAddress: '::1' },
+    ),
+    'user,id=net,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:5353-:53,hostfwd=tcp:[::1]:8443-:443',
+  )
+})
+
+test('a microvm has virtio-mmio devices, and no more volumes than it has slots', () => {
+  const args = qemuArguments(spec, { ...launch, machineType: 'microvm' })
+  assert.ok(valuesOf(args, '-device').every((device) => !device.includes('-pci')))
+  assert.match(valuesOf(args, '-machine')[0] ?? '', /^microvm,.*acpi=on,rtc=on$/)
+  const slots = valuesOf(args, '-device').filter((device) => /^virtio-.*-device/.test(device)).length
+  assert.equal(slots + maxVolumes.microvm, 24)
+})

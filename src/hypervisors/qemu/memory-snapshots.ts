@@ -1,0 +1,114 @@
+// Capture, suspend and restore: in which order memory, devices and disks are frozen, and what is undone when a step fails.
+
+import { statfs } from 'node:fs/promises'
+import path from 'node:path'
+import { HypemanError } from '../../api/errors.ts'
+import { messageOf } from '../../platform/flow.ts'
+import type { CaptureReport, Machine, MemorySnapshots, VersionStamp } from '../driver.ts'
+import { joinLayers, linkLayers } from './layers.ts'
+import { prepareLayer } from './live-layer.ts'
+import { QemuMachine } from './machine.ts'
+import { finishImage, hasManifest, mappedBase, readManifest, removeBases, removeImage, savePages, stateFile } from './memory.ts'
+import { QmpError } from './qmp.ts'
+import { isControlled } from './sockets.ts'
+import { startFromImage, type QemuProgram } from './start.ts'
+
+/** A file system with less than this is full for all that a VMM writes at once. */
+const SMALLEST_SPACE_BYTES = 1024 ** 2
+
+export function memorySnapshots(
+  program: QemuProgram,
+  stamp: () => Promise<VersionStamp>,
+  onSameVersion: (start: () => Promise<QemuMachine>) => Promise<QemuMachine>,
+): MemorySnapshots {
+  return {
+    async capture(machine, spec, target, signal) {
+      const qemu = asQemu(machine)
+      const wasRunning = (await qemu.status(signal)) === 'running'
+      await using undo = new AsyncDisposableStack()
+      const layer = undo.use(await prepareLayer(qemu, spec.directory))
+      signal.throwIfAborted()
+      const started = performance.now()
+      // Armed before the pause, whose answer may get lost.
+      undo.defer(async () => {
+        if (wasRunning) await qemu.resume()
+      })
+      await qemu.pause()
+      const saved = await savePages(qemu.process.pid, spec.memoryMib * 1024 ** 2, spec.directory, target, signal)
+      await saveDevices(qemu, path.join(target, stateFile))
+      // The pivot comes last: if something before it fails, the disk is as it was.
+      await layer.pivot()
+      undo.move()
+      const notResumed = wasRunning ? await qemu.resume().then(() => undefined, messageOf) : undefined
+      const pausedMs = performance.now() - started
+      await joinLayers(spec.directory, layer.below - 1, signal)
+      await linkLayers(spec.directory, target, layer.below)
+      await finishImage(saved, spec.directory, target, layer.below)
+      return { pausedMs, memoryBytes: saved.bytes, ...(notResumed === undefined ? {} : { notResumed }) }
+    },
+
+    async suspend(machine, spec, signal): Promise<CaptureReport> {
+      const qemu = asQemu(machine)
+      const started = performance.now()
+      const mapped = await mappedBase(qemu.process.pid, spec.memoryMib * 1024 ** 2)
+      const { number: layer } = await qemu.activeLayer()
+      await using undo = new AsyncDisposableStack()
+      undo.defer(() => forgetImage(spec.directory, mapped))
+      await forgetImage(spec.directory, mapped)
+      const saved = await savePages(qemu.process.pid, spec.memoryMib * 1024 ** 2, spec.directory, spec.directory, signal)
+      await saveDevices(qemu, path.join(spec.directory, stateFile))
+      await joinLayers(spec.directory, layer - 1, signal)
+      qemu.mayBeSaved = true
+      await finishImage(saved, spec.directory, spec.directory, layer)
+      undo.move()
+      return { pausedMs: performance.now() - started, memoryBytes: saved.bytes }
+    },
+
+    async restore(spec, wanted, signal) {
+      const here = await stamp()
+      const words = (one: VersionStamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
+      if (here.version !== wanted.version || here.machineType !== wanted.machineType || here.accelerator !== wanted.accelerator)
+        throw new HypemanError(
+          'incompatible_version',
+          `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped), or use the version that wrote it`,
+        )
+      return onSameVersion(() => startFromImage(program, spec, wanted.version, signal))
+    },
+
+    holdsMemory: hasManifest,
+    async discardMemory(directory) {
+      await removeImage(directory)
+      if (!(await isControlled(directory))) await removeBases(directory)
+    },
+    async consumeMemory(directory) {
+      const image = await readManifest(directory).catch(() => undefined) // a damaged one goes all the same
+      await removeImage(directory, image?.base)
+      if (image !== undefined) await removeBases(directory, image.base)
+    },
+  }
+}
+
+async function forgetImage(directory: string, mapped: string): Promise<void> {
+  await removeImage(directory, mapped)
+  await removeBases(directory, mapped)
+}
+
+/**
+ * Devices come after memory, as in QEMU's own migration: what a device may still do in between then shows in its state. No abort cuts
+ * this short, since QEMU would go on writing the file.
+ */
+async function saveDevices(qemu: QemuMachine, filename: string): Promise<void> {
+  try {
+    await qemu.command('xen-save-devices-state', { filename, live: false })
+  } catch (error) {
+    if (!(error instanceof QmpError)) throw error
+    const { bavail, bsize } = await statfs(path.dirname(filename))
+    if (bavail * bsize > SMALLEST_SPACE_BYTES) throw error
+    throw new HypemanError('storage_full', `no space left to write ${filename}; free some and try again`, { cause: error })
+  }
+}
+
+function asQemu(machine: Machine): QemuMachine {
+  if (machine instanceof QemuMachine) return machine
+  throw new TypeError('the machine is of another driver')
+}

@@ -1,0 +1,88 @@
+// The unix sockets of a QEMU process: their paths, and connecting to the one that controls it.
+
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { HypemanError } from '../../api/errors.ts'
+import type { ProcessEnd } from '../../platform/process.ts'
+import { qemuFiles } from './command-line.ts'
+import { QmpClient } from './qmp.ts'
+
+/** Longest path of a unix socket on Linux: sun_path less its final zero; unix(7). */
+const LONGEST_SOCKET_PATH = 107
+
+/** Nothing tells that a process listens: it is tried this often, in milliseconds. */
+const LISTENS_POLL_MS = 2
+
+/** Until a started QEMU listens on its control socket, in milliseconds. */
+const CONNECT_LIMIT_MS = 10_000
+
+/** Connects as soon as QEMU listens; fails when the process ends first. */
+export async function connectQmp(directory: string, exited: Promise<ProcessEnd>): Promise<QmpClient> {
+  const file = socketPath(directory, qemuFiles.qmp)
+  const gone = new AbortController()
+  exited.then(
+    (exit) => gone.abort(new HypemanError('host_unavailable', `QEMU ended: ${exit.reason}`)),
+    () => undefined, // `exited` never rejects
+  )
+  const limit = AbortSignal.timeout(CONNECT_LIMIT_MS)
+  const signal = AbortSignal.any([gone.signal, limit])
+  try {
+    for (;;) {
+      const qmp = await QmpClient.connect(file, signal).catch((error: unknown) => {
+        if (isNotListening(error)) return undefined
+        throw error
+      })
+      if (qmp !== undefined) return qmp
+      await delay(LISTENS_POLL_MS, undefined, { signal })
+    }
+  } catch (error) {
+    gone.signal.throwIfAborted()
+    if (!limit.aborted) throw error
+    throw new HypemanError('host_unavailable', `QEMU did not answer on its control socket within ${CONNECT_LIMIT_MS / 1000} s`, {
+      cause: error,
+    })
+  }
+}
+
+/** The promise's result, or the signal's reason if it comes first; what comes later is the next caller's. */
+export async function orAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>()
+  const onAbort = (): void => reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
+  if (signal.aborted) onAbort()
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    return await Promise.race([promise, aborted])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
+}
+
+function isNotListening(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')
+}
+
+/** True if a process listens on the control socket in a directory. */
+export async function isControlled(directory: string): Promise<boolean> {
+  const socket = connect({ path: socketPath(directory, qemuFiles.qmp) })
+  try {
+    await once(socket, 'connect')
+    return true
+  } catch (error) {
+    return !isNotListening(error) // a queue that is full belongs to somebody
+  } finally {
+    socket.destroy()
+  }
+}
+
+/** A socket's absolute path, checked against the kernel's limit before anything is made. */
+export function socketPath(directory: string, name: string): string {
+  const file = path.join(directory, name)
+  if (Buffer.byteLength(file) > LONGEST_SOCKET_PATH)
+    throw new HypemanError(
+      'storage_unsuitable',
+      `the socket path ${file} is longer than ${LONGEST_SOCKET_PATH} bytes; use a data directory with a shorter path`,
+    )
+  return file
+}
