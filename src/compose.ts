@@ -32,6 +32,7 @@ import { messageOf } from './platform/flow.ts'
 import { KeyedLock } from './platform/keyed-lock.ts'
 import { killProcess } from './platform/process.ts'
 import { readOrMakeSecret } from './platform/secret.ts'
+import { hostTscKhz } from './platform/tsc.ts'
 import { createRegistry } from './registry/index.ts'
 import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
@@ -95,11 +96,11 @@ async function openServices(config: ServerConfig, layout: DataLayout, log: Logge
   const swept = await sweep(layout)
   if (swept.length > 0) log.info({ swept }, 'what was half made or half removed is gone')
 
-  const [kernel, verdict] = await Promise.all([importKernel(layout, config.assets_dir), judgeAccelerator()])
+  const [kernel, verdict, tscKhz] = await Promise.all([importKernel(layout, config.assets_dir), judgeAccelerator(), hostTscKhz()])
   log.info({ kernel: kernel.id, ...verdict }, 'accelerator')
   const drivers = new Map<HypervisorName, Hypervisor>()
   for (const machineType of ['q35', 'microvm'] as const) {
-    const driver = createQemuDriver({ machineType, accelerator: verdict.accelerator, layout })
+    const driver = createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout })
     drivers.set(driver.name, driver)
   }
 

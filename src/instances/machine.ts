@@ -125,17 +125,21 @@ export async function endMachine(context: InstanceContext, entry: InstanceEntry,
 
 /** The agent of a live machine: the open connection, or a new one. */
 export async function agentOf(entry: InstanceEntry, context: InstanceContext, signal: AbortSignal): Promise<AgentClient> {
+  return waitFor(entry.agent ?? openAgent(entry, context), signal)
+}
+
+/** Begins to connect to the agent of a live machine. Whoever asks for the agent later is told if that fails. */
+export function openAgent(entry: InstanceEntry, context: InstanceContext): Promise<AgentClient> {
   const { machine } = entry
-  if (machine === undefined) throw new HypemanError('guest_unreachable', `the instance ${entry.record.name} has no running VMM`)
-  if (entry.agent === undefined) {
-    const connecting = connect(machine, context, entry.stopWaiting.signal)
-    entry.agent = connecting
-    const forget = (): void => {
-      if (entry.agent === connecting) entry.agent = undefined
-    }
-    connecting.then((client) => client.closed.then(forget), forget)
+  if (machine === undefined)
+    return Promise.reject(new HypemanError('guest_unreachable', `the instance ${entry.record.name} has no running VMM`))
+  const connecting = connect(machine, context, entry.stopWaiting.signal)
+  entry.agent = connecting
+  const forget = (): void => {
+    if (entry.agent === connecting) entry.agent = undefined
   }
-  return waitFor(entry.agent, signal)
+  connecting.then((client) => client.closed.then(forget), forget)
+  return connecting
 }
 
 async function connect(machine: Machine, context: InstanceContext, signal: AbortSignal): Promise<AgentClient> {

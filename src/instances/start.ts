@@ -9,7 +9,7 @@ import { allocatePorts } from '../networks/index.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
-import { attach, driverOf, endMachine, memoryOf, specOf } from './machine.ts'
+import { attach, driverOf, endMachine, memoryOf, openAgent, specOf } from './machine.ts'
 import { makeReady, readyInBackground } from './readiness.ts'
 import type { InstanceRecord } from './record.ts'
 
@@ -68,6 +68,8 @@ export async function resumeInstance(context: InstanceContext, entry: InstanceEn
   await step(flow, 'load', async () =>
     startProcess(context, entry, await memory.restore(specOf(context, entry.record), stamp, flow.signal)),
   )
+  // The channel is open before the guest runs: its agent finds it as it was, and need not look for it again.
+  void openAgent(entry, context)
   await step(flow, 'resume', () => entry.machine?.resume())
   await makeReady(context, entry, flow)
   undo.move()

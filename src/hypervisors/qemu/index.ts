@@ -19,6 +19,8 @@ export interface QemuDriverOptions {
   readonly layout: DataLayout
   /** Found on PATH unless absolute. */
   readonly command?: string | undefined
+  /** Rate of the host's time-stamp counter, if known. */
+  readonly tscKhz?: number | undefined
 }
 
 const names = { q35: 'qemu', microvm: 'qemu-microvm' } as const
@@ -28,6 +30,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     command: options.command ?? 'qemu-system-x86_64',
     machineType: options.machineType,
     accelerator: options.accelerator,
+    tscKhz: options.tscKhz,
   }
   const name = names[options.machineType]
   let version: Promise<string> | undefined

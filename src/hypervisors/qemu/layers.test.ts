@@ -216,7 +216,7 @@ test('a disk that is too full to join its layers is used as it is', { skip: disk
   const expected = await contentOf(directory, 13)
   const before = (await readdir(directory)).toSorted()
   await disk.fill(100_000)
-  await joinLayers(directory)
+  await joinLayers(directory, 13)
   assert.deepEqual((await readdir(directory)).toSorted(), before)
   await assertContent(directory, expected)
   await assert.rejects(

@@ -19,6 +19,7 @@ export interface QemuProgram {
   readonly command: string
   readonly machineType: QemuLaunch['machineType']
   readonly accelerator: QemuLaunch['accelerator']
+  readonly tscKhz?: number | undefined
 }
 
 /** Where a process inherits the device state. */
