@@ -25,7 +25,7 @@ const files = {
 const expected: Readonly<Record<keyof typeof files, object>> = {
   'fine.test.ts': { passed: 3, failed: 0, skipped: 1, vmsBooted: 0 },
   'red.test.ts': { passed: 2, failed: 1, skipped: 0, vmsBooted: 0 },
-  'crash.test.ts': { passed: 2, failed: 1, skipped: 0, vmsBooted: 0 },
+  'crash.test.ts': { passed: 1, failed: 1, skipped: 0, vmsBooted: 0 },
   'hang.test.ts': { passed: 1, failed: 1, skipped: 0, vmsBooted: 0 },
   'vm.test.ts': { passed: 2, failed: 0, skipped: 0, vmsBooted: 2 },
   'dirty.test.ts': { passed: 1, failed: 1, skipped: 0, vmsBooted: 0 },

@@ -52,6 +52,8 @@ function nodeTestCommand(options: NodeTestOptions, countsFile: string): string[]
     '--test',
     `--test-concurrency=${options.concurrency}`,
     `--test-timeout=${options.timeoutMs}`,
+    // A test that hangs has failed at its limit; what it still waits for must not keep the run from ending.
+    '--test-force-exit',
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',
     `--test-reporter=${path.join(import.meta.dirname, 'count-reporter.ts')}`,

@@ -36,6 +36,14 @@ test('a cold machine loads a kernel; one that goes on from device state loads no
   }
 })
 
+test('an emulated microvm, which can not measure its clock on a busy host, is told its frequency', () => {
+  const appended = (one: Partial<QemuLaunch>): string => valuesOf(qemuArguments(spec, { ...launch, ...one }), '-append')[0] ?? ''
+  const tscKhz = 2_096_025
+  assert.match(appended({ machineType: 'microvm', tscKhz }), / tsc_early_khz=2096025( |$)/)
+  for (const one of [{ tscKhz }, { machineType: 'microvm' }, { machineType: 'microvm', accelerator: 'kvm', tscKhz }] as const)
+    assert.doesNotMatch(appended(one), /tsc_early_khz/)
+})
+
 test('cold and restored machines have the same devices in the same order', () => {
   const devices = (args: readonly string[]): string[] =>
     valuesOf(args, '-device').concat(valuesOf(args, '-machine'), valuesOf(args, '-cpu'))
