@@ -8,7 +8,7 @@ import { nothing, oneFailed, onePassed, runCommand, sum, type Outcome } from './
 const guest = path.resolve('guest')
 
 export async function runGuestTests(): Promise<Outcome> {
-  const formatted = (await runCommand(['bash', '-c', 'test -z "$(gofmt -l . | tee /dev/stderr)"'], { cwd: guest })) === 0
+  const formatted = (await runCommand(['bash', '-c', 'files=$(gofmt -l .); echo -n "$files" >&2; test -z "$files"'], { cwd: guest })) === 0
   console.log(`${formatted ? '✔' : '✖'} gofmt`)
   const vetted = (await runCommand(['go', 'vet', './...'], { cwd: guest })) === 0
   console.log(`${vetted ? '✔' : '✖'} go vet`)

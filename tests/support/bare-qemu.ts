@@ -4,7 +4,9 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { dataLayout, type DataLayout } from '../../src/files/layout.ts'
+import { findMapping, privatePages } from '../../src/files/memory-image/private-pages.ts'
 import { makeDataDirectories } from '../../src/files/stage.ts'
 import type { Hypervisor, MachineSpec, MemorySnapshots } from '../../src/hypervisors/driver.ts'
 import { qemuArguments, qemuFiles } from '../../src/hypervisors/qemu/command-line.ts'
@@ -16,6 +18,8 @@ import { spawnDetached } from '../../src/platform/process.ts'
 
 const bareMemoryMib = 64
 const command = 'qemu-system-x86_64'
+/** Fewer than the firmware needs for itself. */
+const FIRMWARE_PAGES = 64
 
 /** A data directory with a driver; disposing ends its machines and removes it. */
 export interface BareHost extends AsyncDisposable {
@@ -71,7 +75,7 @@ export async function bareHost(root?: string): Promise<BareHost> {
       const bootless = args.filter((argument, index) => !isKernelOption(argument) && !isKernelOption(args[index - 1] ?? ''))
       const process = await spawnDetached({ command, args: bootless, cwd: directory, logFile: path.join(directory, qemuFiles.vmm) })
       const machine = host.owns(new Type(process, directory))
-      await machine.runState()
+      await untilItWrites(machine)
       return { machine, spec }
     },
     owns(machine) {
@@ -85,6 +89,19 @@ export async function bareHost(root?: string): Promise<BareHost> {
     },
   }
   return host
+}
+
+/** Until the firmware has written to memory, so that there is something to save. */
+async function untilItWrites(machine: QemuMachine): Promise<void> {
+  await machine.runState()
+  const deadline = performance.now() + 20_000
+  for (;;) {
+    const mapping = await findMapping(machine.process.pid, /^memory-\d+\.base$/, bareMemoryMib * 1024 ** 2)
+    const pages = (await privatePages(mapping)).reduce((sum, { count }) => sum + count, 0)
+    if (pages >= FIRMWARE_PAGES) return
+    if (performance.now() > deadline) throw new Error(`the firmware has written only ${pages} pages`)
+    await delay(5)
+  }
 }
 
 function isKernelOption(argument: string): boolean {
