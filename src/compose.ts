@@ -170,7 +170,7 @@ async function loadAll({ store, drivers, layout, log }: InstanceContext, snapsho
   await store.load(async (record, directory) => (await drivers.get(record.hypervisor)?.memory?.holdsMemory(directory)) ?? false)
   await snapshots.load()
   const known = [...store.entries()].flatMap(({ record }) => (record.process === null ? [] : [record.process.pid]))
-  const reaped = await reapStrayVmms(layout, new Set(known))
+  const reaped = await reapStrayVmms(layout, new Set(known), new Set(store.broken.map(({ directory }) => directory)))
   if (reaped.length > 0) log.warn({ pids: reaped }, 'VMMs that belong to no instance are ended')
 }
 

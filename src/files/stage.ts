@@ -105,6 +105,12 @@ export async function moveToTrash(layout: DataLayout, target: string): Promise<v
   await rm(grave, { recursive: true, force: true })
 }
 
+/** Removes what a killed process left of records that it was writing in a directory. */
+export async function removeUnfinishedRecords(directory: string): Promise<void> {
+  for (const name of await readdir(directory))
+    if (/\.json\.[0-9a-f]{12}\.tmp$/.test(name)) await rm(path.join(directory, name), { force: true })
+}
+
 /** At start: removes what an earlier run left staged or half removed; returns the names. */
 export async function sweep(layout: DataLayout): Promise<readonly string[]> {
   const swept: string[] = []

@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
-import { createStaged, writeRecord } from '../files/stage.ts'
+import { createStaged, stageRecord } from '../files/stage.ts'
 import type { HypervisorName } from '../hypervisors/driver.ts'
 import type { ReadyImage } from '../images/types.ts'
 import type { PublishedPort } from '../networks/index.ts'
@@ -65,7 +65,7 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   await mkdir(path.join(staged.path, instanceFiles.logs))
   await step(flow, 'disk', () => driver.createDisk(staged.path, request.overlayBytes))
   const record = newRecord(context, request, id, hypervisor, image)
-  await writeRecord(path.join(staged.path, instanceFiles.record), record)
+  await stageRecord(path.join(staged.path, instanceFiles.record), record)
   await step(flow, 'commit', () => staged.commit(context.layout.instance(id)))
   const entry = new InstanceEntry(record, false)
   undo.defer(() => removeCommitted(context, entry))

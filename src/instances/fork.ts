@@ -5,7 +5,7 @@ import path from 'node:path'
 import type { TargetState } from '../api/actions.ts'
 import { HypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
-import { createStaged, writeRecord } from '../files/stage.ts'
+import { createStaged, stageRecord } from '../files/stage.ts'
 import type { HypervisorName } from '../hypervisors/driver.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
 import { newId, newMac, newMachineId } from '../platform/ids.ts'
@@ -50,7 +50,7 @@ export async function forkFromPayload(context: InstanceContext, source: ForkSour
   await step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
   const record = forkRecord(source, request, id, withMemory)
   await mkdir(path.join(staged.path, instanceFiles.logs))
-  await writeRecord(path.join(staged.path, instanceFiles.record), record)
+  await stageRecord(path.join(staged.path, instanceFiles.record), record)
   await step(flow, 'commit', () => staged.commit(context.layout.instance(id)))
   const entry = new InstanceEntry(record, withMemory)
   undo.defer(() => removeCommitted(context, entry))

@@ -7,7 +7,7 @@ import { messageOf } from '../platform/flow.ts'
 import { identityOf, killProcess, type ProcessIdentity } from '../platform/process.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
-import { attach, driverOf, settleExit, specOf } from './machine.ts'
+import { attach, driverOf, endMachine, settleExit, specOf } from './machine.ts'
 import { readyInBackground } from './readiness.ts'
 
 /** Adopts or settles every instance with a recorded process. One that can't be adopted is told in the log and never hides the others. */
@@ -31,18 +31,36 @@ async function recoverInstance(context: InstanceContext, entry: InstanceEntry, p
   }
   attach(context, entry, machine)
   // A machine of ours is paused only inside a flow, and that flow died with the server before it answered.
-  if ((await machine.status()) === 'paused') await machine.resume()
+  if ((await machine.status()) === 'paused') {
+    if (entry.holdsMemory) return endSuspended(context, entry)
+    await machine.resume()
+  }
   const { record } = entry
   if (record.programStartedAt === null || record.agentReadyAt === null || record.identityDue !== null || entry.holdsMemory)
     readyInBackground(context, entry)
 }
 
-/** Ends VMMs that were started under this data directory and that no record names: their flow was cut off before it could record them. */
-export async function reapStrayVmms(layout: DataLayout, known: ReadonlySet<number>): Promise<readonly number[]> {
+/** A paused machine beside a complete memory image was going to standby, or has not run since it came from there: it is in standby. */
+async function endSuspended(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  await endMachine(context, entry)
+  context.events.state(entry.id, 'Standby', 'memory is on disk; the server ended in between')
+}
+
+/**
+ * Ends VMMs that were started under this data directory and that no record names: their flow was cut off before it could record them. Those in a
+ * `spared` directory are left alone: nobody can tell what its unreadable record says.
+ */
+export async function reapStrayVmms(
+  layout: DataLayout,
+  known: ReadonlySet<number>,
+  spared: ReadonlySet<string> = new Set(),
+): Promise<readonly number[]> {
   const reaped: number[] = []
   for (const name of await readdir('/proc')) {
     const pid = Number(name)
-    if (!Number.isInteger(pid) || known.has(pid) || !(await isVmmOf(layout, pid))) continue
+    if (!Number.isInteger(pid) || known.has(pid)) continue
+    const directory = await vmmDirectory(layout, pid)
+    if (directory === undefined || spared.has(directory)) continue
     const identity = identityOf(pid)
     if (identity === undefined) continue
     await killProcess(identity)
@@ -51,13 +69,13 @@ export async function reapStrayVmms(layout: DataLayout, known: ReadonlySet<numbe
   return reaped
 }
 
-/** True for a process that works in an instance's directory and carries that instance's name among its arguments. */
-async function isVmmOf(layout: DataLayout, pid: number): Promise<boolean> {
+/** Working directory of a process that works below the data directory and carries an instance's name among its arguments. */
+async function vmmDirectory(layout: DataLayout, pid: number): Promise<string | undefined> {
   try {
     const directory = (await readlink(`/proc/${pid}/cwd`)).replace(/ \(deleted\)$/, '')
-    if (!directory.startsWith(`${layout.root}${path.sep}`)) return false
-    return /(^|\0)hypeman-[a-z0-9]{24}(\0|,|$)/.test(await readFile(`/proc/${pid}/cmdline`, 'utf8'))
+    if (!directory.startsWith(`${layout.root}${path.sep}`)) return undefined
+    return /(^|\0)hypeman-[a-z0-9]{24}(\0|,|$)/.test(await readFile(`/proc/${pid}/cmdline`, 'utf8')) ? directory : undefined
   } catch {
-    return false // gone meanwhile, or not ours to look at: then it is not one that we started
+    return undefined // gone meanwhile, or not ours to look at: then it is not one that we started
   }
 }

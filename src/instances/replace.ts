@@ -7,7 +7,7 @@ import { z } from 'zod'
 import { HypemanError } from '../api/errors.ts'
 import { exchangePaths } from '../files/exchange.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
-import { createStaged, moveToTrash, syncDirectory, syncTree, writeRecord } from '../files/stage.ts'
+import { createStaged, moveToTrash, stageRecord, syncDirectory, syncTree } from '../files/stage.ts'
 import { isMissing, linkTree } from '../files/tree.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
 import { newId } from '../platform/ids.ts'
@@ -49,8 +49,8 @@ export async function replaceInstance(
     await mkdir(other)
     const filled = { ...(await replacement.fill(other)), restoring: id }
     await keepLogs(place, other)
-    await writeRecord(path.join(other, instanceFiles.record), filled)
-    await writeRecord(path.join(staged.path, journalFile), { id, instanceId: entry.id })
+    await stageRecord(path.join(other, instanceFiles.record), filled)
+    await stageRecord(path.join(staged.path, journalFile), { id, instanceId: entry.id })
     await syncTree(staged.path)
     return filled
   })

@@ -5,7 +5,7 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
-import { writeRecord } from '../files/stage.ts'
+import { removeUnfinishedRecords, writeRecord } from '../files/stage.ts'
 import { InstanceEntry } from './entry.ts'
 import { instanceRecord, type InstanceRecord } from './record.ts'
 
@@ -34,6 +34,7 @@ export class InstanceStore {
     for (const id of await readdir(this.#layout.instances)) {
       const directory = this.#layout.instance(id)
       try {
+        await removeUnfinishedRecords(directory)
         const record = await readInstanceRecord(directory)
         if (record.id !== id) throw new Error(`the record names the instance ${record.id}`)
         found.push(new InstanceEntry(record, await holdsMemory(record, directory)))

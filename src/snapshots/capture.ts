@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
 import type { TargetState } from '../api/actions.ts'
 import { snapshotFiles } from '../files/layout.ts'
-import { createStaged, writeRecord } from '../files/stage.ts'
+import { createStaged, stageRecord } from '../files/stage.ts'
 import { treeSize } from '../files/tree.ts'
 import {
   driverOf,
@@ -55,7 +55,7 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
     pausedMs,
     instance: { ...entry.record, process: null, restoring: null },
   }
-  await step(flow, 'record', () => writeRecord(path.join(staged.path, snapshotFiles.record), record))
+  await step(flow, 'record', () => stageRecord(path.join(staged.path, snapshotFiles.record), record))
   await step(flow, 'commit', () => staged.commit(instances.layout.snapshot(id)))
   context.store.add(record)
   return record
@@ -80,5 +80,7 @@ async function fillPayload(
   await step(flow, 'prove-agent', () => proveAgent(instances, entry, flow.signal))
   const report = await step(flow, 'capture', () => memory.capture(machine, specOf(instances, record), payload, flow.signal))
   flow.onStep({ flow: flow.flow, step: 'source-paused', ms: report.pausedMs })
+  // The snapshot is whole all the same; that its source stands still is told where people look for it.
+  if (report.notResumed !== undefined) flow.onStep({ flow: flow.flow, step: 'resume', ms: 0, error: report.notResumed })
   return report.pausedMs
 }

@@ -108,7 +108,7 @@ test("without a token, or with another server's, nothing is told", async () => {
   for (const headers of [{}, { authorization: 'Bearer nonsense' }, { authorization: 'Basic eDp5' }]) {
     const response = await fetch(`${server.url}/instances`, { headers })
     assert.equal(response.status, 401)
-    assert.equal(((await response.json()) as { code: string }).code, 'Unauthorized')
+    assert.equal(((await response.json()) as { code: string }).code, 'unauthorized')
   }
   assert.equal((await fetch(`${server.url}/health`)).status, 200)
 })
