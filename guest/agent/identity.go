@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"hypeman/guest/network"
@@ -32,9 +33,10 @@ type identity struct {
 }
 
 type identityState struct {
-	mu         sync.Mutex // held through all steps; guards what follows
-	configured string     // instance id; empty until configure has begun
-	hosts      string     // what the agent wrote into /etc/hosts
+	mu         sync.Mutex        // held through all steps; guards what follows
+	configured string            // instance id; empty until configure has begun
+	hosts      string            // what the agent wrote into /etc/hosts
+	kept       map[string]string // what the agent gave each file below /run/hypeman/etc last
 
 	generation atomic.Int64 // read by health, which never waits for steps
 }
@@ -247,9 +249,15 @@ func (s *Server) writeGeneration(request identity) error {
 
 // replaceIdentityFile gives /etc/<name> new content. The content lies in memory, below /run, and /etc has a link to it: so a fork writes
 // nothing to its disk, which would cost more than all the rest of its identity. Where a program has put a file of its own in the link's place, the link is put back.
-func (s *Server) replaceIdentityFile(name, content string, mode os.FileMode) error {
-	if err := s.replaceFile("/run/hypeman/etc/"+name, content, mode); err != nil {
-		return err
+func (s *Server) replaceIdentityFile(name, content string, mode uint32) error {
+	if s.identity.kept[name] != content {
+		if err := s.replaceFile("/run/hypeman/etc/"+name, content, mode); err != nil {
+			return err
+		}
+		if s.identity.kept == nil {
+			s.identity.kept = map[string]string{}
+		}
+		s.identity.kept[name] = content
 	}
 	at, target := s.Root+"/etc/"+name, "../run/hypeman/etc/"+name
 	if present, err := os.Readlink(at); err == nil && present == target {
@@ -269,27 +277,38 @@ func (s *Server) replaceIdentityFile(name, content string, mode os.FileMode) err
 }
 
 // replaceFile writes beside and renames, so that a reader sees the old or the new content whole. A link at the name is replaced, not followed.
-// An image may have no /etc.
-func (s *Server) replaceFile(name, content string, mode os.FileMode) error {
+// An image may have no /etc. Plain system calls, since this is most of what a fork waits for; the caller lets one at a time in.
+func (s *Server) replaceFile(name, content string, mode uint32) error {
 	name = s.Root + name
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(name), ".hypeman-")
+	beside := name + ".hypeman"
+	file, err := syscall.Open(beside, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_CLOEXEC, mode)
 	if err != nil {
-		return err
+		// The directory is not there yet, or an earlier one of us was cut off.
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.Remove(beside); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		if file, err = syscall.Open(beside, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_CLOEXEC, mode); err != nil {
+			return &os.PathError{Op: "open", Path: beside, Err: err}
+		}
 	}
-	defer os.Remove(temporary.Name()) // after the rename there is nothing left to remove
-	if _, err = temporary.WriteString(content); err == nil {
-		err = temporary.Chmod(mode)
-	}
-	if closeErr := temporary.Close(); err == nil {
+	written, err := syscall.Write(file, []byte(content))
+	if closeErr := syscall.Close(file); err == nil {
 		err = closeErr
 	}
-	if err != nil {
-		return err
+	if err == nil && written != len(content) {
+		err = syscall.ENOSPC
 	}
-	return os.Rename(temporary.Name(), name)
+	if err == nil {
+		err = syscall.Rename(beside, name)
+	}
+	if err != nil {
+		syscall.Unlink(beside)
+		return &os.PathError{Op: "replace", Path: name, Err: err}
+	}
+	return nil
 }
 
 func newBootID() string {

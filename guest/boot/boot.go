@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"hypeman/guest/network"
 )
 
 // diskWait bounds how long a disk may take to appear; virtio disks are there when their driver is.
@@ -17,7 +19,7 @@ const diskWait = 10 * time.Second
 // Cgroup is the control group of the workload.
 const Cgroup = "/sys/fs/cgroup/workload"
 
-// Prepare makes the root of the image the root of this process, with the kernel's file systems mounted.
+// Prepare makes the root of the image the root of this process, with the kernel's file systems mounted and the loopback interface up.
 func Prepare() error {
 	for _, one := range earlyMounts {
 		if err := mount(one); err != nil {
@@ -42,7 +44,7 @@ func Prepare() error {
 		return err
 	}
 	prepareCgroup()
-	return nil
+	return network.Up()
 }
 
 type mountPoint struct {

@@ -86,9 +86,6 @@ func (Guest) ReplaceBootID(id string) error {
 
 // SetNetwork gives the interface its identity.
 func (Guest) SetNetwork(config network.Config) error {
-	if err := network.Up(); err != nil {
-		return err
-	}
 	return network.Apply(config)
 }
 

@@ -91,15 +91,17 @@ async function renewIdentity(context: InstanceContext, entry: InstanceEntry, age
 
 async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   const now = new Date().toISOString()
-  if (entry.holdsMemory) {
+  const consume = async (): Promise<void> => {
+    if (!entry.holdsMemory) return
     await memoryOf(context, entry.record).consumeMemory(context.layout.instance(entry.id))
     entry.holdsMemory = false
   }
-  await context.store.update(entry, {
-    programStartedAt: entry.record.programStartedAt ?? now,
-    agentReadyAt: entry.record.agentReadyAt ?? now,
-    identityDue: null,
-  })
+  const { programStartedAt, agentReadyAt } = entry.record
+  // In no order: after a crash between them the instance is made ready once more.
+  await Promise.all([
+    consume(),
+    context.store.update(entry, { programStartedAt: programStartedAt ?? now, agentReadyAt: agentReadyAt ?? now, identityDue: null }),
+  ])
   context.events.state(entry.id, 'Running', `${driverOf(context, entry.record).name}, agent ready`)
 }
 

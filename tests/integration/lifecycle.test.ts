@@ -150,7 +150,7 @@ test('an instance without a network has none', async () => {
   const id = await runMachine(server, { name: 'island', network: { enabled: false } })
   const { network } = await server.client.instances.get(id)
   assert.deepEqual([network?.enabled, network?.mac], [false, null])
-  assert.equal(await shell(server, id, 'ls /sys/class/net'), 'lo')
+  assert.equal(await shell(server, id, 'ls /sys/class/net; ping -c 1 127.0.0.1 >/dev/null && echo up'), 'lo\nup')
   await server.client.instances.delete(id)
 })
 
