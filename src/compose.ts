@@ -50,6 +50,9 @@ export async function serve(flags: ServeFlags, signal: AbortSignal): Promise<num
   // The kernel knows processes' directories by their real paths.
   const layout = dataLayout(await realpath(config.data_dir))
   await using undo = new AsyncDisposableStack()
+  // Much of what is waited for (sockets of VMMs, the ends of adopted processes) keeps no process alive by itself.
+  const awake = setInterval(() => undefined, 60_000)
+  undo.defer(() => clearInterval(awake))
   undo.use(lockDirectory(layout.lock))
   const secret = config.jwt_secret ?? (await readOrMakeSecret(layout.secret))
   const stopping = new AbortController()
