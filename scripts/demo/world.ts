@@ -62,7 +62,16 @@ export async function openWorld(signal: AbortSignal): Promise<World> {
   }
   const removeMachines = async ({ child }: Server): Promise<void> => {
     // Machines outlive their server: one that died is started once more to remove them.
-    if (hasEnded(child)) await launch()
+    const answers = await current()
+      .health()
+      .then(
+        () => true,
+        () => false,
+      )
+    if (!answers) {
+      await stop(child)
+      await launch()
+    }
     const { instances } = current()
     for (const instance of await instances.list()) await instances.delete(instance.id)
   }
