@@ -56,14 +56,15 @@ export async function serve(flags: ServeFlags, signal: AbortSignal): Promise<num
   undo.use(lockDirectory(layout.lock))
   const secret = config.jwt_secret ?? (await readOrMakeSecret(layout.secret))
   const stopping = new AbortController()
-  const { services, registry } = await openServices(config, layout, log, stopping.signal, undo)
+  const version = await ownVersion()
+  const { services, registry } = await openServices({ config, version, layout, log, stopping: stopping.signal }, undo)
 
   const http = await createHttpServer({
     services,
     registry,
     authenticator: createAuthenticator([secret]),
     log,
-    version: await ownVersion(),
+    version,
     stopping: stopping.signal,
   })
   undo.defer(() => http.close())
@@ -90,8 +91,17 @@ export async function serve(flags: ServeFlags, signal: AbortSignal): Promise<num
   return 0
 }
 
+/** What everything else stands on. */
+interface Foundation {
+  readonly config: ServerConfig
+  readonly version: string
+  readonly layout: DataLayout
+  readonly log: Logger
+  readonly stopping: AbortSignal
+}
+
 /** Everything behind the routes, brought to the truth on disk and in the process table. */
-async function openServices(config: ServerConfig, layout: DataLayout, log: Logger, stopping: AbortSignal, undo: AsyncDisposableStack) {
+async function openServices({ config, version, layout, log, stopping }: Foundation, undo: AsyncDisposableStack) {
   const undone = await undoReplacements(layout, async ({ process }) => {
     if (process !== null) await killProcess(process)
   })
@@ -155,7 +165,6 @@ async function openServices(config: ServerConfig, layout: DataLayout, log: Logge
   undo.use(startExpiry(context, log, tidyImages))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform() })
   undo.defer(() => registry.close())
-  const version = await ownVersion()
   return {
     registry,
     services: {

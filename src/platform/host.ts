@@ -33,7 +33,7 @@ const kvm: Wording = {
   name: 'KVM',
   essential: false,
   good: 'machines run at the speed of the hardware',
-  bad: 'machines run under emulation (tcg): everything works, and what computes is about ten times slower',
+  bad: 'machines run under emulation (tcg): everything works, and what computes is many times slower',
   fix: 'use a host whose /dev/kvm boots guests and that this user may open (group kvm)',
 }
 
