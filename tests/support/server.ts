@@ -42,7 +42,10 @@ export async function startServer(settings: Readonly<Record<string, string>> = {
   const home = await mkdtemp(path.join(os.tmpdir(), 'hypeman-it-'))
   const dataDirectory = path.join(home, 'data')
   const logFile = path.join(home, 'server.log')
-  let running = await launch(dataDirectory, logFile, settings)
+  let running = await launch(dataDirectory, logFile, settings).catch(async (error: unknown) => {
+    await rm(home, { recursive: true })
+    throw error
+  })
   let client = clientOf(running)
 
   const end = async (signal: NodeJS.Signals): Promise<void> => {
