@@ -17,7 +17,6 @@ import (
 	"hypeman/guest/network"
 	"hypeman/guest/process"
 	"hypeman/guest/workload"
-	"hypeman/guest/yamux"
 )
 
 const (
@@ -62,7 +61,7 @@ func runInit() {
 	if err != nil {
 		fail(guest, err)
 	}
-	host := channel.New(file, func(session *yamux.Session) { server.Serve(session) })
+	host := channel.New(file, server.Handlers())
 	fail(guest, channel.RunPort(file, host))
 }
 
@@ -116,7 +115,7 @@ func runOnSocket(path string) error {
 		}
 		go func() {
 			defer connection.Close()
-			host := channel.New(connection, func(session *yamux.Session) { server.Serve(session) })
+			host := channel.New(connection, server.Handlers())
 			defer host.End()
 			_ = host.Run(connection) // the end of one connection is no failure
 		}()

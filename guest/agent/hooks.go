@@ -25,10 +25,10 @@ const (
 
 // runHooks runs all hooks, whatever fails; the error names those that failed.
 func (s *Server) runHooks(request identity, limit time.Duration) error {
-	entries, err := os.ReadDir(s.Root + hooksDirectory) // sorted by name
-	if errors.Is(err, os.ErrNotExist) {
+	if err := syscall.Access(s.Root+hooksDirectory, 0); err == syscall.ENOENT || err == syscall.ENOTDIR {
 		return nil
 	}
+	entries, err := os.ReadDir(s.Root + hooksDirectory) // sorted by name
 	if err != nil {
 		return err
 	}

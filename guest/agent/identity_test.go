@@ -122,26 +122,11 @@ func TestAWorkloadThatCannotBeStartedHasExited(t *testing.T) {
 	<-r.ended
 }
 
-func stepsOf(t *testing.T, answer map[string]any) string {
-	t.Helper()
-	var text []string
-	for _, one := range answer["steps"].([]any) {
-		step := one.(map[string]any)
-		word := step["name"].(string)
-		if step["ok"] != true {
-			word += "!" + step["message"].(string)
-		}
-		text = append(text, word)
-	}
-	return strings.Join(text, " ")
-}
-
 func TestAForkTakesEveryStepOfItsIdentity(t *testing.T) {
 	r := newRig(t)
 	r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{"workload": workloadOf("exec sleep 1000")}))
 	write(t, r.server.Root+"/etc/hosts", read(t, r.server.Root+"/etc/hosts")+"10.9.9.9\tdatabase\n")
-	answer := r.ask(200, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "fork", "generation": 3, "hostname": "web-2", "machine_id": strings.Repeat("0b", 16)}))
-	if got := stepsOf(t, answer); got != "entropy clock machine-id boot-id hostname network connections generation hooks" {
+	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "generation": 3, "hostname": "web-2", "machine_id": strings.Repeat("0b", 16)})); got != "entropy clock machine-id boot-id hostname network connections generation hooks" {
 		t.Fatal(got)
 	}
 	hosts := read(t, r.server.Root+"/etc/hosts")
@@ -178,11 +163,11 @@ func TestHooksOfTheImageRunInOrderWithTheNewIdentity(t *testing.T) {
 	hook(t, r, "10-first", "echo first $(cat "+r.server.Root+"/etc/hostname) >>"+out+"; sleep 1000 & exit 0", 0o755)
 	hook(t, r, "30-plain", "echo never >>"+out, 0o644)
 	hook(t, r, ".hidden", "echo never >>"+out, 0o755)
-	answer := r.ask(200, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "fork", "generation": 3}))
-	if read(t, out) != "first web-1\nsecond i2 3 fork\n" || !strings.HasSuffix(stepsOf(t, answer), " hooks") {
-		t.Fatal(read(t, out), answer)
+	steps := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "generation": 3}))
+	if read(t, out) != "first web-1\nsecond i2 3 fork\n" || !strings.HasSuffix(steps, " hooks") {
+		t.Fatal(read(t, out), steps)
 	}
-	r.ask(200, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "restore", "generation": 4}))
+	r.renew(bodyOf("i2", map[string]any{"reason": "restore", "generation": 4}))
 	if strings.Count(read(t, out), "\n") != 2 {
 		t.Fatal("a restore runs hooks")
 	}
@@ -233,21 +218,27 @@ func TestARestoreKeepsItsIdentity(t *testing.T) {
 	for _, absent := range []string{"instance_id", "hostname", "machine_id", "network"} {
 		delete(body, absent)
 	}
-	if got := stepsOf(t, r.ask(200, "POST", "/v1/identity", body)); got != "entropy clock generation" {
+	if got := r.renew(body); got != "entropy clock generation" {
 		t.Fatal(got)
 	}
 	if !strings.Contains(read(t, r.server.Root+"/run/hypeman/generation"), `"instance_id":"i1"`) || read(t, r.server.Root+"/etc/hostname") != "web-1\n" {
 		t.Fatal("the identity has changed")
 	}
-	r.ask(400, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "else"}))
-	r.ask(400, "POST", "/v1/identity", bodyOf("", map[string]any{"reason": "fork"}))
+	for wrong, body := range map[string]map[string]any{
+		"refused the reason is fork, restore or clock": bodyOf("i2", map[string]any{"reason": "else"}),
+		"refused the instance is missing":              bodyOf("", map[string]any{"reason": "fork"}),
+		"refused generation is not a number":           bodyOf("i2", map[string]any{"reason": "fork", "generation": "many"}),
+	} {
+		if got := r.renew(body); got != wrong {
+			t.Fatal(got)
+		}
+	}
 }
 
 func TestAllStepsAreTriedWhateverFails(t *testing.T) {
 	r := newRig(t)
 	r.guest.fail["clock"], r.guest.fail["boot-id"], r.guest.fail["network"] = errors.New("stuck"), errors.New("no mount"), errors.New("no link")
-	answer := r.ask(200, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "fork", "generation": 1}))
-	if got := stepsOf(t, answer); got != "entropy clock!stuck machine-id boot-id!no mount hostname network!no link connections generation hooks" {
+	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "generation": 1})); got != "entropy clock!stuck machine-id boot-id!no mount hostname network!no link connections generation hooks" {
 		t.Fatal(got)
 	}
 }
@@ -259,7 +250,7 @@ func TestALinkAtANameOfTheIdentityIsReplacedNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	link(t, outside, r.server.Root+"/etc/resolv.conf")
-	r.ask(200, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "fork"}))
+	r.renew(bodyOf("i2", map[string]any{"reason": "fork"}))
 	if read(t, outside) != "precious" || read(t, r.server.Root+"/etc/resolv.conf") != "nameserver 10.0.2.3\n" {
 		t.Fatal("written through the link")
 	}
@@ -267,11 +258,12 @@ func TestALinkAtANameOfTheIdentityIsReplacedNotFollowed(t *testing.T) {
 
 func TestTheClockIsSteppedAgain(t *testing.T) {
 	r := newRig(t)
-	r.ask(200, "POST", "/v1/clock", map[string]any{"time_unix_ns": "1700000000000000001"})
-	if got := strings.Join(r.guest.noted(), "|"); got != "clock 1700000000000000001" {
+	if got := r.renew(map[string]any{"reason": "clock", "time_unix_ns": "1700000000000000001"}); got != "clock" || r.guest.noted()[0] != "clock 1700000000000000001" {
+		t.Fatal(got, r.guest.noted())
+	}
+	if got := r.renew(map[string]any{"reason": "clock"}); got != "clock!the time is not a decimal number" {
 		t.Fatal(got)
 	}
-	r.ask(422, "POST", "/v1/clock", nil)
 }
 
 func TestBootIDsAreRandomUUIDs(t *testing.T) {
@@ -304,9 +296,12 @@ func TestShutdownKillsWhatIgnoresItsSignalAfterTheGrace(t *testing.T) {
 func TestAHandlerThatPanicsIsAnsweredAndTheAgentGoesOn(t *testing.T) {
 	r := newRig(t)
 	r.server.Guest = nil // the next request to it panics
-	answer := r.ask(500, "POST", "/v1/identity", bodyOf("i2", map[string]any{"reason": "fork"}))
+	answer := r.ask(500, "POST", "/v1/configure", bodyOf("i2", nil))
 	if answer["code"] != "internal" {
 		t.Fatal(answer)
+	}
+	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork"})); !strings.HasPrefix(got, "refused the agent failed") {
+		t.Fatal(got)
 	}
 }
 

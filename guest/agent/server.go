@@ -17,6 +17,7 @@ import (
 
 	"hypeman/guest/process"
 	"hypeman/guest/workload"
+	"hypeman/guest/yamux"
 )
 
 // Version of the agent; set when it is built.
@@ -41,6 +42,11 @@ type Server struct {
 // New makes a server; nothing of the image runs before configure was called.
 func New(reaper *process.Reaper, w *workload.Workload, guest Guest) *Server {
 	return &Server{Reaper: reaper, Workload: w, Guest: guest, started: time.Now()}
+}
+
+// Handlers is what a session with the host is for.
+func (s *Server) Handlers() yamux.Handlers {
+	return yamux.Handlers{Serve: func(session *yamux.Session) { s.Serve(session) }, Renew: s.Renew}
 }
 
 // Serve answers the requests of one session until its listener is closed.
@@ -80,8 +86,6 @@ func (s *Server) handler() http.Handler {
 	}
 	route("GET", "/v1/health", s.health)
 	route("POST", "/v1/configure", s.configure)
-	route("POST", "/v1/identity", s.renew)
-	route("POST", "/v1/clock", s.setClock)
 	route("POST", "/v1/exec", s.exec)
 	route("GET", "/v1/stat", s.stat)
 	route("PUT", "/v1/file", s.putFile)

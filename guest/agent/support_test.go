@@ -122,6 +122,49 @@ func (r *rig) do(method, path string, body io.Reader) (int, []byte) {
 	return answer.StatusCode, content
 }
 
+// renew sends a renewal with the fields of bodyOf and returns its steps in one line, "step!message" for those that failed.
+func (r *rig) renew(body map[string]any) string {
+	r.t.Helper()
+	answer := string(r.server.Renew([]byte(renewalOf(body))))
+	var words []string
+	for _, line := range strings.Split(strings.TrimSuffix(answer, "\n"), "\n") {
+		fields := strings.SplitN(line, " ", 5)
+		switch {
+		case fields[0] == "time":
+		case fields[0] != "step":
+			return line
+		case fields[3] == "ok":
+			words = append(words, fields[1])
+		default:
+			words = append(words, fields[1]+"!"+fields[4])
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func renewalOf(body map[string]any) string {
+	var message strings.Builder
+	line := func(key string, value any) { fmt.Fprintf(&message, "%s %v\n", key, value) }
+	keys := map[string]string{"instance_id": "instance", "machine_id": "machine-id", "time_unix_ns": "time"}
+	for key, value := range body {
+		switch value := value.(type) {
+		case map[string]any:
+			for _, name := range []string{"mac", "address", "gateway", "mtu"} {
+				line(name, value[name])
+			}
+			for _, server := range value["dns"].([]string) {
+				line("dns", server)
+			}
+		default:
+			if renamed, ok := keys[key]; ok {
+				key = renamed
+			}
+			line(key, value)
+		}
+	}
+	return message.String()
+}
+
 // ask demands a status and returns the answer's JSON.
 func (r *rig) ask(status int, method, path string, body any) map[string]any {
 	r.t.Helper()

@@ -28,20 +28,20 @@ type Guest struct{}
 
 // AddEntropy credits bytes to the kernel's pool and reseeds its generator, so that no fork repeats another's bytes.
 func (Guest) AddEntropy(bytes []byte) error {
-	device, err := os.OpenFile("/dev/urandom", os.O_RDWR, 0)
+	device, err := syscall.Open("/dev/urandom", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: "/dev/urandom", Err: err}
 	}
-	defer device.Close()
+	defer syscall.Close(device)
 	// struct rand_pool_info: bits credited, bytes given, bytes.
 	info := make([]byte, 8+len(bytes))
 	*(*int32)(unsafe.Pointer(&info[0])) = int32(len(bytes) * 8)
 	*(*int32)(unsafe.Pointer(&info[4])) = int32(len(bytes))
 	copy(info[8:], bytes)
-	if err := ioctl(device.Fd(), "RNDADDENTROPY", rndAddEntropy, unsafe.Pointer(&info[0])); err != nil {
+	if err := ioctl(uintptr(device), "RNDADDENTROPY", rndAddEntropy, unsafe.Pointer(&info[0])); err != nil {
 		return err
 	}
-	return ioctl(device.Fd(), "RNDRESEEDCRNG", rndReseedCRNG, nil)
+	return ioctl(uintptr(device), "RNDRESEEDCRNG", rndReseedCRNG, nil)
 }
 
 // SetClock steps the wall clock.
@@ -62,14 +62,14 @@ func (Guest) SetHostname(name string) error {
 // gets other content in the same file, which has the same length.
 func (Guest) ReplaceBootID(id string) error {
 	content := []byte(id + "\n")
-	mounted, err := os.OpenFile(bootIDOverride, os.O_WRONLY, 0)
+	mounted, err := syscall.Open(bootIDOverride, syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
 	if err == nil {
-		defer mounted.Close()
-		_, err = mounted.WriteAt(content, 0)
-		return err
+		defer syscall.Close(mounted)
+		_, err = syscall.Write(mounted, content)
+		return os.NewSyscallError("write", err)
 	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return err
+	if err != syscall.ENOENT {
+		return &os.PathError{Op: "open", Path: bootIDOverride, Err: err}
 	}
 	if err := os.MkdirAll(filepath.Dir(bootIDOverride), 0o755); err != nil {
 		return err

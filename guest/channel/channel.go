@@ -19,17 +19,17 @@ const nonceSize = 16
 
 // Channel reads one byte stream.
 type Channel struct {
-	out     io.Writer
-	serve   func(*yamux.Session)
-	session *yamux.Session
-	matched int    // bytes of HostMagic seen last
-	nonce   []byte // being read; nil if none is
+	out      io.Writer
+	handlers yamux.Handlers
+	session  *yamux.Session
+	matched  int    // bytes of HostMagic seen last
+	nonce    []byte // being read; nil if none is
 }
 
-// New makes a channel that answers on out; serve is called in a goroutine of its own for each session and returns when that is closed.
+// New makes a channel that answers on out; each session gets the handlers.
 // Writes to out must not fail for good while in still gives bytes.
-func New(out io.Writer, serve func(*yamux.Session)) *Channel {
-	return &Channel{out: out, serve: serve}
+func New(out io.Writer, handlers yamux.Handlers) *Channel {
+	return &Channel{out: out, handlers: handlers}
 }
 
 // Run reads until in fails; io.EOF from in is returned as it is. The session, if any, goes on: the host may come back, and then begins anew.
@@ -101,6 +101,5 @@ func (c *Channel) begin() {
 	if _, err := c.out.Write(answer); err != nil {
 		return
 	}
-	c.session = yamux.NewSession(c.out)
-	go c.serve(c.session)
+	c.session = yamux.NewSession(c.out, c.handlers)
 }

@@ -79,7 +79,7 @@ const nonceA, nonceB = "0123456789abcdef", "fedcba9876543210"
 
 func TestThePreambleIsAnsweredWithItsNonce(t *testing.T) {
 	out := &output{}
-	channel := New(out, echo)
+	channel := New(out, yamux.Handlers{Serve: echo})
 	channel.take(preamble(nonceA))
 	if !bytes.Equal(out.data, answer(nonceA)) {
 		t.Fatalf("%x", out.data)
@@ -89,7 +89,7 @@ func TestThePreambleIsAnsweredWithItsNonce(t *testing.T) {
 
 func TestWithoutAPreambleNothingIsSaid(t *testing.T) {
 	out := &output{}
-	channel := New(out, echo)
+	channel := New(out, yamux.Handlers{Serve: echo})
 	channel.take(append(windowFrame(1, 1), dataFrame(1, "hello")...))
 	channel.take(HostMagic[:10])
 	channel.take([]byte("something else that is no preamble"))
@@ -108,7 +108,7 @@ func TestAConnectionCutAtAnyByteIsTakenUpByTheNext(t *testing.T) {
 	for cut := 0; cut <= len(old); cut++ {
 		for split := 0; split <= 32; split += 3 {
 			out := &output{}
-			channel := New(out, echo)
+			channel := New(out, yamux.Handlers{Serve: echo})
 			channel.take(old[:cut])
 			fresh := preamble(nonceB)
 			channel.take(fresh[:split])
@@ -128,14 +128,14 @@ func TestAConnectionCutAtAnyByteIsTakenUpByTheNext(t *testing.T) {
 func TestAPreambleInsideAFrameEndsTheSession(t *testing.T) {
 	out := &output{}
 	ended := make(chan struct{})
-	channel := New(out, func(session *yamux.Session) {
+	channel := New(out, yamux.Handlers{Serve: func(session *yamux.Session) {
 		echo(session)
 		close(ended)
-	})
+	}})
 	channel.take(preamble(nonceA))
 	channel.take(windowFrame(1, 1))
 	frame := dataFrame(1, string(make([]byte, 1000)))
-	channel.serve = echo
+	channel.handlers.Serve = echo
 	channel.take(append(frame[:500:500], preamble(nonceB)...))
 	select {
 	case <-ended:
@@ -150,7 +150,7 @@ func TestAPreambleInsideAFrameEndsTheSession(t *testing.T) {
 
 func TestTwoPreamblesInARowBothCount(t *testing.T) {
 	out := &output{}
-	channel := New(out, echo)
+	channel := New(out, yamux.Handlers{Serve: echo})
 	channel.take(append(preamble(nonceA), preamble(nonceB)...))
 	if !bytes.Equal(out.data, append(answer(nonceA), answer(nonceB)...)) {
 		t.Fatalf("%x", out.data)
@@ -160,7 +160,7 @@ func TestTwoPreamblesInARowBothCount(t *testing.T) {
 
 func TestABrokenSessionIsNoiseUntilTheNextPreamble(t *testing.T) {
 	out := &output{}
-	channel := New(out, echo)
+	channel := New(out, yamux.Handlers{Serve: echo})
 	channel.take(preamble(nonceA))
 	channel.take(bytes.Repeat([]byte{0xff}, 100))
 	before := len(out.data)
@@ -179,7 +179,7 @@ func TestABrokenSessionIsNoiseUntilTheNextPreamble(t *testing.T) {
 func TestRandomInputNeverLosesTheChannel(t *testing.T) {
 	random := rand.New(rand.NewSource(3))
 	out := &output{}
-	channel := New(out, echo)
+	channel := New(out, yamux.Handlers{Serve: echo})
 	for round := 0; round < 300; round++ {
 		for i := random.Intn(6); i > 0; i-- {
 			switch random.Intn(4) {
@@ -210,7 +210,7 @@ func TestRandomInputNeverLosesTheChannel(t *testing.T) {
 func TestRunReadsUntilTheEndAndKeepsTheSession(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	channel := New(near, echo)
+	channel := New(near, yamux.Handlers{Serve: echo})
 	ended := make(chan error, 1)
 	go func() { ended <- channel.Run(near) }()
 	if _, err := far.Write(preamble(nonceA)); err != nil {
@@ -234,7 +234,7 @@ func TestAPortThatDoesNotExistIsMissing(t *testing.T) {
 }
 
 func BenchmarkTake(b *testing.B) {
-	channel := New(&output{}, func(*yamux.Session) {})
+	channel := New(&output{}, yamux.Handlers{})
 	data := make([]byte, 65536)
 	rand.New(rand.NewSource(1)).Read(data)
 	b.SetBytes(int64(len(data)))

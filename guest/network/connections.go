@@ -41,8 +41,9 @@ func resetConnections(wanted func(local, remote net.IP, remotePort uint16) bool)
 	}
 	defer syscall.Close(fd)
 	count := 0
+	buffer := make([]byte, 16384) // the kernel fills what a reader offers, and its largest part is smaller
 	for _, family := range []byte{syscall.AF_INET, syscall.AF_INET6} {
-		ids, err := listSockets(fd, family)
+		ids, err := listSockets(fd, family, buffer)
 		if err != nil {
 			return count, err
 		}
@@ -55,7 +56,7 @@ func resetConnections(wanted func(local, remote net.IP, remotePort uint16) bool)
 			if !wanted(local, remote, binary.BigEndian.Uint16(id[2:])) {
 				continue
 			}
-			switch err := destroy(fd, family, id); {
+			switch err := destroy(fd, family, id, buffer); {
 			case err == nil:
 				count++
 			case errors.Is(err, syscall.ENOENT): // it has ended by itself
@@ -70,13 +71,13 @@ func resetConnections(wanted func(local, remote net.IP, remotePort uint16) bool)
 }
 
 // listSockets returns the socket ids of a family's TCP connections.
-func listSockets(fd int, family byte) ([][]byte, error) {
+func listSockets(fd int, family byte, buffer []byte) ([][]byte, error) {
 	if err := send(fd, sockDiagByFamily, syscall.NLM_F_REQUEST|syscall.NLM_F_DUMP, family, make([]byte, socketIDSize)); err != nil {
 		return nil, err
 	}
 	var ids [][]byte
 	for {
-		messages, err := receive(fd)
+		messages, err := receive(fd, buffer)
 		if err != nil {
 			return nil, err
 		}
@@ -99,11 +100,11 @@ func listSockets(fd int, family byte) ([][]byte, error) {
 	}
 }
 
-func destroy(fd int, family byte, id []byte) error {
+func destroy(fd int, family byte, id, buffer []byte) error {
 	if err := send(fd, sockDestroy, syscall.NLM_F_REQUEST|syscall.NLM_F_ACK, family, id); err != nil {
 		return err
 	}
-	messages, err := receive(fd)
+	messages, err := receive(fd, buffer)
 	if err != nil {
 		return err
 	}
@@ -127,8 +128,8 @@ func send(fd int, kind, flags uint16, family byte, id []byte) error {
 	return os.NewSyscallError("sendto", syscall.Sendto(fd, message, 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}))
 }
 
-func receive(fd int) ([]syscall.NetlinkMessage, error) {
-	buffer := make([]byte, 65536)
+// receive returns messages that lie in the buffer until it is used again.
+func receive(fd int, buffer []byte) ([]syscall.NetlinkMessage, error) {
 	n, _, err := syscall.Recvfrom(fd, buffer, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("recvfrom", err)

@@ -52,6 +52,10 @@ func Apply(config Config) error {
 	if err != nil {
 		return err
 	}
+	if applied.sameButMAC(config) && withSocket(func(fd int) error { return setMAC(fd, mac) }) == nil {
+		applied = config
+		return nil
+	}
 	address, subnet, err := net.ParseCIDR(config.Address)
 	if err != nil {
 		return err
@@ -61,10 +65,6 @@ func Apply(config Config) error {
 		return fmt.Errorf("the address %s or gateway %s is not IPv4", config.Address, config.Gateway)
 	}
 	return withSocket(func(fd int) error {
-		if applied.sameButMAC(config) && setMAC(fd, mac) == nil {
-			applied = config
-			return nil
-		}
 		if err := setUp(fd, iface, false); err != nil {
 			return err
 		}

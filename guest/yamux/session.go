@@ -19,6 +19,8 @@ const (
 	MaxFrame = 32768 - headerSize
 	// maxStreams bounds what a broken host can make the agent hold.
 	maxStreams = 1024
+	// maxRenewal bounds a renewal, in bytes.
+	maxRenewal = 16384
 )
 
 const (
@@ -26,6 +28,8 @@ const (
 	typeWindow = 1
 	typePing   = 2
 	typeGoAway = 3
+	// typeRenewal is not yamux's but protocol.md's: a message of the host that is answered before anything after it is read.
+	typeRenewal = 16
 
 	flagSYN = 1
 	flagACK = 2
@@ -36,8 +40,19 @@ const (
 // ErrClosed is what streams and Accept return when their session has ended.
 var ErrClosed = errors.New("yamux: session closed")
 
+// Handlers is what a session is for; either may be nil.
+type Handlers struct {
+	// Serve accepts the streams, in a goroutine of its own that begins with the first stream, until the session is closed.
+	Serve func(*Session)
+	// Renew answers a renewal. What comes behind it waits.
+	Renew func(message []byte) []byte
+}
+
 // Session is one multiplexed connection. It is a net.Listener of its streams.
 type Session struct {
+	handlers Handlers
+	serving  bool
+
 	writeMu  sync.Mutex // held while a frame is written; also guards silent and outgoing
 	out      io.Writer
 	silent   bool
@@ -54,11 +69,12 @@ type Session struct {
 	body      uint32 // bytes of the present data frame that are still to come
 	target    *Stream
 	flags     uint16
+	renewal   []byte // coming in; nil if none is
 }
 
 // NewSession makes a session that writes its frames to out.
-func NewSession(out io.Writer) *Session {
-	return &Session{out: out, streams: map[uint32]*Stream{}, accepted: make(chan *Stream, maxStreams), done: make(chan struct{})}
+func NewSession(out io.Writer, handlers Handlers) *Session {
+	return &Session{handlers: handlers, out: out, streams: map[uint32]*Stream{}, accepted: make(chan *Stream, maxStreams), done: make(chan struct{})}
 }
 
 // Feed takes bytes as they come in. An error means that the session is broken and closed; the caller just stops feeding it.
@@ -71,6 +87,8 @@ func (s *Session) Feed(data []byte) error {
 			}
 			if s.target != nil {
 				s.target.receive(data[:n])
+			} else if s.renewal != nil {
+				s.renewal = append(s.renewal, data[:n]...)
 			}
 			s.body -= uint32(n)
 			data = data[n:]
@@ -110,6 +128,15 @@ func (s *Session) frame() error {
 		return nil
 	case typeGoAway:
 		return errors.New("yamux: the host is going away")
+	case typeRenewal:
+		if s.handlers.Renew == nil || length > maxRenewal {
+			return fmt.Errorf("yamux: a renewal of %d bytes", length)
+		}
+		s.renewal, s.flags, s.body = make([]byte, 0, length), 0, length
+		if length == 0 {
+			s.endOfFrame()
+		}
+		return nil
 	case typeData, typeWindow:
 	default:
 		return fmt.Errorf("yamux: frame type %d", kind)
@@ -140,6 +167,12 @@ func (s *Session) frame() error {
 }
 
 func (s *Session) endOfFrame() {
+	if message := s.renewal; message != nil {
+		s.renewal = nil
+		answer := s.handlers.Renew(message)
+		_ = s.write(typeRenewal, 0, 0, uint32(len(answer)), answer) // the host has gone: nobody is left to be told
+		return
+	}
 	s.applyFlags(s.target, s.flags)
 	s.target = nil
 }
@@ -176,6 +209,10 @@ func (s *Session) streamOf(id uint32, flags uint16) (*Stream, error) {
 		return nil, errors.New("yamux: too many streams")
 	}
 	s.streams[id] = stream
+	if !s.serving && s.handlers.Serve != nil {
+		s.serving = true
+		go s.handlers.Serve(s)
+	}
 	return stream, nil
 }
 

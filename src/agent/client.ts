@@ -6,14 +6,9 @@ import { z } from 'zod'
 import type { AgentClient, AgentHealth, ConnectAgent, GuestIdentity } from './contract.ts'
 import { openSession } from './channel.ts'
 import { startExec } from './exec.ts'
+import { CLOCK_ERROR_MS, ENTROPY_BYTES, renewIdentity, setClock } from './renewal.ts'
 import { send, sendForJson } from './request.ts'
 import type { YamuxSession } from './yamux.ts'
-
-/** Host entropy that a guest is given at boot, restore and fork. */
-const ENTROPY_BYTES = 256
-/** How much a guest's clock may be behind after it was set, in milliseconds, and how often it is tried. */
-const CLOCK_ERROR_MS = 200
-const CLOCK_ATTEMPTS = 5
 
 const health = z
   .object({
@@ -46,10 +41,6 @@ const health = z
       message: workload.message,
     },
   }))
-
-const identitySteps = z.object({
-  steps: z.array(z.object({ name: z.string(), ms: z.number(), ok: z.boolean(), message: z.string().optional() })),
-})
 
 const pathInfo = z
   .object({
@@ -107,30 +98,22 @@ function clientOf(session: YamuxSession): AgentClient {
   return {
     closed: session.ended,
     health: (signal) => sendForJson(session, health, { method: 'GET', path: '/v1/health', signal }),
-    configure: async (identity, volumes, workload, signal) =>
-      onTime(session, signal, () =>
-        sendForJson(session, health, {
-          method: 'POST',
-          path: '/v1/configure',
-          json: {
-            ...identityBody(identity),
-            volumes: volumes.map((volume) => ({ disk: volume.disk, mount_path: volume.mountPath, readonly: volume.readOnly })),
-            workload: { argv: workload.argv, env: workload.env, cwd: workload.cwd, user: workload.user, stop_signal: workload.stopSignal },
-          },
-          signal,
-        }),
-      ),
-    identity: async (reason, identity, generation, signal) => {
-      const { steps } = await onTime(session, signal, () =>
-        sendForJson(session, identitySteps, {
-          method: 'POST',
-          path: '/v1/identity',
-          json: { ...identityBody(identity), reason, generation },
-          signal,
-        }),
-      )
-      return steps
+    async configure(identity, volumes, workload, signal) {
+      const asked = performance.now()
+      const configured = await sendForJson(session, health, {
+        method: 'POST',
+        path: '/v1/configure',
+        json: {
+          ...identityBody(identity),
+          volumes: volumes.map((volume) => ({ disk: volume.disk, mount_path: volume.mountPath, readonly: volume.readOnly })),
+          workload: { argv: workload.argv, env: workload.env, cwd: workload.cwd, user: workload.user, stop_signal: workload.stopSignal },
+        },
+        signal,
+      })
+      if (performance.now() - asked > CLOCK_ERROR_MS) await setClock(session, signal)
+      return configured
     },
+    identity: (reason, identity, generation, signal) => renewIdentity(session, { reason, identity, generation }, signal),
     exec: (request, signal) => startExec(session, request, signal),
     stat: (path, followLinks, signal) =>
       sendForJson(session, pathInfo, { method: 'GET', path: `/v1/stat?${query({ path, follow_links: followLinks })}`, signal }),
@@ -167,23 +150,8 @@ function identityBody(identity: GuestIdentity): Record<string, unknown> {
     machine_id: identity.machineId,
     network: identity.network,
     entropy: randomBytes(ENTROPY_BYTES).toString('base64'),
-    time_unix_ns: timeNow(),
+    time_unix_ns: `${Date.now()}000000`,
   }
-}
-
-function timeNow(): string {
-  return String(BigInt(Date.now()) * 1_000_000n)
-}
-
-/** Makes a request that carries the time. A guest that was busy got an old one, so it is told again until that is quick. */
-async function onTime<T>(session: YamuxSession, signal: AbortSignal | undefined, ask: () => Promise<T>): Promise<T> {
-  let asked = performance.now()
-  const answer = await ask()
-  for (let attempt = 0; attempt < CLOCK_ATTEMPTS && performance.now() - asked > CLOCK_ERROR_MS; attempt += 1) {
-    asked = performance.now()
-    await done(session, 'POST', '/v1/clock', { time_unix_ns: timeNow() }, signal)
-  }
-  return answer
 }
 
 async function done(

@@ -67,6 +67,7 @@ const breaks: Readonly<Record<string, () => Buffer>> = {
   'going away': () => header(0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1),
   'a frame of 4 GiB': () => header(0, 0, 0, 0, 0, 0, 0, 1, 255, 255, 255, 255),
   'more than the window at once': () => headerOf(frameTypes.data, 0, 1, WINDOW_BYTES + 1),
+  'an answer to no renewal': () => Buffer.concat([headerOf(frameTypes.renewal, 0, 0, 2), Buffer.from('x\n')]),
   'more window than there can be': () => headerOf(frameTypes.windowUpdate, 0, 1, 0xffff_ffff),
   noise: () => randomBytes(5_000),
 }
@@ -80,6 +81,16 @@ for (const [what, bytes] of Object.entries(breaks))
     await hostile.agent.closed
     await assert.rejects(hostile.agent.health(), isUnreachable)
   })
+
+test('a long answer to a renewal ends the session', async () => {
+  for (const length of [0, 65_537, 0xffff_ffff]) {
+    await using hostile = await connectHostile()
+    const asked = hostile.agent.identity('restore', { instanceId: 'i', hostname: 'h', machineId: '0'.repeat(32), network: null }, 1)
+    hostile.guest.write(headerOf(frameTypes.renewal, 0, 0, length))
+    await assert.rejects(asked, isUnreachable)
+    await hostile.agent.closed
+  }
+})
 
 test('more than the window in many frames ends the session', async () => {
   await using hostile = await connectHostile()

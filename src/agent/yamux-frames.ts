@@ -1,6 +1,7 @@
 // The frames of yamux (HashiCorp's published framing, version 0) and how data is cut into them. Pure.
 
-export const frameTypes = { data: 0, windowUpdate: 1, ping: 2, goAway: 3 } as const
+/** `renewal` is not yamux's but guest/protocol.md's: one message and its answer, without a stream. */
+export const frameTypes = { data: 0, windowUpdate: 1, ping: 2, goAway: 3, renewal: 16 } as const
 export const frameFlags = { syn: 1, ack: 2, fin: 4, rst: 8 } as const
 
 export const HEADER_BYTES = 12
@@ -8,6 +9,9 @@ export const HEADER_BYTES = 12
 export const WINDOW_BYTES = 262_144
 /** Longest data frame, so that no stream holds the channel for long; guest/protocol.md. */
 export const LONGEST_FRAME = 32_768
+
+/** Longest answer to a renewal, in bytes. */
+export const LONGEST_RENEWAL = 65_536
 
 export function headerOf(type: number, flags: number, stream: number, length: number): Buffer {
   const header = Buffer.alloc(HEADER_BYTES)

@@ -3,7 +3,7 @@
 
 import type { Duplex } from 'node:stream'
 import { HypemanError } from '../api/errors.ts'
-import { frameFlags, frameTypes, HEADER_BYTES, headerOf, safeLength, WINDOW_BYTES } from './yamux-frames.ts'
+import { frameFlags, frameTypes, HEADER_BYTES, headerOf, LONGEST_RENEWAL, safeLength, WINDOW_BYTES } from './yamux-frames.ts'
 import { YamuxStream, type StreamSession } from './yamux-stream.ts'
 
 /** Streams that may be open at once: half of what the agent takes, since it may still hold what was closed here. */
@@ -28,6 +28,9 @@ export class YamuxSession implements StreamSession {
   #bodyLeft = 0
   #bodyFlags = 0
   #bodyStream: YamuxStream | undefined
+  /** The renewal whose answer is waited for, and what is there of it. */
+  #renewal: PromiseWithResolvers<Buffer> | undefined
+  #renewed: Buffer[] | undefined
 
   constructor(channel: Duplex, forbidden: Buffer) {
     this.#channel = channel
@@ -55,6 +58,16 @@ export class YamuxSession implements StreamSession {
     return stream
   }
 
+  /** Sends a renewal and returns the guest's answer. One at a time; a session that ends meanwhile rejects it. */
+  async renew(message: Buffer): Promise<Buffer> {
+    if (this.#failure !== undefined) throw this.#failure
+    if (this.#renewal !== undefined) throw new Error('a renewal is under way')
+    const renewal = Promise.withResolvers<Buffer>()
+    this.#renewal = renewal
+    this.send(headerOf(frameTypes.renewal, 0, 0, message.length), message)
+    return renewal.promise
+  }
+
   /** Takes bytes of the channel. A guest that breaks the framing loses the session. */
   receive(chunk: Buffer): void {
     try {
@@ -71,6 +84,7 @@ export class YamuxSession implements StreamSession {
     this.#failure = new HypemanError('guest_unreachable', 'the connection to the guest agent has ended', { cause: reason })
     for (const stream of [...this.#streams.values()]) stream.destroy(this.#failure)
     this.#streams.clear()
+    this.#renewal?.reject(this.#failure)
     this.#channel.destroy()
     this.#ended.resolve()
   }
@@ -123,6 +137,13 @@ export class YamuxSession implements StreamSession {
       return
     }
     if (type === frameTypes.goAway) throw new Error(`the guest agent ended the session (code ${length})`)
+    if (type === frameTypes.renewal) {
+      if (this.#renewal === undefined || length === 0 || length > LONGEST_RENEWAL)
+        throw new Error(`an answer of ${length} bytes to no renewal`)
+      this.#renewed = []
+      this.#bodyLeft = length
+      return
+    }
     if (type !== frameTypes.data && type !== frameTypes.windowUpdate) throw new Error(`yamux frame of type ${type}`)
     if ((flags & frameFlags.syn) !== 0) throw new Error('the guest opened a stream')
     // A stream that was closed here may still be written to by a guest that has not heard of it.
@@ -152,8 +173,21 @@ export class YamuxSession implements StreamSession {
   #takeBody(chunk: Buffer, at: number): number {
     const body = chunk.subarray(at, at + this.#bodyLeft)
     this.#bodyLeft -= body.length
+    if (this.#renewed !== undefined) {
+      this.#takeRenewed(this.#renewed, body)
+      return body.length
+    }
     this.#bodyStream?.deliver(body, chunk)
     if (this.#bodyLeft === 0) this.#bodyStream?.flags(this.#bodyFlags)
     return body.length
+  }
+
+  #takeRenewed(parts: Buffer[], body: Buffer): void {
+    parts.push(body)
+    if (this.#bodyLeft > 0) return
+    const renewal = this.#renewal
+    this.#renewed = undefined
+    this.#renewal = undefined
+    renewal?.resolve(Buffer.concat(parts))
   }
 }

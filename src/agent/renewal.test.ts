@@ -1,0 +1,159 @@
+// What a guest is told after a restore, and what is made of its answer. The guest is a few lines of the test behind a session of its own.
+
+import assert from 'node:assert/strict'
+import { duplexPair } from 'node:stream'
+import { test } from 'node:test'
+import { isHypemanError } from '../api/errors.ts'
+import { guestMagic } from './channel.ts'
+import { connectAgent } from './client.ts'
+import type { AgentClient } from './contract.ts'
+import { frameTypes, HEADER_BYTES, headerOf } from './yamux-frames.ts'
+
+const identity = {
+  instanceId: 'i1',
+  hostname: 'web\n1',
+  machineId: '0'.repeat(32),
+  network: { mac: '02:00:00:00:00:01', address: '10.0.2.15/24', gateway: '10.0.2.2', dns: ['10.0.2.3', '10.0.2.4'], mtu: 1500 },
+}
+const stepsDone = 'step entropy 1500 ok\nstep hooks 20 failed 10-db: no room\n'
+
+interface Guest extends AsyncDisposable {
+  readonly agent: AgentClient
+  /** The messages that came, each as its lines. */
+  readonly heard: string[][]
+}
+
+/** A guest that gives `answer` to each renewal; undefined: none. */
+async function connectGuest(answer: (message: string, count: number) => string | undefined): Promise<Guest> {
+  const [host, guest] = duplexPair()
+  const heard: string[][] = []
+  let seen: Buffer = Buffer.alloc(0)
+  let begun = false
+  guest.on('data', (chunk: Buffer) => {
+    seen = Buffer.concat([seen, chunk])
+    if (!begun && seen.length >= 32) {
+      begun = true
+      guest.write(Buffer.concat([guestMagic, seen.subarray(16, 32)]))
+      seen = seen.subarray(32)
+    }
+    while (begun && seen.length >= HEADER_BYTES && seen.length >= HEADER_BYTES + seen.readUInt32BE(8)) {
+      assert.equal(seen.readUInt8(1), frameTypes.renewal)
+      const end = HEADER_BYTES + seen.readUInt32BE(8)
+      const message = seen.toString('utf8', HEADER_BYTES, end)
+      seen = seen.subarray(end)
+      heard.push(message.trimEnd().split('\n'))
+      const text = answer(message, heard.length)
+      if (text === undefined) continue
+      const frame = Buffer.concat([headerOf(frameTypes.renewal, 0, 0, Buffer.byteLength(text)), Buffer.from(text)])
+      for (const byte of frame) guest.write(Buffer.of(byte))
+    }
+  })
+  const agent = await connectAgent(host, AbortSignal.timeout(5_000))
+  return {
+    agent,
+    heard,
+    async [Symbol.asyncDispose]() {
+      agent.close()
+      await agent.closed
+      guest.destroy()
+    },
+  }
+}
+
+function timeIn(message: string): bigint {
+  return BigInt(/^time (\d+)$/m.exec(message)?.[1] ?? '0')
+}
+
+function atOnce(message: string): string {
+  return `${stepsDone}time ${timeIn(message)}\n`
+}
+
+test('a guest is told who it is, one value a line, with fresh entropy and the time', async () => {
+  await using guest = await connectGuest(atOnce)
+  const steps = await guest.agent.identity('fork', identity, 3)
+  assert.deepEqual(steps, [
+    { name: 'entropy', ms: 1.5, ok: true, message: undefined },
+    { name: 'hooks', ms: 0.02, ok: false, message: '10-db: no room' },
+  ])
+  await guest.agent.identity('restore', identity, 4)
+  const [first, second] = guest.heard
+  assert.deepEqual(first?.slice(0, 11), [
+    'reason fork',
+    'generation 3',
+    'instance i1',
+    'hostname web 1',
+    `machine-id ${'0'.repeat(32)}`,
+    'mac 02:00:00:00:00:01',
+    'address 10.0.2.15/24',
+    'gateway 10.0.2.2',
+    'dns 10.0.2.3',
+    'dns 10.0.2.4',
+    'mtu 1500',
+  ])
+  const entropyOf = (lines: readonly string[] | undefined): string => lines?.find((line) => line.startsWith('entropy ')) ?? ''
+  assert.equal(Buffer.from(entropyOf(first).slice(8), 'base64').length, 256)
+  assert.notEqual(entropyOf(first), entropyOf(second))
+  assert.ok(Math.abs(Number(timeIn(first?.join('\n') ?? '') / 1_000_000n) - Date.now()) < 1_000)
+})
+
+test('a guest without a network is told of none', async () => {
+  await using guest = await connectGuest(atOnce)
+  await guest.agent.identity('fork', { ...identity, network: null }, 1)
+  assert.ok(guest.heard[0]?.every((line) => !/^(mac|address|gateway|dns|mtu) /.test(line)))
+})
+
+test('a guest whose clock is right is told the time once', async () => {
+  await using guest = await connectGuest(atOnce)
+  await guest.agent.identity('fork', identity, 1)
+  assert.equal(guest.heard.length, 1)
+})
+
+test('a guest whose clock is behind is told the time until it is right', async () => {
+  await using guest = await connectGuest((message, count) => `time ${timeIn(message) - (count <= 2 ? 80_000_000n : 0n)}\n`)
+  await guest.agent.identity('fork', identity, 1)
+  assert.deepEqual(
+    guest.heard.slice(1).map((lines) => lines[0]),
+    ['reason clock', 'reason clock'],
+  )
+})
+
+test('a guest whose clock never gets right is not told without end', async () => {
+  await using guest = await connectGuest(() => 'time 1000000000\n')
+  await guest.agent.identity('fork', identity, 1)
+  assert.equal(guest.heard.length, 6)
+})
+
+test('a guest that refuses is an error in its own words', async () => {
+  await using guest = await connectGuest(() => 'refused the instance is missing\n')
+  await assert.rejects(guest.agent.identity('fork', identity, 1), /could not take its identity: the instance is missing/)
+})
+
+const nonsense = [
+  'hello\n',
+  stepsDone,
+  'step entropy -1 ok\ntime 1000000\n',
+  `step ${'x'.repeat(41)} 1 ok\ntime 1000000\n`,
+  'time 5\n',
+  '\n',
+]
+for (const text of nonsense)
+  test(`an answer that is no answer, ${JSON.stringify(text.slice(0, 20))}, proves nothing`, async () => {
+    await using guest = await connectGuest(() => text)
+    await assert.rejects(guest.agent.identity('fork', identity, 1), (error) => isHypemanError(error, 'guest_unreachable'))
+  })
+
+test('a guest that does not answer is given up with the signal, and its session with it', async () => {
+  await using guest = await connectGuest(() => undefined)
+  const waiting = new AbortController()
+  const asked = guest.agent.identity('fork', identity, 1, waiting.signal)
+  waiting.abort(new Error('time is over'))
+  await assert.rejects(asked, /time is over/)
+  await guest.agent.closed
+})
+
+test('a session that ends takes the renewal with it', async () => {
+  await using guest = await connectGuest(() => undefined)
+  const asked = guest.agent.identity('fork', identity, 1)
+  guest.agent.close()
+  await assert.rejects(asked, (error) => isHypemanError(error, 'guest_unreachable'))
+})

@@ -1,0 +1,113 @@
+// What a guest is told first after every restore and fork, and what it answers: plain lines in one frame of the session (guest/protocol.md, section 3).
+// The answer comes from a guest that is not trusted: it is bounded (by the session) and checked.
+
+import { randomBytes } from 'node:crypto'
+import { HypemanError } from '../api/errors.ts'
+import type { GuestIdentity, IdentityStep } from './contract.ts'
+import type { YamuxSession } from './yamux.ts'
+
+/** Host entropy that a guest is given at boot, restore and fork, in bytes. */
+export const ENTROPY_BYTES = 256
+/** How far a guest's clock may be from the host's after it was set, in milliseconds, and how often it is tried. */
+export const CLOCK_ERROR_MS = 50
+const CLOCK_ATTEMPTS = 5
+
+export interface Renewal {
+  /** For `restore` only entropy, clock and generation are applied. */
+  readonly reason: 'fork' | 'restore'
+  readonly identity: GuestIdentity
+  readonly generation: number
+}
+
+interface Answer {
+  readonly steps: readonly IdentityStep[]
+  /** The guest's wall clock when it answered, in milliseconds. */
+  readonly timeMs: number
+}
+
+/** Gives the guest its identity and the time. The returned steps tell what failed; a guest that refuses is an error. */
+export async function renewIdentity(
+  session: YamuxSession,
+  renewal: Renewal,
+  signal: AbortSignal | undefined,
+): Promise<readonly IdentityStep[]> {
+  const { steps, timeMs } = await ask(session, linesOf(renewal), signal)
+  if (isOff(timeMs)) await setClock(session, signal)
+  return steps
+}
+
+/** Steps the guest's clock. A guest that was busy gets an old time, so it is told again until it is right. */
+export async function setClock(session: YamuxSession, signal: AbortSignal | undefined): Promise<void> {
+  for (let attempt = 0; attempt < CLOCK_ATTEMPTS; attempt += 1) {
+    const { timeMs } = await ask(session, [['reason', 'clock'], timeLine()], signal)
+    if (!isOff(timeMs)) return
+  }
+}
+
+function isOff(timeMs: number): boolean {
+  return Math.abs(Date.now() - timeMs) > CLOCK_ERROR_MS
+}
+
+type Line = readonly [key: string, value: string | number]
+
+/** Entropy and time are taken here, as late as possible. */
+function linesOf({ reason, identity, generation }: Renewal): readonly Line[] {
+  const { network } = identity
+  return [
+    ['reason', reason],
+    ['generation', generation],
+    ['instance', identity.instanceId],
+    ['hostname', identity.hostname],
+    ['machine-id', identity.machineId],
+    ...(network === null
+      ? []
+      : ([
+          ['mac', network.mac],
+          ['address', network.address],
+          ['gateway', network.gateway],
+          ...network.dns.map((server): Line => ['dns', server]),
+          ['mtu', network.mtu],
+        ] satisfies Line[])),
+    ['entropy', randomBytes(ENTROPY_BYTES).toString('base64')],
+    timeLine(),
+  ]
+}
+
+function timeLine(): Line {
+  return ['time', `${Date.now()}000000`]
+}
+
+async function ask(session: YamuxSession, lines: readonly Line[], signal: AbortSignal | undefined): Promise<Answer> {
+  signal?.throwIfAborted()
+  const message = lines.map(([key, value]) => `${key} ${String(value).replaceAll('\n', ' ')}\n`).join('')
+  // Nothing else can be asked of a guest that leaves a renewal unanswered.
+  const abort = (): void => session.end(signal?.reason as Error)
+  signal?.addEventListener('abort', abort, { once: true })
+  try {
+    return parseAnswer((await session.renew(Buffer.from(message))).toString('utf8'))
+  } catch (error) {
+    signal?.throwIfAborted()
+    throw error
+  } finally {
+    signal?.removeEventListener('abort', abort)
+  }
+}
+
+const stepLine = /^step (?<name>[a-z-]{1,40}) (?<us>\d{1,15}) (?:ok|failed (?<message>.*))$/
+const timeOfAnswer = /^time (?<ms>\d{1,13})\d{6}$/
+
+function parseAnswer(text: string): Answer {
+  if (text.startsWith('refused ')) throw new HypemanError('conflict', `the guest could not take its identity: ${text.slice(8).trimEnd()}`)
+  const steps: IdentityStep[] = []
+  let timeMs: number | undefined
+  for (const line of text.trimEnd().split('\n')) {
+    const step = stepLine.exec(line)?.groups
+    const ms = timeOfAnswer.exec(line)?.groups?.['ms']
+    if (step !== undefined)
+      steps.push({ name: step['name'] ?? '', ms: Number(step['us']) / 1_000, ok: step['message'] === undefined, message: step['message'] })
+    else if (ms !== undefined) timeMs = Number(ms)
+    else throw new HypemanError('guest_unreachable', "the guest agent's answer to its identity can't be understood")
+  }
+  if (timeMs === undefined) throw new HypemanError('guest_unreachable', "the guest agent's answer to its identity has no time")
+  return { steps, timeMs }
+}
