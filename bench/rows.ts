@@ -2,7 +2,9 @@
 
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { dataLayout, imageFiles, snapshotFiles, type DataLayout } from '../src/files/layout.ts'
+import { setTimeout as delay } from 'node:timers/promises'
+import { z } from 'zod'
+import { dataLayout, imageFiles, instanceFiles, snapshotFiles, type DataLayout } from '../src/files/layout.ts'
 import { digestHex } from '../src/images/index.ts'
 import { kernelOf } from '../src/kernels/index.ts'
 import { snapshotRecord } from '../src/snapshots/record.ts'
@@ -141,6 +143,7 @@ interface Source extends AsyncDisposable {
 async function sourceOf({ server, say }: Bench, name: string, size: string): Promise<Source> {
   say(`boot ${name}, ${size}`)
   await create({ server }, name, size)
+  await settle(server, name)
   const { id: snapshotId } = await server.client.instances.snapshots.create(name, { kind: 'Standby' })
   const layout = dataLayout(server.dataDirectory)
   const directory = layout.snapshot(snapshotId)
@@ -165,6 +168,31 @@ async function sourceOf({ server, say }: Bench, name: string, size: string): Pro
       await server.client.snapshots.delete(snapshotId)
     },
   }
+}
+
+const IDLE_LOOK_MS = 500
+/** Clock ticks of a VMM in that time that count as idle: proc(5), 100 a second. */
+const IDLE_TICKS = 3
+
+/** Waits until a guest that has just booted is idle: what it still has to do, each fork of its snapshot would do again, and a large guest has more of it. */
+async function settle(server: TestServer, name: string): Promise<void> {
+  const { id } = await server.client.instances.get(name)
+  const record = z.object({ process: z.object({ pid: z.int() }) })
+  const { process } = record.parse(
+    JSON.parse(await readFile(path.join(dataLayout(server.dataDirectory).instance(id), instanceFiles.record), 'utf8')),
+  )
+  for (let before = Number.NEGATIVE_INFINITY; ;) {
+    const ticks = await cpuTicks(process.pid)
+    if (ticks - before <= IDLE_TICKS) return
+    before = ticks
+    await delay(IDLE_LOOK_MS)
+  }
+}
+
+async function cpuTicks(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return Number(fields[11]) + Number(fields[12])
 }
 
 async function create({ server }: Pick<Bench, 'server'>, name: string, size: string): Promise<void> {
