@@ -42,8 +42,11 @@ import { createVolumeService } from './volumes/index.ts'
 /** A secret of fewer characters can be guessed. */
 const SHORT_SECRET = 16
 
+/** Makes the hypervisors of a server whose data directory is its own by then. */
+export type MakeDrivers = (layout: DataLayout, log: Logger) => Promise<readonly Hypervisor[]>
+
 /** Runs a server until the signal aborts; its VMs go on. Throws what keeps it from starting. Returns the exit code. */
-export async function serve(flags: ServeFlags, signal: AbortSignal): Promise<number> {
+export async function serve(flags: ServeFlags, signal: AbortSignal, makeDrivers: MakeDrivers = makeQemuDrivers): Promise<number> {
   const config = await loadConfig(flags)
   const log = pino({ level: config.log_level, base: null })
   await makeDataDirectories(dataLayout(config.data_dir))
@@ -57,7 +60,7 @@ export async function serve(flags: ServeFlags, signal: AbortSignal): Promise<num
   const secret = config.jwt_secret ?? (await readOrMakeSecret(layout.secret))
   const stopping = new AbortController()
   const version = await ownVersion()
-  const { services, registry } = await openServices({ config, version, layout, log, stopping: stopping.signal }, undo)
+  const { services, registry } = await openServices({ config, version, layout, log, makeDrivers, stopping: stopping.signal }, undo)
 
   const http = await createHttpServer({
     services,
@@ -97,11 +100,12 @@ interface Foundation {
   readonly version: string
   readonly layout: DataLayout
   readonly log: Logger
+  readonly makeDrivers: MakeDrivers
   readonly stopping: AbortSignal
 }
 
 /** Everything behind the routes, brought to the truth on disk and in the process table. */
-async function openServices({ config, version, layout, log, stopping }: Foundation, undo: AsyncDisposableStack) {
+async function openServices({ config, version, layout, log, makeDrivers, stopping }: Foundation, undo: AsyncDisposableStack) {
   const undone = await undoReplacements(layout, async ({ process }) => {
     if (process !== null) await killProcess(process)
   })
@@ -109,13 +113,9 @@ async function openServices({ config, version, layout, log, stopping }: Foundati
   const swept = await sweep(layout)
   if (swept.length > 0) log.info({ swept }, 'what was half made or half removed is gone')
 
-  const [kernel, verdict, tscKhz] = await Promise.all([importKernel(layout, config.assets_dir), judgeAccelerator(), hostTscKhz()])
-  log.info({ kernel: kernel.id, ...verdict }, 'accelerator')
-  const drivers = new Map<HypervisorName, Hypervisor>()
-  for (const machineType of ['q35', 'microvm'] as const) {
-    const driver = createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout })
-    drivers.set(driver.name, driver)
-  }
+  const [kernel, hypervisors] = await Promise.all([importKernel(layout, config.assets_dir), makeDrivers(layout, log)])
+  log.info({ kernel: kernel.id, hypervisors: hypervisors.map(({ name }) => name) }, 'kernel and hypervisors')
+  const drivers = new Map<HypervisorName, Hypervisor>(hypervisors.map((driver) => [driver.name, driver]))
 
   const faults = config.hypeman_faults === undefined ? undefined : parseFaults(config.hypeman_faults)
   const store = new InstanceStore(layout, log)
@@ -175,6 +175,14 @@ async function openServices({ config, version, layout, log, stopping }: Foundati
       capabilities: () => describeCapabilities(context, version),
     },
   }
+}
+
+async function makeQemuDrivers(layout: DataLayout, log: Logger): Promise<readonly Hypervisor[]> {
+  const [verdict, tscKhz] = await Promise.all([judgeAccelerator(), hostTscKhz()])
+  log.info(verdict, 'accelerator')
+  return (['q35', 'microvm'] as const).map((machineType) =>
+    createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout }),
+  )
 }
 
 /** Reads instances and snapshots, and ends the VMMs of this data directory that no instance names. */

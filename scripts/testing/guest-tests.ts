@@ -1,4 +1,4 @@
-// The guest agent's own checks: gofmt, go vet and go test. Each check and each Go test counts as one.
+// The guest agent's own checks: gofmt, go vet and go test; the first two also for the guest that stands in for it. Each check and each Go test counts as one.
 
 import { spawn } from 'node:child_process'
 import path from 'node:path'
@@ -6,13 +6,19 @@ import { createInterface } from 'node:readline'
 import { nothing, oneFailed, onePassed, runCommand, sum, type Outcome } from './outcome.ts'
 
 const guest = path.resolve('guest')
+const standIn = path.resolve('tests/support/stand-in-hypervisor/vmm')
 
 export async function runGuestTests(): Promise<Outcome> {
-  const formatted = (await runCommand(['bash', '-c', 'files=$(gofmt -l .); echo -n "$files" >&2; test -z "$files"'], { cwd: guest })) === 0
-  console.log(`${formatted ? '✔' : '✖'} gofmt`)
-  const vetted = (await runCommand(['go', 'vet', './...'], { cwd: guest })) === 0
-  console.log(`${vetted ? '✔' : '✖'} go vet`)
-  return sum([formatted ? onePassed : oneFailed, vetted ? onePassed : oneFailed, await goTest()])
+  const checks = [await goCheck(guest), await goCheck(standIn)]
+  return sum([...checks.flat(), await goTest()])
+}
+
+async function goCheck(cwd: string): Promise<Outcome[]> {
+  const formatted = (await runCommand(['bash', '-c', 'files=$(gofmt -l .); echo -n "$files" >&2; test -z "$files"'], { cwd })) === 0
+  console.log(`${formatted ? '✔' : '✖'} gofmt ${path.relative('.', cwd)}`)
+  const vetted = (await runCommand(['go', 'vet', './...'], { cwd })) === 0
+  console.log(`${vetted ? '✔' : '✖'} go vet ${path.relative('.', cwd)}`)
+  return [formatted ? onePassed : oneFailed, vetted ? onePassed : oneFailed]
 }
 
 interface GoTestEvent {

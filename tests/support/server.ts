@@ -11,7 +11,13 @@ import { Hypeman } from '@onkernel/hypeman'
 import { signToken } from '../../src/platform/token.ts'
 import { run } from './command.ts'
 
-const program = path.resolve(import.meta.dirname, '../../bin/hypeman')
+/** How a server is started: the arguments come before those of the command line. */
+export interface ServerProgram {
+  readonly command: string
+  readonly args: readonly string[]
+}
+
+const hypeman: ServerProgram = { command: path.resolve(import.meta.dirname, '../../bin/hypeman'), args: [] }
 /** Until a started server says that it listens, in milliseconds. */
 const START_LIMIT_MS = 60_000
 
@@ -38,11 +44,11 @@ export interface TestServer extends AsyncDisposable {
 }
 
 /** Starts a server; `settings` are environment variables. */
-export async function startServer(settings: Readonly<Record<string, string>> = {}): Promise<TestServer> {
+export async function startServer(settings: Readonly<Record<string, string>> = {}, program = hypeman): Promise<TestServer> {
   const home = await mkdtemp(path.join(os.tmpdir(), 'hypeman-it-'))
   const dataDirectory = path.join(home, 'data')
   const logFile = path.join(home, 'server.log')
-  let running = await launch(dataDirectory, logFile, settings).catch(async (error: unknown) => {
+  let running = await launch(program, dataDirectory, logFile, settings).catch(async (error: unknown) => {
     await rm(home, { recursive: true })
     throw error
   })
@@ -77,17 +83,17 @@ export async function startServer(settings: Readonly<Record<string, string>> = {
     },
     async restart(changed = settings) {
       await end('SIGTERM')
-      running = await launch(dataDirectory, logFile, changed)
+      running = await launch(program, dataDirectory, logFile, changed)
       client = clientOf(running)
     },
     async secondServer() {
-      const { code, stdout, stderr } = await run(program, ['serve', '--data-dir', dataDirectory, '--port', '0'])
+      const { code, stdout, stderr } = await run(program.command, [...program.args, 'serve', '--data-dir', dataDirectory, '--port', '0'])
       return { code, output: stdout + stderr }
     },
     log: () => readFile(logFile, 'utf8'),
     async [Symbol.asyncDispose]() {
       if (hasEnded(running.child)) {
-        running = await launch(dataDirectory, logFile, settings)
+        running = await launch(program, dataDirectory, logFile, settings)
         client = clientOf(running)
       }
       for (const instance of await client.instances.list()) await client.instances.delete(instance.id)
@@ -107,8 +113,13 @@ interface Running {
   readonly token: string
 }
 
-async function launch(dataDirectory: string, logFile: string, settings: Readonly<Record<string, string>>): Promise<Running> {
-  const child = spawn(program, ['serve'], {
+async function launch(
+  program: ServerProgram,
+  dataDirectory: string,
+  logFile: string,
+  settings: Readonly<Record<string, string>>,
+): Promise<Running> {
+  const child = spawn(program.command, [...program.args, 'serve'], {
     env: { ...process.env, DATA_DIR: dataDirectory, PORT: '0', HOST: '127.0.0.1', ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],
   })

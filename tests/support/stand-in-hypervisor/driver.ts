@@ -1,0 +1,126 @@
+// A hypervisor whose machines are small processes with a disk, memory and a guest that speaks the agent protocol (README.md): the contract's
+// durability and sharing with none of the cost of booting. For tests that need many machines, or many at once.
+
+import { open } from 'node:fs/promises'
+import path from 'node:path'
+import { HypemanError } from '../../../src/api/errors.ts'
+import type { Hypervisor, HypervisorName, Machine, MemorySnapshots, VersionStamp } from '../../../src/hypervisors/driver.ts'
+import { messageOf } from '../../../src/platform/flow.ts'
+import { adoptProcess } from '../../../src/platform/process.ts'
+import { copySparse } from '../../../src/files/sparse.ts'
+import {
+  completeImage,
+  demandManifest,
+  diskName,
+  diskOver,
+  imageName,
+  linkFrozen,
+  ownDisk,
+  readManifest,
+  removeDisks,
+  removeFrozenDisks,
+  removeImage,
+  stageManifest,
+} from './files.ts'
+import { sockets, StandInMachine, startMachine } from './machine.ts'
+
+export interface StandInOptions {
+  /** The name under which the product knows it. */
+  readonly name: HypervisorName
+  /** Absolute path of the program (program.ts). */
+  readonly program: string
+  /** Images restore only under an equal version. */
+  readonly version?: string
+}
+
+export function createStandIn({ name, program, version = '1' }: StandInOptions): Hypervisor {
+  const stamp: VersionStamp = { hypervisor: name, version, machineType: 'stand-in', accelerator: 'none' }
+  return {
+    name,
+    features: ['snapshots', 'standby', 'fork', 'pause'],
+    maxVolumes: 20,
+    transientFiles: Object.values(sockets),
+    memory: memorySnapshots(program, stamp),
+    unavailable: () => Promise.resolve(undefined),
+    stamp: () => Promise.resolve(stamp),
+    async createDisk(directory, sizeBytes) {
+      await using disk = await open(path.join(directory, diskName(0)), 'wx', 0o600)
+      await disk.truncate(sizeBytes)
+    },
+    async boot(spec, signal) {
+      await removeImage(spec.directory)
+      return await startMachine(program, spec, await ownDisk(spec.directory), signal)
+    },
+    async adopt(spec, process) {
+      const found = adoptProcess(process)
+      return found === undefined ? undefined : new StandInMachine(found, spec.directory)
+    },
+    share: linkFrozen,
+    // The fork's own disk is made when it starts.
+    materialise: linkFrozen,
+  }
+}
+
+function memorySnapshots(program: string, stamp: VersionStamp): MemorySnapshots {
+  return {
+    async capture(machine, spec, target, signal) {
+      const standIn = asStandIn(machine)
+      const wasRunning = (await standIn.status(signal)) === 'running'
+      const disk = await standIn.disk()
+      const started = performance.now()
+      await using undo = new AsyncDisposableStack()
+      undo.defer(async () => {
+        if (wasRunning) await standIn.resume()
+      })
+      await standIn.pause()
+      await standIn.save(path.join(target, imageName(disk)))
+      await copySparse(path.join(spec.directory, diskName(disk)), path.join(target, diskName(disk)))
+      undo.move()
+      const notResumed = wasRunning ? await standIn.resume().then(() => undefined, messageOf) : undefined
+      const pausedMs = performance.now() - started
+      await stageManifest(target, disk)
+      return { pausedMs, memoryBytes: 0, ...(notResumed === undefined ? {} : { notResumed }) }
+    },
+
+    async suspend(machine, { directory }) {
+      const standIn = asStandIn(machine)
+      const started = performance.now()
+      const disk = await standIn.disk()
+      await using undo = new AsyncDisposableStack()
+      undo.defer(() => removeImage(directory))
+      await removeImage(directory)
+      await standIn.save(path.join(directory, imageName(disk)))
+      await completeImage(directory, disk, standIn.process)
+      undo.move()
+      return { pausedMs: performance.now() - started, memoryBytes: 0 }
+    },
+
+    async restore(spec, wanted, signal) {
+      if (wanted.version !== stamp.version || wanted.machineType !== stamp.machineType)
+        throw new HypemanError(
+          'incompatible_version',
+          `the memory image was written by version ${wanted.version} (${wanted.machineType}), here is ${stamp.version} (${stamp.machineType})`,
+        )
+      const image = await demandManifest(spec.directory)
+      const disk = await diskOver(spec.directory, image.disk)
+      try {
+        return await startMachine(program, spec, disk, signal, image.disk)
+      } catch (error) {
+        await removeDisks(spec.directory, (number) => number > image.disk)
+        throw error
+      }
+    },
+
+    holdsMemory: async (directory) => (await readManifest(directory)) !== undefined,
+    discardMemory: removeImage,
+    async consumeMemory(directory) {
+      await removeImage(directory)
+      await removeFrozenDisks(directory)
+    },
+  }
+}
+
+function asStandIn(machine: Machine): StandInMachine {
+  if (machine instanceof StandInMachine) return machine
+  throw new TypeError('the machine is of another driver')
+}

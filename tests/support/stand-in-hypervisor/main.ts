@@ -1,0 +1,13 @@
+// hypeman serve on stand-ins instead of QEMU: everything of the product but its hypervisors. Started by tests (server.ts).
+
+import { serve } from '../../../src/compose.ts'
+import { runCommandLine } from '../../../src/cli/program.ts'
+import { processTerminal } from '../../../src/cli/terminal.ts'
+import { createStandIn } from './driver.ts'
+import { standInProgram } from './program.ts'
+
+const program = process.env['HYPEMAN_STAND_IN'] ?? (await standInProgram())
+process.exitCode = await runCommandLine(process.argv.slice(2), processTerminal(process.env), {
+  serve: (flags, signal) =>
+    serve(flags, signal, async () => (['qemu', 'qemu-microvm'] as const).map((name) => createStandIn({ name, program }))),
+})
