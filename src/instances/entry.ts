@@ -18,6 +18,8 @@ export class InstanceEntry {
   holdsMemory: boolean
   /** The background work that brings a started machine to Running; settles when it is done or has failed. */
   readying: Promise<void> | undefined
+  /** Its VMM has ended, and why is not in the record yet. */
+  settling = false
   /** The last change of the record; the store's. */
   writing: Promise<void> = Promise.resolve()
   /** It is being deleted: whatever state it shows on its way is not one to rest in. */

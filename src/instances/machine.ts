@@ -71,10 +71,12 @@ export function attach(context: InstanceContext, entry: InstanceEntry, machine: 
   machine.exited
     .then(async (exit) => {
       if (entry.machine !== machine) return
+      entry.settling = true
       detach(entry)
       context.log.info({ instance: entry.id, pid: machine.process.pid, reason: exit.reason }, 'VMM ended')
       if (!context.stopping.aborted) await settleExit(context, entry, machine, exit.reason)
     })
+    .finally(() => (entry.settling = false))
     .catch((error: unknown) =>
       context.log.error({ instance: entry.id, error }, 'the end of a VMM could not be recorded; the next start of the server does it'),
     )
@@ -105,6 +107,7 @@ export async function settleExit(
   if (process === null || process.pid !== machine.process.pid || process.startTicks !== machine.process.startTicks) return
   const exit = await exitOf(context.layout.instance(entry.id), entry.record)
   await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), exit })
+  entry.settling = false
   context.events.state(entry.id, entry.derive('gone').state, exit?.message ?? reason)
 }
 

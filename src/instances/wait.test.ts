@@ -5,7 +5,9 @@ import { test } from 'node:test'
 import { stateOnly, testContext, type TestContext } from '../../tests/support/instance-context.ts'
 import type { InstanceState } from '../api/actions.ts'
 import { isHypemanError } from '../api/errors.ts'
+import { lockInstance } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
+import { attach } from './machine.ts'
 import { waitForState, type WaitResult } from './wait.ts'
 
 const now = new Date().toISOString()
@@ -45,6 +47,23 @@ test('a wait ends with the event that brings the state, for each who waits', asy
   becomesRunning(world, entry)
   for (const result of await Promise.all(waits)) assert.deepEqual(result, { state: 'Running', timedOut: false })
   assert.ok(performance.now() - started < 900, 'it did not wait for its next look')
+})
+
+test('a wait for the end of a machine ends when the reason is on record', async () => {
+  await using world = await testContext()
+  const ended = Promise.withResolvers<{ code: null; reason: string }>()
+  const machine = { ...stateOnly('running'), exited: ended.promise }
+  const entry = await world.add({ process: machine.process })
+  attach(world.context, entry, machine)
+  const waiting = waited(world, entry, 'Stopped').then(({ state }) => ({ state, exit: entry.record.exit?.message }))
+  {
+    using _flow = await lockInstance(world.context, entry)
+    ended.resolve({ code: null, reason: 'killed' })
+    await machine.exited
+    world.context.events.state(entry.id, 'Stopped', 'a nudge')
+    assert.equal((await entry.observe()).state, 'Stopped')
+  }
+  assert.deepEqual(await waiting, { state: 'Stopped', exit: 'the VM ended before its program was started' })
 })
 
 test('a change without an event is seen all the same', async () => {

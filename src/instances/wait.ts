@@ -36,7 +36,7 @@ export async function waitForState(
       const seen = await entry.observe()
       if (context.store.byId(entry.id) !== entry)
         throw new HypemanError('not_found', `the instance ${entry.record.name} was deleted while it was waited for`)
-      if (seen.state === wanted || (resting.has(seen.state) && !isOnItsWay(entry))) return { ...seen, timedOut: false }
+      if (!entry.settling && (seen.state === wanted || (resting.has(seen.state) && !isOnItsWay(entry)))) return { ...seen, timedOut: false }
       if (until.aborted) return { ...seen, timedOut: true }
       await wake.promise
       wake = Promise.withResolvers<void>()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -22,15 +23,17 @@ const (
 )
 
 type identity struct {
-	Reason     string `json:"reason"`
-	Generation int    `json:"generation"`
-	InstanceID string `json:"instance_id"`
-	Hostname   string `json:"hostname"`
-	MachineID  string `json:"machine_id"`
-	Entropy    string `json:"entropy"`
-	Network    *struct {
-		Mac string `json:"mac"`
-	} `json:"network"`
+	Reason     string           `json:"reason"`
+	Generation int              `json:"generation"`
+	InstanceID string           `json:"instance_id"`
+	Hostname   string           `json:"hostname"`
+	MachineID  string           `json:"machine_id"`
+	Entropy    string           `json:"entropy"`
+	Network    *networkIdentity `json:"network"`
+}
+
+type networkIdentity struct {
+	Mac string `json:"mac"`
 }
 
 var started = time.Now()
@@ -42,10 +45,6 @@ func newAgent(guest *guest) *http.Server {
 		guest.run(func() { answer(w, http.StatusOK, healthOf(guest)) })
 	})
 	mux.HandleFunc("/v1/configure", func(w http.ResponseWriter, r *http.Request) { configure(guest, w, r) })
-	mux.HandleFunc("/v1/identity", func(w http.ResponseWriter, r *http.Request) { identify(guest, w, r) })
-	mux.HandleFunc("/v1/clock", func(w http.ResponseWriter, _ *http.Request) {
-		guest.run(func() { answer(w, http.StatusOK, struct{}{}) })
-	})
 	mux.HandleFunc("/v1/sync", func(w http.ResponseWriter, _ *http.Request) {
 		var err error
 		guest.run(func() { err = guest.disk.Sync() })
@@ -98,15 +97,34 @@ func configure(guest *guest, w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func identify(guest *guest, w http.ResponseWriter, r *http.Request) {
+// renew takes a renewal (protocol.md, section 3).
+func renew(guest *guest, message []byte) []byte {
 	var request identity
-	if !readJSON(w, r, &request) {
-		return
+	for _, line := range strings.Split(string(message), "\n") {
+		key, value, _ := strings.Cut(line, " ")
+		switch key {
+		case "reason":
+			request.Reason = value
+		case "generation":
+			request.Generation, _ = strconv.Atoi(value)
+		case "instance":
+			request.InstanceID = value
+		case "hostname":
+			request.Hostname = value
+		case "machine-id":
+			request.MachineID = value
+		case "entropy":
+			request.Entropy = value
+		case "mac":
+			request.Network = &networkIdentity{value}
+		}
 	}
 	guest.run(func() {
-		guest.identify(request)
-		answer(w, http.StatusOK, map[string]any{"steps": []map[string]any{{"name": "entropy", "ms": 0, "ok": true}}})
+		if request.Reason != "clock" {
+			guest.identify(request)
+		}
 	})
+	return []byte(fmt.Sprintf("step entropy 0 ok\ntime %d\n", time.Now().UnixNano()))
 }
 
 // exec runs one of the guest's own programs: its command is in the first frame, its output and end are in the answer's.

@@ -82,8 +82,9 @@ func serveAgent(listener net.Listener, guest *guest) {
 			fmt.Fprintf(os.Stderr, "stand-in: %v\n", err)
 			os.Exit(1)
 		}
-		host := channel.New(connection, func(session *yamux.Session) {
-			_ = server.Serve(session) // ends with the session, which says nothing new
+		host := channel.New(connection, yamux.Handlers{
+			Serve: func(session *yamux.Session) { _ = server.Serve(session) }, // ends with the session, which says nothing new
+			Renew: func(message []byte) []byte { return renew(guest, message) },
 		})
 		_ = host.Run(whileRunning{connection, guest}) // the end of one connection is no failure
 		host.End()
