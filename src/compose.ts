@@ -25,6 +25,7 @@ import {
 import { startExpiry } from './jobs/expire.ts'
 import { importKernel } from './kernels/index.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
+import { canCatchWrites } from './platform/host-rights.ts'
 import { listenAddress, loadConfig, type ServeFlags, type ServerConfig } from './platform/config.ts'
 import { lockDirectory } from './platform/directory-lock.ts'
 import { parseFaults } from './platform/faults.ts'
@@ -181,7 +182,7 @@ async function makeQemuDrivers(layout: DataLayout, log: Logger): Promise<readonl
   const [verdict, tscKhz] = await Promise.all([judgeAccelerator(), hostTscKhz()])
   log.info(verdict, 'accelerator')
   return (['q35', 'microvm'] as const).map((machineType) =>
-    createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout }),
+    createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout, live: canCatchWrites() }),
   )
 }
 

@@ -13,6 +13,7 @@ const stepEvent = z.object({
   step: z.string(),
   ms: z.number().meta({ description: 'Wall time of the step in milliseconds.' }),
   error: z.string().optional().meta({ description: 'Why the step failed; absent when it went well.' }),
+  note: z.string().optional().meta({ description: 'Why it took longer than it can; absent when there is nothing to say.' }),
 })
 
 const stateEvent = z.object({

@@ -76,6 +76,8 @@ export interface CaptureReport {
   readonly memoryBytes: number
   /** Why the machine, which ran before, could not be made to run again: the image is whole all the same. */
   readonly notResumed?: string
+  /** How it went, where that is not as good as it can be: why the machine stood still for all of its memory. */
+  readonly note?: string
 }
 
 /**

@@ -31,6 +31,7 @@ export class EventLog {
       step: event.step,
       ms: rounded(event.ms),
       ...(event.error === undefined ? {} : { error: event.error }),
+      ...(event.note === undefined ? {} : { note: event.note }),
     })
   }
 

@@ -9,6 +9,8 @@ export interface StepEvent {
   readonly step: string
   readonly ms: number
   readonly error?: string
+  /** Why it took longer than it can. */
+  readonly note?: string | undefined
 }
 
 /** Injects faults by step id (`flow/step`), before or after the act. Only tests and `HYPEMAN_FAULTS` make one. */

@@ -57,6 +57,11 @@ const UFFDIO_API = 0xc018aa3f
 const UFFD_API = 0xaan
 const writeProtectFeature = 1n
 
+/** True if a guest's writes can be caught while its memory is saved (userfaultfd with write protection). */
+export function canCatchWrites(): boolean {
+  return probeUserfaultfd().ok
+}
+
 function probeUserfaultfd(): Probe {
   const number = userfaultfdNumbers[arch()]
   if (platform() !== 'linux' || number === undefined) return lacking(wordings.userfaultfd, `not on ${platform()} ${arch()}`)

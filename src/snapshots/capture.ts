@@ -79,7 +79,7 @@ async function fillPayload(
   const memory = memoryOf(instances, record)
   await step(flow, 'prove-agent', () => proveAgent(instances, entry, flow.signal))
   const report = await step(flow, 'capture', () => memory.capture(machine, specOf(instances, record), payload, flow.signal))
-  flow.onStep({ flow: flow.flow, step: 'source-paused', ms: report.pausedMs })
+  flow.onStep({ flow: flow.flow, step: 'source-paused', ms: report.pausedMs, note: report.note })
   // The snapshot is whole all the same; that its source stands still is told where people look for it.
   if (report.notResumed !== undefined) flow.onStep({ flow: flow.flow, step: 'resume', ms: 0, error: report.notResumed })
   return report.pausedMs

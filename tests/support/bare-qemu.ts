@@ -6,7 +6,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { dataLayout, type DataLayout } from '../../src/files/layout.ts'
-import { findMapping, privatePages } from '../../src/files/memory-image/private-pages.ts'
+import { lookForMapping, privatePages } from '../../src/files/memory-image/private-pages.ts'
 import { makeDataDirectories } from '../../src/files/stage.ts'
 import type { Hypervisor, MachineSpec, MemorySnapshots } from '../../src/hypervisors/driver.ts'
 import { qemuArguments, qemuFiles } from '../../src/hypervisors/qemu/command-line.ts'
@@ -21,6 +21,8 @@ const command = 'qemu-system-x86_64'
 /** Fewer than the firmware needs for itself. */
 const FIRMWARE_PAGES = 64
 
+export type Backing = 'a file' | 'no file'
+
 /** A data directory with a driver; disposing ends its machines and removes it. */
 export interface BareHost extends AsyncDisposable {
   readonly layout: DataLayout
@@ -29,8 +31,8 @@ export interface BareHost extends AsyncDisposable {
   /** A new, empty directory for an instance, a payload or something staged. */
   directory(): Promise<string>
   spec(directory: string): MachineSpec
-  /** A machine with a disk of its own, whose firmware runs; `Type` is what the handle is made of. */
-  start(Type?: typeof QemuMachine): Promise<{ readonly machine: QemuMachine; readonly spec: MachineSpec }>
+  /** A machine with a disk of its own, whose firmware runs; `Type` is what the handle is made of. Its memory is a file, or none. */
+  start(Type?: typeof QemuMachine, backing?: Backing): Promise<{ readonly machine: QemuMachine; readonly spec: MachineSpec }>
   /** Counts a machine that the test got elsewhere among those to end. */
   owns<T extends Pick<QemuMachine, 'kill'>>(machine: T): T
 }
@@ -65,11 +67,11 @@ export async function bareHost(root?: string): Promise<BareHost> {
       disks: [],
       network: null,
     }),
-    async start(Type = QemuMachine) {
+    async start(Type = QemuMachine, backing = 'a file') {
       const directory = await host.directory()
       await driver.createDisk(directory, 64 * 1024 ** 2)
       const spec = host.spec(directory)
-      const memoryFile = await createColdMemory(directory, bareMemoryMib * 1024 ** 2)
+      const memoryFile = backing === 'a file' ? await createColdMemory(directory, bareMemoryMib * 1024 ** 2) : undefined
       const systemLayer = await writableLayer(directory)
       const args = qemuArguments(spec, { machineType: 'q35', accelerator: 'tcg', memoryFile, systemLayer })
       const bootless = args.filter((argument, index) => !isKernelOption(argument) && !isKernelOption(args[index - 1] ?? ''))
@@ -94,14 +96,16 @@ export async function bareHost(root?: string): Promise<BareHost> {
 /** Until the firmware has written to memory, so that there is something to save. */
 async function untilItWrites(machine: QemuMachine): Promise<void> {
   await machine.runState()
-  const deadline = performance.now() + 20_000
-  for (;;) {
-    const mapping = await findMapping(machine.process.pid, /^memory-\d+\.base$/, bareMemoryMib * 1024 ** 2)
-    const pages = (await privatePages(mapping)).reduce((sum, { count }) => sum + count, 0)
-    if (pages >= FIRMWARE_PAGES) return
-    if (performance.now() > deadline) throw new Error(`the firmware has written only ${pages} pages`)
-    await delay(5)
-  }
+  for (const deadline = performance.now() + 20_000; !(await hasWritten(machine)); await delay(5))
+    if (performance.now() > deadline) throw new Error('the firmware writes nothing')
+}
+
+async function hasWritten(machine: QemuMachine): Promise<boolean> {
+  const mapping = await lookForMapping(machine.process.pid, /^memory-\d+\.base$/, bareMemoryMib * 1024 ** 2)
+  if (mapping !== undefined) return (await privatePages(mapping)).reduce((sum, { count }) => sum + count, 0) >= FIRMWARE_PAGES
+  // An entry of the interrupt table, at the very beginning of memory.
+  const entry = await machine.command('human-monitor-command', { 'command-line': 'xp /1wx 0x40' })
+  return !/: 0x00000000/.test(String(entry))
 }
 
 function isKernelOption(argument: string): boolean {

@@ -37,5 +37,6 @@ export function eventLine(event: InstanceEvent, color: boolean): string {
   const time = event.time.replace('T', ' ').replace('Z', '')
   if (event.type === 'state') return `${time}  ${color ? styleState(event.state) : event.state}: ${event.message}`
   const step = `${time}  ${`${event.flow}.${event.step}`.padEnd(32)} ${milliseconds(event.ms).padStart(9)}`
-  return event.error === undefined ? step : `${step}  failed: ${event.error}`
+  if (event.error !== undefined) return `${step}  failed: ${event.error}`
+  return event.note === undefined ? step : `${step}  (${event.note})`
 }

@@ -1,7 +1,7 @@
 // Streams as QEMU writes them, made here byte by byte and cut anywhere: what comes out is the memory and the devices, or an error.
 
 import assert from 'node:assert/strict'
-import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
+import { mkdtemp, open, readFile, rm, stat } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
@@ -76,7 +76,9 @@ async function split(
     async function* stream(): AsyncGenerator<Buffer> {
       yield* cut(bytes, sizes)
     }
-    const written = await splitMigrationStream(stream(), { block: 'mem', ramBytes, memoryFile, stateFile })
+    await using memory = await open(memoryFile, 'wx')
+    await using state = await open(stateFile, 'wx')
+    const written = await splitMigrationStream(stream(), { block: 'mem', ramBytes, memory, state })
     return { memory: await readFile(memoryFile), state: await readFile(stateFile), bytes: written, blocks: (await stat(memoryFile)).blocks }
   } finally {
     await rm(directory, { recursive: true })
@@ -132,7 +134,7 @@ const surprises: Readonly<{ [what: string]: Buffer }> = {
   'a page of no block': Buffer.concat([preamble, startOf(blocks), partOf(3, u64(0x28), Buffer.alloc(PAGE))]),
   'memory of another size': Buffer.concat([preamble, startOf(Buffer.concat([u64(PAGE | 4), named('mem'), u64(PAGE)]))]),
   'no memory': Buffer.concat([preamble, startOf(Buffer.concat([u64(PAGE | 4), named('ram0'), u64(PAGE)]))]),
-  'devices before the memory is there': Buffer.concat([preamble, startOf(blocks), partOf(2, recordsOf([page])), devices]),
+  'devices before the memory is there': Buffer.concat([preamble, startOf(blocks), devices]),
 }
 for (const [what, bytes] of Object.entries(surprises))
   test(`${what} is an error, never data`, async () => {

@@ -1,12 +1,13 @@
 // Splits QEMU's migration stream, as it comes, into a memory image (base file) and device state: constant memory, pages written once, in large writes.
 // Facts: QEMU's docs/devel/migration and migration/{savevm,ram}.c (7.2), with `send-configuration=off` and `suppress-vmdesc=on`. All numbers big-endian:
 //   u32 "QEVM", u32 version 3; then sections, each a type byte:
-//   1 start: u32 id, u8 length + name, u32 instance, u32 version; 2 part, 3 end: u32 id; then, for RAM, records; then 0x7e and the id again
+//   1 start: u32 id, u8 length + name, u32 instance, u32 version; 2 part, 3 end: u32 id; then, for RAM, records; then 0x7e and the id again.
+//   A background snapshot has no end, its last part is followed by the devices, which QEMU kept until the memory was out
 //   record:  u64, offset in its high bits and flags in the low 12; which flags mean what is below
 //   4 full:  the first one begins the devices, which last until the end of the stream
 // A format surprise is an error, never data.
 
-import { open, type FileHandle } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
 import { HypemanError } from '../../api/errors.ts'
 import { diskErrors } from '../stage.ts'
 import { pageBytes } from './private-pages.ts'
@@ -25,16 +26,15 @@ export interface SplitTarget {
   /** Name of the RAM block that is the guest's memory; others (ROMs) are made anew by QEMU and dropped. */
   readonly block: string
   readonly ramBytes: number
-  /** Both are made; neither may exist. */
-  readonly memoryFile: string
-  readonly stateFile: string
+  /** Both are empty. */
+  readonly memory: FileHandle
+  readonly state: FileHandle
 }
 
 /** Reads the stream to its end. Returns how many bytes of memory were written; the rest of the memory file is holes. Files are not synced. */
 export async function splitMigrationStream(stream: AsyncIterable<Buffer>, target: SplitTarget): Promise<number> {
-  return diskErrors(target.memoryFile, async () => {
-    await using memory = await open(target.memoryFile, 'wx', 0o600)
-    await using state = await open(target.stateFile, 'wx', 0o600)
+  return diskErrors("the guest's memory", async () => {
+    const { memory, state } = target
     await memory.truncate(target.ramBytes)
     const pages = new PageWriter(memory, target.ramBytes)
     const parser = parse(target, pages)
@@ -103,9 +103,9 @@ function* parse(target: SplitTarget, pages: PageWriter): Parser {
     } else if ((type !== sections.part && type !== sections.end) || id !== ram) throw surprise(`a section of type ${type} and id ${id}`)
     yield* records(target, pages, known)
     if ((yield* u8()) !== sections.footer || (yield* u32()) !== id) throw surprise('a section without its footer')
-    complete = type === sections.end
+    complete = type !== sections.start
   }
-  if (!complete) throw surprise('the devices come before the end of the memory')
+  if (!complete) throw surprise('the devices come before the memory')
   for (;;) yield 'state'
 }
 

@@ -27,8 +27,18 @@ export interface Mapping {
   readonly inode: string
 }
 
-/** Finds the mapping of a file whose name matches; a file that was renamed or removed since is still found. */
+/** Finds the mapping of a file whose name matches; a process without one is an error. */
 export async function findMapping(pid: number, name: RegExp, bytes: number): Promise<Mapping> {
+  const found = await lookForMapping(pid, name, bytes)
+  if (found !== undefined) return found
+  throw new HypemanError(
+    'host_unavailable',
+    `the process ${pid} does not map its guest memory of ${bytes} bytes from a file; it can't be saved`,
+  )
+}
+
+/** The mapping of a file whose name matches, if there is one; a file that was renamed or removed since is still found. */
+export async function lookForMapping(pid: number, name: RegExp, bytes: number): Promise<Mapping | undefined> {
   for (const line of (await readProc(`/proc/${pid}/maps`)).split('\n')) {
     const match = /^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ (\d+) +(.*)$/.exec(line)
     if (match === null) continue
@@ -37,10 +47,7 @@ export async function findMapping(pid: number, name: RegExp, bytes: number): Pro
     const [start, end] = [Number.parseInt(from, 16), Number.parseInt(to, 16)]
     if (name.test(file) && end - start === bytes && Number.parseInt(offset, 16) === 0) return { pid, address: start, bytes, file, inode }
   }
-  throw new HypemanError(
-    'host_unavailable',
-    `the process ${pid} does not map its guest memory of ${bytes} bytes from a file; it can't be saved`,
-  )
+  return undefined
 }
 
 /** True if the file is the one that is mapped, not another that took its name. */

@@ -11,7 +11,12 @@ export const qemuFiles = {
   console: 'logs/console.log',
   app: 'logs/app.log',
   vmm: 'logs/vmm.log',
+  /** There only while memory is saved as a stream. */
+  capture: 'capture.sock',
 } as const
+
+/** QEMU's name of the guest's memory. */
+export const memoryBlock = 'mem'
 
 /** QMP and `-drive` id of the writable system disk. */
 export const systemDisk = 'system'
@@ -28,8 +33,8 @@ export interface QemuLaunch {
   readonly accelerator: 'kvm' | 'tcg'
   /** Rate of the host's time-stamp counter, if known. */
   readonly tscKhz?: number | undefined
-  /** Guest RAM, a sparse file of that size in the working directory; mapped privately, never written. */
-  readonly memoryFile: string
+  /** Guest RAM, a sparse file of that size in the working directory, mapped privately and never written; undefined: memory without a file. */
+  readonly memoryFile: string | undefined
   /** The writable layer, a qcow2 file in the working directory. */
   readonly systemLayer: string
   /** Start paused from device state: on an inherited descriptor at once (`fd:3`), or when QMP's `migrate-incoming` says so (`defer`). */
@@ -70,7 +75,7 @@ export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
       '-m',
       `${spec.memoryMib}M`,
     ],
-    ...['-object', `memory-backend-file,id=mem,size=${spec.memoryMib}M,mem-path=${launch.memoryFile},share=off`],
+    ...['-object', memoryObject(spec, launch)],
     ...startOf(spec, launch),
     ...['-chardev', `file,id=console,path=${qemuFiles.console},append=on`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,path=${qemuFiles.qmp},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
@@ -95,6 +100,12 @@ export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
   ]
 }
 
+/** Both kinds are the same block of guest memory, `mem`: what one wrote the other takes over. */
+function memoryObject(spec: MachineSpec, { memoryFile }: QemuLaunch): string {
+  const block = `id=${memoryBlock},size=${spec.memoryMib}M`
+  return memoryFile === undefined ? `memory-backend-ram,${block}` : `memory-backend-file,${block},mem-path=${memoryFile},share=off`
+}
+
 /** A cold guest loads a kernel. One that goes on from device state has it in memory already: reading it again would only cost time. */
 function startOf(spec: MachineSpec, launch: QemuLaunch): string[] {
   if (launch.incoming !== undefined) return ['-incoming', launch.incoming, '-S']
@@ -110,7 +121,7 @@ function clockArguments({ machineType, accelerator, tscKhz }: QemuLaunch): strin
 }
 
 function machineOptions(launch: QemuLaunch): string {
-  const options = [launch.machineType, `accel=${launch.accelerator}`, 'memory-backend=mem', 'suppress-vmdesc=on']
+  const options = [launch.machineType, `accel=${launch.accelerator}`, `memory-backend=${memoryBlock}`, 'suppress-vmdesc=on']
   return [...options, ...(launch.machineType === 'microvm' ? ['acpi=on', 'rtc=on'] : [])].join(',')
 }
 

@@ -21,6 +21,8 @@ export interface QemuDriverOptions {
   readonly command?: string | undefined
   /** Rate of the host's time-stamp counter, if known. */
   readonly tscKhz?: number | undefined
+  /** This process and its children may use userfaultfd: machines that booted can be saved while they run. */
+  readonly live?: boolean | undefined
 }
 
 const names = { q35: 'qemu', microvm: 'qemu-microvm' } as const
@@ -31,6 +33,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     machineType: options.machineType,
     accelerator: options.accelerator,
     tscKhz: options.tscKhz,
+    live: options.live,
   }
   const name = names[options.machineType]
   let version: Promise<string> | undefined
@@ -59,7 +62,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     name,
     features: ['snapshots', 'standby', 'fork', 'pause'],
     maxVolumes: maxVolumes[options.machineType],
-    transientFiles: [qemuFiles.qmp, qemuFiles.agent],
+    transientFiles: [qemuFiles.qmp, qemuFiles.agent, qemuFiles.capture],
     memory: memorySnapshots(program, stamp, onSameVersion),
     stamp,
     unavailable: () =>

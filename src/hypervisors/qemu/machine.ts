@@ -125,6 +125,11 @@ export class QemuMachine implements Machine {
     }
   }
 
+  /** Begins to wait for an event, whose time (`performance.now()`) is the result's. */
+  async awaitEvent(name: string): Promise<{ readonly at: Promise<number> }> {
+    return { at: (await this.#connection()).nextEvent(name) }
+  }
+
   async openAgentChannel(signal: AbortSignal): Promise<Duplex> {
     signal.throwIfAborted()
     this.#channel?.destroy()

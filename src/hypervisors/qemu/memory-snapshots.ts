@@ -4,14 +4,31 @@ import { statfs } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
 import { messageOf } from '../../platform/flow.ts'
-import type { CaptureReport, Machine, MemorySnapshots, VersionStamp } from '../driver.ts'
+import type { CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
 import { joinLayers, linkLayers } from './layers.ts'
 import { prepareLayer } from './live-layer.ts'
 import { QemuMachine } from './machine.ts'
-import { finishImage, hasManifest, mappedBase, readManifest, removeBases, removeImage, savePages, stateFile } from './memory.ts'
+import { prepareStream, type StreamedMemory } from './memory-stream.ts'
+import {
+  finishImage,
+  finishStreamed,
+  hasManifest,
+  mappedBase,
+  noBase,
+  readManifest,
+  removeBases,
+  removeImage,
+  savePages,
+  stateFile,
+  type SavedPages,
+} from './memory.ts'
 import { QmpError } from './qmp.ts'
 import { isControlled } from './sockets.ts'
 import { startFromImage, type QemuProgram } from './start.ts'
+
+/** Why a machine that booted stands still while its memory is saved. */
+const standsStill =
+  'the guest stood still while all of its memory was copied, since userfaultfd is not to be had here (hypeman doctor tells why)'
 
 /** A file system with less than this is full for all that a VMM writes at once. */
 const SMALLEST_SPACE_BYTES = 1024 ** 2
@@ -24,6 +41,7 @@ export function memorySnapshots(
   return {
     async capture(machine, spec, target, signal) {
       const qemu = asQemu(machine)
+      if ((await mappedBase(qemu.process.pid, ramBytesOf(spec))) === undefined) return captureStream(qemu, spec, target, signal)
       const wasRunning = (await qemu.status(signal)) === 'running'
       await using undo = new AsyncDisposableStack()
       const layer = undo.use(await prepareLayer(qemu, spec.directory))
@@ -34,7 +52,7 @@ export function memorySnapshots(
         if (wasRunning) await qemu.resume()
       })
       await qemu.pause()
-      const saved = await savePages(qemu.process.pid, spec.memoryMib * 1024 ** 2, spec.directory, target, signal)
+      const saved = await savePages(qemu.process.pid, ramBytesOf(spec), spec.directory, target, signal)
       await saveDevices(qemu, path.join(target, stateFile))
       // The pivot comes last: if something before it fails, the disk is as it was.
       await layer.pivot()
@@ -44,22 +62,29 @@ export function memorySnapshots(
       await joinLayers(spec.directory, layer.below - 1, signal)
       await linkLayers(spec.directory, target, layer.below)
       await finishImage(saved, spec.directory, target, layer.below)
-      return { pausedMs, memoryBytes: saved.bytes, ...(notResumed === undefined ? {} : { notResumed }) }
+      return {
+        pausedMs,
+        memoryBytes: saved.bytes,
+        ...(notResumed === undefined ? {} : { notResumed }),
+        ...(saved.kind === 'base' ? { note: standsStill } : {}),
+      }
     },
 
     async suspend(machine, spec, signal): Promise<CaptureReport> {
       const qemu = asQemu(machine)
       const started = performance.now()
-      const mapped = await mappedBase(qemu.process.pid, spec.memoryMib * 1024 ** 2)
+      const ramBytes = ramBytesOf(spec)
+      const mapped = await mappedBase(qemu.process.pid, ramBytes)
+      const keep = mapped ?? noBase
       const { number: layer } = await qemu.activeLayer()
       await using undo = new AsyncDisposableStack()
-      undo.defer(() => forgetImage(spec.directory, mapped))
-      await forgetImage(spec.directory, mapped)
-      const saved = await savePages(qemu.process.pid, spec.memoryMib * 1024 ** 2, spec.directory, spec.directory, signal)
-      await saveDevices(qemu, path.join(spec.directory, stateFile))
+      undo.defer(() => forgetImage(spec.directory, keep))
+      await forgetImage(spec.directory, keep)
+      const saved = await savePaused(qemu, spec, mapped, signal)
       await joinLayers(spec.directory, layer - 1, signal)
       qemu.mayBeSaved = true
-      await finishImage(saved, spec.directory, spec.directory, layer)
+      if ('kind' in saved) await finishImage(saved, spec.directory, spec.directory, layer)
+      else await finishStreamed(spec.directory, spec.directory, ramBytes, layer)
       undo.move()
       return { pausedMs: performance.now() - started, memoryBytes: saved.bytes }
     },
@@ -86,6 +111,53 @@ export function memorySnapshots(
       if (image !== undefined) await removeBases(directory, image.base)
     },
   }
+}
+
+/** Memory and devices of a paused machine, into its own directory. */
+async function savePaused(
+  qemu: QemuMachine,
+  spec: MachineSpec,
+  mapped: string | undefined,
+  signal: AbortSignal,
+): Promise<SavedPages | StreamedMemory> {
+  const { directory } = spec
+  if (mapped === undefined) {
+    await using stream = await prepareStream(qemu, { ramBytes: ramBytesOf(spec), target: directory, live: false, signal })
+    return await stream.save()
+  }
+  const saved = await savePages(qemu.process.pid, ramBytesOf(spec), directory, directory, signal)
+  await saveDevices(qemu, path.join(directory, stateFile))
+  return saved
+}
+
+/**
+ * Freezes a machine whose memory is no file. The disk's pivot comes first, since QEMU lets the guest run again by itself: if what follows fails, the
+ * machine has one frozen layer more, which does no harm. A paused machine stays paused.
+ */
+async function captureStream(qemu: QemuMachine, spec: MachineSpec, target: string, signal: AbortSignal): Promise<CaptureReport> {
+  const live = (await qemu.status(signal)) === 'running'
+  const ramBytes = ramBytesOf(spec)
+  await using undo = new AsyncDisposableStack()
+  const layer = undo.use(await prepareLayer(qemu, spec.directory))
+  const stream = undo.use(await prepareStream(qemu, { ramBytes, target, live, signal }))
+  signal.throwIfAborted()
+  const started = performance.now()
+  undo.defer(async () => {
+    if (live) await qemu.resume()
+  })
+  await qemu.pause()
+  await layer.pivot()
+  const { bytes, resumedAt } = await stream.save()
+  await stream[Symbol.asyncDispose]()
+  undo.move()
+  await joinLayers(spec.directory, layer.below - 1, signal)
+  await linkLayers(spec.directory, target, layer.below)
+  await finishStreamed(spec.directory, target, ramBytes, layer.below)
+  return { pausedMs: (resumedAt ?? performance.now()) - started, memoryBytes: bytes }
+}
+
+function ramBytesOf(spec: MachineSpec): number {
+  return spec.memoryMib * 1024 ** 2
 }
 
 async function forgetImage(directory: string, mapped: string): Promise<void> {

@@ -10,7 +10,7 @@ import path from 'node:path'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { checkDiff, createHoles, mergeDiff, saveAsBase, saveAsDiff } from '../../files/memory-image/image.ts'
-import { findMapping, isMappedFile, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
+import { findMapping, isMappedFile, lookForMapping, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
 import { stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
 import { isMissing } from '../../files/tree.ts'
 import { lastLayer, layerName, linkLayers } from './layers.ts'
@@ -43,10 +43,15 @@ function baseName(number: number): string {
   return `memory-${number}.base`
 }
 
-/** RAM for a cold boot: holes. Whatever image lay there is gone. Returns the file's name. */
-export async function createColdMemory(directory: string, ramBytes: number): Promise<string> {
+/** Removes whatever memory lies in a directory: what is started there next boots. */
+export async function forgetMemory(directory: string): Promise<void> {
   await removeImage(directory)
   await removeBases(directory)
+}
+
+/** RAM for a cold boot: holes. Whatever image lay there is gone. Returns the file's name. */
+export async function createColdMemory(directory: string, ramBytes: number): Promise<string> {
+  await forgetMemory(directory)
   await createHoles(path.join(directory, baseName(0)), ramBytes)
   return baseName(0)
 }
@@ -122,6 +127,17 @@ export async function savePages(pid: number, ramBytes: number, source: string, t
   return { mapping, kind: 'diff', bytes: await saveAsDiff(mapping, runs, path.join(target, diffFile), signal) }
 }
 
+/** What a process maps whose memory is no file: a name that no file has. */
+export const noBase = baseName(0)
+/** Where the memory of such a process is saved. */
+export const firstBase = baseName(1)
+
+/** Completes an image whose memory came as a stream into `firstBase`. */
+export async function finishStreamed(source: string, target: string, ramBytes: number, layer: number): Promise<void> {
+  const image = { version: 1, mapped: noBase, ramBytes, lastLayer: layer, base: firstBase, hasDiff: false } as const
+  return writeManifest(source, target, image)
+}
+
 function nextBase(mapping: Mapping): string {
   return baseName(Number(basePattern.exec(mapping.file)?.[1] ?? 0) + 1)
 }
@@ -193,7 +209,7 @@ export async function removeBases(directory: string, mapped?: string): Promise<v
   for (const name of await readdir(directory)) if (basePattern.test(name) && name !== mapped) await rm(path.join(directory, name))
 }
 
-/** Name of the base that a process maps. */
-export async function mappedBase(pid: number, ramBytes: number): Promise<string> {
-  return (await findMapping(pid, basePattern, ramBytes)).file
+/** Name of the base that a process maps; undefined if its memory is no file. */
+export async function mappedBase(pid: number, ramBytes: number): Promise<string | undefined> {
+  return (await lookForMapping(pid, basePattern, ramBytes))?.file
 }

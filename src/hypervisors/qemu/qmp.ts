@@ -43,6 +43,8 @@ export class QmpClient {
   #version = ''
   #nextId = 1
   #failure: Error | undefined
+  /** Who waits for the next event of a name. */
+  readonly #awaited = new Map<string, PromiseWithResolvers<number>>()
   readonly #greeted = Promise.withResolvers<void>()
 
   private constructor(socket: Socket) {
@@ -103,6 +105,17 @@ export class QmpClient {
     }
   }
 
+  /** Resolves with the time (`performance.now()`) at which the next event of that name came; rejects when the connection ends first. */
+  nextEvent(name: string): Promise<number> {
+    const known = this.#awaited.get(name)
+    if (known !== undefined) return known.promise
+    if (this.#failure !== undefined) return Promise.reject(this.#failure)
+    const waiting = Promise.withResolvers<number>()
+    waiting.promise.catch(() => undefined) // told to whoever still waits
+    this.#awaited.set(name, waiting)
+    return waiting.promise
+  }
+
   close(reason: Error = new Error('the control connection was closed')): void {
     this.#fail(reason)
     this.#socket.destroy()
@@ -131,7 +144,11 @@ export class QmpClient {
       this.#version = `${major}.${minor}.${micro}`
       return this.#greeted.resolve()
     }
-    if ('event' in said) return
+    if ('event' in said) {
+      this.#awaited.get(said.event)?.resolve(performance.now())
+      this.#awaited.delete(said.event)
+      return
+    }
     const pending = this.#pending.get(said.id ?? -1)
     if (pending === undefined) return // the answer to a command that was given up
     this.#pending.delete(said.id ?? -1)
@@ -146,6 +163,8 @@ export class QmpClient {
     this.#greeted.reject(error)
     for (const pending of this.#pending.values()) pending.reject(error)
     this.#pending.clear()
+    for (const waiting of this.#awaited.values()) waiting.reject(error)
+    this.#awaited.clear()
   }
 }
 

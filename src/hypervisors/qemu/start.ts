@@ -13,13 +13,15 @@ import { qemuArguments, qemuFiles, type QemuLaunch } from './command-line.ts'
 import { emptyLayerOver, joinLayers, lastLayer, removeLayersAbove, writableLayer } from './layers.ts'
 import { QemuMachine } from './machine.ts'
 import { socketPath } from './sockets.ts'
-import { checkedManifest, createColdMemory, diffFile, stateFile } from './memory.ts'
+import { checkedManifest, createColdMemory, diffFile, forgetMemory, stateFile } from './memory.ts'
 
 export interface QemuProgram {
   readonly command: string
   readonly machineType: QemuLaunch['machineType']
   readonly accelerator: QemuLaunch['accelerator']
   readonly tscKhz?: number | undefined
+  /** Cold machines get memory that can be saved while they run: the kernel tells QEMU what a guest writes meanwhile (userfaultfd). */
+  readonly live?: boolean | undefined
 }
 
 /** Where a process inherits the device state. */
@@ -34,7 +36,8 @@ const LOG_TAIL_BYTES = 16_384
 /** `version` is what the process must be, by its own word: what is recorded as the writer of its memory. */
 export async function startCold(program: QemuProgram, spec: MachineSpec, version: string, signal: AbortSignal): Promise<QemuMachine> {
   await removeSockets(spec.directory)
-  const memoryFile = await createColdMemory(spec.directory, spec.memoryMib * 1024 ** 2)
+  if (program.live === true) await forgetMemory(spec.directory)
+  const memoryFile = program.live === true ? undefined : await createColdMemory(spec.directory, spec.memoryMib * 1024 ** 2)
   await joinLayers(spec.directory, await lastLayer(spec.directory), signal)
   const systemLayer = await writableLayer(spec.directory)
   return launch(spec, { ...program, memoryFile, systemLayer }, program.command, [], async (machine) => {
@@ -123,7 +126,7 @@ async function launch(
 }
 
 async function removeSockets(directory: string): Promise<void> {
-  for (const name of [qemuFiles.qmp, qemuFiles.agent]) await rm(path.join(directory, name), { force: true })
+  for (const name of [qemuFiles.qmp, qemuFiles.agent, qemuFiles.capture]) await rm(path.join(directory, name), { force: true })
 }
 
 /** The error in terms of what QEMU wrote to its log since the start. */

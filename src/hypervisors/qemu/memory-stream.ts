@@ -1,0 +1,110 @@
+// Saves memory and devices of a process whose RAM is no file: QEMU sends them as a migration stream to a process of ours, which splits it into an image's parts.
+// With `live` the guest runs again as soon as its devices are out, and each page is sent before the guest's first write to it (QEMU's background snapshot).
+
+import { rm } from 'node:fs/promises'
+import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { z } from 'zod'
+import { HypemanError, isHypemanError } from '../../api/errors.ts'
+import { startSplitting } from '../../files/memory-image/split.ts'
+import { memoryBlock, qemuFiles } from './command-line.ts'
+import type { QemuMachine } from './machine.ts'
+import { firstBase, stateFile } from './memory.ts'
+import { orAbort, socketPath } from './sockets.ts'
+
+/** Bytes a second that no disk takes; QEMU's default would hold the stream back. */
+const UNLIMITED = 2 ** 40
+/** Until a guest that was stopped for its devices must run again, and until QEMU says that all was sent after it was, in milliseconds. */
+const ANSWER_LIMIT_MS = 60_000
+/** Until the stream of an earlier capture, which was given up, must have ended, in milliseconds. */
+const EARLIER_LIMIT_MS = 120_000
+
+const queryMigrate = z.object({ status: z.string().optional(), 'error-desc': z.string().optional() })
+type Migration = z.infer<typeof queryMigrate>
+
+export interface StreamOptions {
+  readonly ramBytes: number
+  /** Gets `memory-1.base` and `device.state`, not synced. */
+  readonly target: string
+  readonly live: boolean
+  readonly signal: AbortSignal
+}
+
+export interface StreamedMemory {
+  readonly bytes: number
+  /** When the guest ran again, as `performance.now()` tells it; undefined if it stands still. */
+  readonly resumedAt: number | undefined
+}
+
+/** Everything that can be done before the guest stands still. Disposing it removes what was not saved. */
+export interface PreparedStream extends AsyncDisposable {
+  /** The machine is paused now. With `live` the guest runs again whether this succeeds or not, or is about to. */
+  save(): Promise<StreamedMemory>
+}
+
+export async function prepareStream(qemu: QemuMachine, options: StreamOptions): Promise<PreparedStream> {
+  const { ramBytes, target, live, signal } = options
+  await earlierEnded(qemu, signal)
+  await qemu.command('migrate-set-capabilities', { capabilities: [{ capability: 'background-snapshot', state: live }] }, signal)
+  await qemu.command('migrate-set-parameters', { 'max-bandwidth': UNLIMITED }, signal)
+  const [memoryFile, state] = [path.join(target, firstBase), path.join(target, stateFile)]
+  const socket = socketPath(qemu.directory, qemuFiles.capture)
+  await rm(socket, { force: true })
+  const splitting = await startSplitting({ socket, block: memoryBlock, ramBytes, memoryFile, stateFile: state })
+  let saved = false
+  return {
+    async save() {
+      const resumed = live ? await qemu.awaitEvent('RESUME') : undefined
+      await qemu.command('migrate', { uri: `unix:${qemuFiles.capture}` })
+      try {
+        const resumedAt =
+          resumed === undefined ? undefined : await orAbort(resumed.at, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT_MS)]))
+        const bytes = await orAbort(splitting.written, signal)
+        await completed(qemu)
+        saved = true
+        return { bytes, resumedAt }
+      } catch (error) {
+        signal.throwIfAborted()
+        // A stream that broke off is told in QEMU's words; what failed here, in its own.
+        throw (isHypemanError(error, 'host_unavailable') ? await reasonOf(qemu) : undefined) ?? error
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      // A stream that is under way must be read to its end: breaking it off would leave the guest hanging (files/memory-image/split-process.ts).
+      splitting.cancel()
+      await Promise.all([socket, ...(saved ? [] : [memoryFile, state])].map((file) => rm(file, { force: true })))
+    },
+  }
+}
+
+/** Waits until the stream of a capture that was given up, perhaps by an earlier server, has ended. */
+async function earlierEnded(qemu: QemuMachine, signal: AbortSignal): Promise<void> {
+  for (const deadline = performance.now() + EARLIER_LIMIT_MS; ; await delay(20, undefined, { signal })) {
+    const { status = 'none' } = await migration(qemu)
+    if (!['setup', 'active', 'device', 'cancelling'].includes(status)) return
+    if (performance.now() > deadline)
+      throw new HypemanError('busy', "the guest's memory is still being saved for an earlier snapshot; try again later")
+  }
+}
+
+async function completed(qemu: QemuMachine): Promise<void> {
+  for (const deadline = performance.now() + ANSWER_LIMIT_MS; ; await delay(1)) {
+    const { status, 'error-desc': reason } = await migration(qemu)
+    if (status === 'completed') return
+    if (status === 'failed' || status === 'cancelled' || performance.now() > deadline)
+      throw new HypemanError(
+        'host_unavailable',
+        `QEMU did not finish the guest's memory (${status ?? 'no status'}): ${reason ?? 'it does not say why'}`,
+      )
+  }
+}
+
+async function reasonOf(qemu: QemuMachine): Promise<HypemanError | undefined> {
+  const { status, 'error-desc': reason }: Migration = await migration(qemu).catch(() => ({})) // then the error at hand is the one to tell
+  if (status !== 'failed') return undefined
+  return new HypemanError('host_unavailable', `QEMU could not save the guest's memory: ${reason ?? 'it does not say why'}`)
+}
+
+async function migration(qemu: QemuMachine): Promise<Migration> {
+  return queryMigrate.parse(await qemu.command('query-migrate'))
+}
