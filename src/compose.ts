@@ -6,6 +6,7 @@ import { pino, type Logger } from 'pino'
 import { z } from 'zod'
 import { connectAgent } from './agent/index.ts'
 import { HypemanError } from './api/errors.ts'
+import { Digests } from './files/digests.ts'
 import { dataLayout, type DataLayout } from './files/layout.ts'
 import { makeDataDirectories, sweep } from './files/stage.ts'
 import type { Hypervisor, HypervisorName } from './hypervisors/driver.ts'
@@ -37,7 +38,7 @@ import { hostTscKhz } from './platform/tsc.ts'
 import { createRegistry } from './registry/index.ts'
 import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
-import { createSnapshotService, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
+import { createSnapshotService, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
 import { createVolumeService } from './volumes/index.ts'
 
 /** A secret of fewer characters can be guessed. */
@@ -147,6 +148,7 @@ async function openServices({ config, version, layout, log, makeDrivers, stoppin
     kernel,
     store,
     locks: new KeyedLock(),
+    digests: undo.use(new Digests()),
     events: new EventLog(layout, log),
     faults,
     stopping,
@@ -159,7 +161,9 @@ async function openServices({ config, version, layout, log, makeDrivers, stoppin
     }
   })
   await recoverInstances(context)
-  const snapshotContext: SnapshotContext = { instances: context, store: snapshots, locks: new KeyedLock() }
+  const keeper = undo.use(new SealKeeper(context, snapshots))
+  const snapshotContext: SnapshotContext = { instances: context, store: snapshots, locks: new KeyedLock(), keeper }
+  void keeper.resume()
   const tidyImages = (): void => {
     images.collectUnused().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   }

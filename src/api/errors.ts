@@ -45,6 +45,10 @@ export const catalogue = {
     status: 409,
     hint: 'Start from the disks alone with target_state Stopped, or use the version that wrote the snapshot.',
   },
+  corrupt_snapshot: {
+    status: 409,
+    hint: 'hypeman snapshot verify names every damaged file: use another snapshot, or put the files back from a copy.',
+  },
   insufficient_resources: { status: 409, hint: 'Stop or delete instances, or ask for less.' },
   port_in_use: { status: 409, hint: 'Choose another host_port, or 0 for a free one.' },
   // 413, 429

@@ -23,6 +23,7 @@ import type {
   SnapshotQuery,
   StartRequest,
   Tags,
+  VerifyEvent,
   Volume,
   VolumeCreate,
   WaitResult,
@@ -109,6 +110,9 @@ function snapshotOperations(http: Http) {
       http.json<Snapshot[]>('GET', '/snapshots', { query: { ...query }, ...call }),
     get: (id: string, call: CallOptions = {}) => http.json<Snapshot>('GET', at(id), call),
     delete: (id: string, call: CallOptions = {}) => http.none('DELETE', at(id), call),
+    /** Progress, then what was found; of all snapshots without an id. */
+    verify: (id: string | undefined, call: CallOptions = {}) =>
+      http.events<VerifyEvent>(id === undefined ? '/snapshots/verify' : `${at(id)}/verify`, call, 'POST'),
     fork: (id: string, body: ForkSnapshot, call: CallOptions = {}) => http.json<Instance>('POST', `${at(id)}/fork`, { body, ...call }),
   }
 }

@@ -72,10 +72,10 @@ export class Http {
   }
 
   /** Yields the parsed data of each event of a stream until the server ends it or the signal aborts. */
-  async *events<T>(path: string, options: Omit<RequestOptions, 'body'> = {}): AsyncGenerator<T> {
+  async *events<T>(path: string, options: Omit<RequestOptions, 'body'> = {}, method: Method = 'GET'): AsyncGenerator<T> {
     const started = performance.now()
-    const response = await this.#send('GET', path, options, undefined, 'text/event-stream')
-    this.#report('GET', path, response.status, started, '')
+    const response = await this.#send(method, path, options, undefined, 'text/event-stream')
+    this.#report(method, path, response.status, started, '')
     if (response.body === null) return
     try {
       for await (const data of eventData(response.body)) yield parseAnswer<T>(path, data)

@@ -74,6 +74,8 @@ export const instanceFiles = {
 /** Files of a snapshot directory. */
 export const snapshotFiles = {
   record: 'snapshot.json',
+  /** What every file of it was when it was taken (seals.ts). */
+  seals: 'seals.json',
   payload: 'guest',
 } as const
 

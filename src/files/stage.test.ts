@@ -6,6 +6,7 @@ import { after, test } from 'node:test'
 import { dataLayout } from './layout.ts'
 import { isHypemanError } from '../api/errors.ts'
 import { diskMissing, mountDisk } from '../../tests/support/loop-disk.ts'
+import { parseRecordText } from './record-text.ts'
 import { createStaged, makeDataDirectories, moveToTrash, stageRecord, sweep, syncTree, writeRecord } from './stage.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'hypeman-stage-'))
@@ -23,7 +24,7 @@ test('a committed directory has its final name and nothing is left staged', asyn
   await using staged = await createStaged(layout, 'instance-a')
   await writeRecord(path.join(staged.path, 'record.json'), { a: 1 })
   await staged.commit(layout.instance('a'))
-  assert.deepEqual(JSON.parse(await readFile(path.join(layout.instance('a'), 'record.json'), 'utf8')), { a: 1 })
+  assert.deepEqual(parseRecordText(await readFile(path.join(layout.instance('a'), 'record.json'), 'utf8'), true), { a: 1 })
   assert.deepEqual(await readdir(layout.staging), [])
 })
 
@@ -102,7 +103,7 @@ test('a staged record is never written over another', async () => {
   const layout = await freshLayout()
   await stageRecord(path.join(layout.cache, 'record.json'), { a: 1 })
   await assert.rejects(stageRecord(path.join(layout.cache, 'record.json'), { a: 2 }), { code: 'EEXIST' })
-  assert.deepEqual(JSON.parse(await readFile(path.join(layout.cache, 'record.json'), 'utf8')), { a: 1 })
+  assert.deepEqual(parseRecordText(await readFile(path.join(layout.cache, 'record.json'), 'utf8')), { a: 1 })
 })
 
 test('a tree with many files and links in it is synced, and a link to nowhere does no harm', async () => {

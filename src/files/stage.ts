@@ -6,6 +6,7 @@ import { mkdir, open, opendir, readdir, rename, rm, writeFile } from 'node:fs/pr
 import path from 'node:path'
 import { diskError } from '../platform/disk-error.ts'
 import type { DataLayout } from './layout.ts'
+import { recordText } from './record-text.ts'
 import { isMissing } from './tree.ts'
 
 /** A directory in the making. Disposing removes it, unless it was committed. */
@@ -61,11 +62,11 @@ export async function createStaged(layout: DataLayout, name: string): Promise<St
 }
 
 /** Replaces or makes a JSON file, durably: whoever reads it sees the old or the new value whole. */
-export async function writeRecord(file: string, value: unknown): Promise<void> {
+export async function writeRecord(file: string, value: object): Promise<void> {
   const temporary = `${file}.${randomBytes(6).toString('hex')}.tmp`
   await diskErrors(file, async () => {
     try {
-      await writeSynced(temporary, jsonOf(value))
+      await writeSynced(temporary, recordText(value))
       await rename(temporary, file)
     } catch (error) {
       await rm(temporary, { force: true })
@@ -82,12 +83,8 @@ async function writeSynced(file: string, text: string): Promise<void> {
 }
 
 /** Writes a new JSON file into a staged directory, whose commit makes it durable. */
-export async function stageRecord(file: string, value: unknown): Promise<void> {
-  await diskErrors(file, () => writeFile(file, jsonOf(value), { flag: 'wx', mode: 0o600 }))
-}
-
-function jsonOf(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`
+export async function stageRecord(file: string, value: object): Promise<void> {
+  await diskErrors(file, () => writeFile(file, recordText(value), { flag: 'wx', mode: 0o600 }))
 }
 
 /** Removes a file or directory: first a rename makes it invisible, then its contents go. Never follows links. A missing path is no error. */

@@ -103,6 +103,12 @@ export interface MemorySnapshots {
   consumeMemory(directory: string): Promise<void>
 }
 
+/**
+ * What a file of a driver's is for: `state` is small and read whole when a machine starts from memory (device state, manifests), `memory` is the
+ * rest of a memory image, `disk` is the system disk.
+ */
+export type FilePart = 'state' | 'memory' | 'disk'
+
 export interface Hypervisor {
   readonly name: HypervisorName
   /** Wire feature ids, in the order of GET /capabilities. */
@@ -128,6 +134,8 @@ export interface Hypervisor {
   share(directory: string, target: string, withMemory: boolean): Promise<void>
   /** Copies a snapshot's payload (made by `capture` or `share`) into a staged instance directory and gives it a writable layer of its own. The payload stays untouched. */
   materialise(payload: string, directory: string, withMemory: boolean): Promise<void>
+  /** Of a file in a payload or an instance directory, by its name; undefined for what never enters a payload. */
+  partOf(file: string): FilePart | undefined
   /** File names (patterns) of the driver in an instance directory that never enter a snapshot: sockets, pid files. Used when a stopped instance is tidied. */
   readonly transientFiles: readonly string[]
 }

@@ -1,6 +1,7 @@
 // What is kept of an image on disk: one record beside each root file system, one for each reference.
 
 import { z } from 'zod'
+import { parseRecordText } from '../files/record-text.ts'
 import { isDigest } from './reference.ts'
 
 const digest = z.string().refine(isDigest, 'not a sha256 digest')
@@ -52,7 +53,7 @@ export type ReferenceRecord = z.infer<typeof referenceRecord>
 
 /** The parsed record, or an error that says what is wrong with it. */
 export function parseRecord<T>(schema: z.ZodType<T>, text: string): T {
-  const parsed = schema.safeParse(JSON.parse(text))
+  const parsed = schema.safeParse(parseRecordText(text))
   if (parsed.success) return parsed.data
   throw new Error(`it is no record of this version: ${z.prettifyError(parsed.error)}`)
 }

@@ -2,6 +2,7 @@
 
 import type { Logger } from 'pino'
 import type { ConnectAgent } from '../agent/contract.ts'
+import type { Digests } from '../files/digests.ts'
 import type { DataLayout } from '../files/layout.ts'
 import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
 import type { ImageService } from '../images/types.ts'
@@ -40,6 +41,7 @@ export interface InstanceContext {
   readonly kernel: Kernel
   readonly store: InstanceStore
   readonly locks: KeyedLock
+  readonly digests: Digests
   readonly events: EventLog
   readonly faults: FaultPlan | undefined
   /** Aborts when the server stops. */

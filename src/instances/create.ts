@@ -141,6 +141,7 @@ function newRecord(
     programStartedAt: null,
     agentReadyAt: null,
     exit: null,
+    savedMemory: null,
     restoring: null,
   }
 }

@@ -7,7 +7,7 @@ import { HypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
 import { createStaged, stageRecord } from '../files/stage.ts'
 import type { HypervisorName } from '../hypervisors/driver.ts'
-import { step, type FlowContext } from '../platform/flow.ts'
+import { step, together, type FlowContext } from '../platform/flow.ts'
 import { newId, newMac, newMachineId } from '../platform/ids.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
@@ -16,6 +16,7 @@ import { liveMachine, permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
+import { checkMemory, sealMemory } from './saved-memory.ts'
 import { suspendInstance } from './standby.ts'
 import { bootInstance, resumeInstance } from './start.ts'
 import { claimVolumes, forbidWritableVolumes } from './volumes.ts'
@@ -26,6 +27,8 @@ export interface ForkSource {
   readonly withMemory: boolean
   readonly record: InstanceRecord
   readonly snapshotId: string | null
+  /** Rejects if the payload is not what it was when it was made; asked while the fork's directory is made, and heard before that is committed. */
+  readonly check?: () => Promise<void>
 }
 
 export interface ForkRequest {
@@ -47,8 +50,13 @@ export async function forkFromPayload(context: InstanceContext, source: ForkSour
 
   await using undo = new AsyncDisposableStack()
   const staged = undo.use(await step(flow, 'stage', () => createStaged(context.layout, `instance-${id}`)))
-  await step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
-  const record = forkRecord(source, request, id, withMemory)
+  const { check } = source
+  const made = step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
+  // The check runs while the disk makes links; what it finds explains why they could not be made, too.
+  await together(check === undefined ? [made] : [step(flow, 'check', check), made])
+  const asleep = withMemory && request.targetState === 'Standby'
+  const savedMemory = asleep ? await sealMemory(context, request, staged.path) : null
+  const record = { ...forkRecord(source, request, id, withMemory), savedMemory }
   await mkdir(path.join(staged.path, instanceFiles.logs))
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   await step(flow, 'commit', () => staged.commit(context.layout.instance(id)))
@@ -133,6 +141,7 @@ async function freezeForFork(
     await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
     await step(flow, 'capture', () => memoryOf(context, record).capture(machine, specOf(context, record), payload, flow.signal))
   } else {
+    if (state === 'Standby') await step(flow, 'check', () => checkMemory(context, record))
     await step(flow, 'share', () => driverOf(context, record).share(context.layout.instance(entry.id), payload, state === 'Standby'))
   }
   return { source: { payload, withMemory: state !== 'Stopped', record, snapshotId: null }, state }

@@ -100,7 +100,12 @@ async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Pr
   // In no order: after a crash between them the instance is made ready once more.
   await Promise.all([
     consume(),
-    context.store.update(entry, { programStartedAt: programStartedAt ?? now, agentReadyAt: agentReadyAt ?? now, identityDue: null }),
+    context.store.update(entry, {
+      programStartedAt: programStartedAt ?? now,
+      agentReadyAt: agentReadyAt ?? now,
+      identityDue: null,
+      savedMemory: null,
+    }),
   ])
   context.events.state(entry.id, 'Running', `${driverOf(context, entry.record).name}, agent ready`)
 }

@@ -2,6 +2,7 @@
 
 import { z } from 'zod'
 import { hypervisorName } from '../api/schemas/common.ts'
+import { fileSeal } from '../files/seals.ts'
 
 const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
 
@@ -61,6 +62,8 @@ export const instanceRecord = z
     programStartedAt: z.string().nullable(),
     agentReadyAt: z.string().nullable(),
     exit: z.object({ code: z.int().nullable(), message: z.string() }).readonly().nullable(),
+    /** Seals of the memory image and the disks that go with it, while the instance is in standby; null also where none were made. */
+    savedMemory: z.array(fileSeal).readonly().nullable().default(null),
     /** Set while a snapshot is restored into this directory: the id of the journal that can bring the old one back. */
     restoring: z.string().nullable(),
   })

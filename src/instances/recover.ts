@@ -9,6 +9,7 @@ import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { attach, driverOf, endMachine, settleExit, specOf } from './machine.ts'
 import { readyInBackground } from './readiness.ts'
+import { sealMemory } from './saved-memory.ts'
 
 /** Adopts or settles every instance with a recorded process. One that can't be adopted is told in the log and never hides the others. */
 export async function recoverInstances(context: InstanceContext): Promise<void> {
@@ -42,7 +43,9 @@ async function recoverInstance(context: InstanceContext, entry: InstanceEntry, p
 
 /** A paused machine beside a complete memory image was going to standby, or has not run since it came from there: it is in standby. */
 async function endSuspended(context: InstanceContext, entry: InstanceEntry): Promise<void> {
-  await endMachine(context, entry)
+  const { record } = entry
+  const savedMemory = record.savedMemory ?? (await sealMemory(context, record, context.layout.instance(entry.id)))
+  await endMachine(context, entry, { savedMemory })
   context.events.state(entry.id, 'Standby', 'memory is on disk; the server ended in between')
 }
 

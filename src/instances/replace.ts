@@ -7,6 +7,7 @@ import { z } from 'zod'
 import { HypemanError } from '../api/errors.ts'
 import { exchangePaths } from '../files/exchange.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
+import { parseRecordText } from '../files/record-text.ts'
 import { createStaged, moveToTrash, stageRecord, syncDirectory, syncTree } from '../files/stage.ts'
 import { isMissing, linkTree } from '../files/tree.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
@@ -112,7 +113,7 @@ async function keepLogs(place: string, other: string): Promise<void> {
 /** The journal, or undefined if the crash came before it was written: then nothing was swapped. */
 async function readJournal(staged: string): Promise<z.infer<typeof journal> | undefined> {
   try {
-    return journal.parse(JSON.parse(await readFile(path.join(staged, journalFile), 'utf8')))
+    return journal.parse(parseRecordText(await readFile(path.join(staged, journalFile), 'utf8')))
   } catch (error) {
     if (isMissing(error)) return undefined
     throw error

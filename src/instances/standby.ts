@@ -6,6 +6,7 @@ import type { InstanceEntry } from './entry.ts'
 import { detach, memoryOf, specOf } from './machine.ts'
 import { liveMachine, permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
+import { sealMemory } from './saved-memory.ts'
 
 export async function standbyInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   using _lock = await lockInstance(context, entry)
@@ -27,10 +28,11 @@ export async function suspendInstance(context: InstanceContext, entry: InstanceE
   await step(flow, 'pause', () => machine.pause())
   undo.defer(() => memory.discardMemory(directory))
   await step(flow, 'save', () => memory.suspend(machine, specOf(context, record), flow.signal))
+  const savedMemory = await step(flow, 'seal', () => sealMemory(context, record, directory))
   undo.move()
   await step(flow, 'end', () => machine.kill())
   detach(entry)
   entry.holdsMemory = true
-  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString() })
+  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), savedMemory })
   context.events.state(entry.id, 'Standby', 'memory is on disk')
 }

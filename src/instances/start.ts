@@ -12,6 +12,7 @@ import type { InstanceEntry } from './entry.ts'
 import { attach, driverOf, endMachine, memoryOf, openAgent, specOf } from './machine.ts'
 import { makeReady, readyInBackground } from './readiness.ts'
 import type { InstanceRecord } from './record.ts'
+import { checkMemory } from './saved-memory.ts'
 
 /**
  * Boots a stopped instance. With `background` it returns when the process runs, and the guest gets ready by itself (`entry.readying`);
@@ -60,6 +61,7 @@ export async function resumeInstance(context: InstanceContext, entry: InstanceEn
   if (!entry.holdsMemory || stamp === null)
     throw new HypemanError('invalid_state', `the instance ${before.name} holds no memory image to restore; use hypeman start`)
   const memory = memoryOf(context, before)
+  if (before.savedMemory !== null) await step(flow, 'check', () => checkMemory(context, before))
   using ports = await step(flow, 'ports', () => allocatePorts(before.network?.ports ?? []))
   undo.defer(() => context.store.update(entry, before))
   const change = { stoppedAt: null, exit: null, identityDue: before.identityDue ?? ('restore' as const), generation: before.generation + 1 }

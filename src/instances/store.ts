@@ -5,6 +5,7 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
+import { parseRecordText } from '../files/record-text.ts'
 import { removeUnfinishedRecords, writeRecord } from '../files/stage.ts'
 import { InstanceEntry } from './entry.ts'
 import { instanceRecord, type InstanceRecord } from './record.ts'
@@ -109,7 +110,7 @@ export class InstanceStore {
 
 /** Reads and checks the record of an instance directory. */
 export async function readInstanceRecord(directory: string): Promise<InstanceRecord> {
-  const parsed = instanceRecord.safeParse(JSON.parse(await readFile(path.join(directory, instanceFiles.record), 'utf8')))
+  const parsed = instanceRecord.safeParse(parseRecordText(await readFile(path.join(directory, instanceFiles.record), 'utf8')))
   if (!parsed.success)
     throw new Error(
       `${instanceFiles.record} is not a record of this version: ${parsed.error.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`).join(', ')}`,

@@ -46,6 +46,11 @@ export async function step<T>(context: FlowContext, name: string, act: () => Pro
   }
 }
 
+/** Waits for steps that run at the same time; all have ended when the first failure, in the order given, is thrown. */
+export async function together(steps: readonly Promise<unknown>[]): Promise<void> {
+  for (const outcome of await Promise.allSettled(steps)) if (outcome.status === 'rejected') throw outcome.reason
+}
+
 function pathOf(error: unknown): string | undefined {
   return error instanceof Error && 'path' in error && typeof error.path === 'string' ? error.path : undefined
 }

@@ -6,6 +6,7 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { z } from 'zod'
 import type { DataLayout } from '../files/layout.ts'
+import { parseRecordText } from '../files/record-text.ts'
 import { moveToTrash, writeRecord } from '../files/stage.ts'
 
 const repositoryRecord = z
@@ -42,7 +43,7 @@ export class RepositoryStore {
       try {
         if (name.endsWith('.tmp')) await moveToTrash(this.#layout, file)
         else {
-          const record = repositoryRecord.parse(JSON.parse(await readFile(file, 'utf8')))
+          const record = repositoryRecord.parse(parseRecordText(await readFile(file, 'utf8')))
           if (fileOf(record.name) !== name) throw new Error(`the record names the repository ${record.name}`)
           this.#repositories.set(record.name, record)
         }

@@ -7,6 +7,7 @@ import { snapshotFiles } from '../files/layout.ts'
 import { createStaged, stageRecord } from '../files/stage.ts'
 import { treeSize } from '../files/tree.ts'
 import {
+  checkMemory,
   driverOf,
   forbidWritableVolumes,
   liveMachine,
@@ -21,6 +22,7 @@ import { step, type FlowContext } from '../platform/flow.ts'
 import { newId } from '../platform/ids.ts'
 import { snapshotFlow, type SnapshotContext } from './context.ts'
 import type { SnapshotRecord } from './record.ts'
+import { sealSnapshot } from './seals.ts'
 
 export interface CaptureRequest {
   readonly kind: 'Standby' | 'Stopped'
@@ -53,11 +55,13 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
     createdAt: new Date().toISOString(),
     ...(await treeSize(payload)),
     pausedMs,
-    instance: { ...entry.record, process: null, restoring: null },
+    instance: { ...entry.record, process: null, restoring: null, savedMemory: null },
   }
   await step(flow, 'record', () => stageRecord(path.join(staged.path, snapshotFiles.record), record))
+  const seals = await step(flow, 'seal', () => sealSnapshot(staged.path, id, driverOf(instances, entry.record), instances.digests))
   await step(flow, 'commit', () => staged.commit(instances.layout.snapshot(id)))
   context.store.add(record)
+  context.keeper.add(id, seals)
   return record
 }
 
@@ -72,6 +76,7 @@ async function fillPayload(
   const { instances } = context
   const { record } = entry
   if (state !== 'Running') {
+    if (state === 'Standby') await step(flow, 'check', () => checkMemory(instances, record))
     await step(flow, 'share', () => driverOf(instances, record).share(instances.layout.instance(entry.id), payload, state === 'Standby'))
     return 0
   }

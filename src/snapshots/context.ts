@@ -3,6 +3,7 @@
 import type { FlowContext } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
 import { flowOn, type InstanceContext } from '../instances/index.ts'
+import type { SealKeeper } from './keeper.ts'
 import type { SnapshotRecord } from './record.ts'
 import type { SnapshotStore } from './store.ts'
 
@@ -11,6 +12,7 @@ export interface SnapshotContext {
   readonly store: SnapshotStore
   /** Readers (restore, fork) hold off a delete. */
   readonly locks: KeyedLock
+  readonly keeper: SealKeeper
 }
 
 /** A snapshot's flow reports its steps to the instance it is about. */

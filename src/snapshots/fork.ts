@@ -4,6 +4,7 @@ import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import { driverOf, forkFromPayload, type InstanceEntry } from '../instances/index.ts'
+import { checkSnapshot } from './check.ts'
 import { holdSnapshot, type SnapshotContext } from './context.ts'
 import type { SnapshotRecord } from './record.ts'
 import { targetOf, type Target, type TargetRequest } from './target.ts'
@@ -22,6 +23,7 @@ export async function forkSnapshot(context: SnapshotContext, record: SnapshotRec
     withMemory: record.kind === 'Standby',
     record: record.instance,
     snapshotId: record.id,
+    check: () => checkSnapshot(context, record, record.kind === 'Standby' && target.state !== 'Stopped'),
   }
   return await forkFromPayload(context.instances, source, { name: request.name, targetState: target.state, hypervisor: target.hypervisor })
 }

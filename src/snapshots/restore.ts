@@ -10,9 +10,12 @@ import {
   permit,
   reachState,
   replaceInstance,
+  sealMemory,
   type InstanceEntry,
   type InstanceRecord,
 } from '../instances/index.ts'
+import { step, together } from '../platform/flow.ts'
+import { checkSnapshot } from './check.ts'
 import { holdSnapshot, snapshotFlow, type SnapshotContext } from './context.ts'
 import { checkTarget } from './fork.ts'
 import type { SnapshotRecord } from './record.ts'
@@ -44,8 +47,11 @@ export async function restoreSnapshot(
   const payload = path.join(instances.layout.snapshot(record.id), snapshotFiles.payload)
   await replaceInstance(instances, entry, flow, {
     fill: async (directory) => {
-      await driverOf(instances, target).materialise(payload, directory, withMemory)
-      return restoredRecord(entry.record, record, target, withMemory)
+      const made = driverOf(instances, target).materialise(payload, directory, withMemory)
+      await together([step(flow, 'check', () => checkSnapshot(context, record, withMemory)), made])
+      const asleep = withMemory && target.state === 'Standby'
+      const savedMemory = asleep ? await sealMemory(instances, target, directory) : null
+      return { ...restoredRecord(entry.record, record, target, withMemory), savedMemory }
     },
     holdsMemory: withMemory,
     reach: () => reachState(instances, entry, target.state, flow),

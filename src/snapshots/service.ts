@@ -9,6 +9,7 @@ import type { SnapshotRecord } from './record.ts'
 import { removeSnapshot } from './remove.ts'
 import { restoreSnapshot } from './restore.ts'
 import type { SnapshotService } from './types.ts'
+import { verifyAll, verifySnapshot } from './verify.ts'
 
 /** `removed` is told after a snapshot is gone, for what nobody else needs then. */
 export function createSnapshotService(context: SnapshotContext, removed: () => void): SnapshotService {
@@ -31,6 +32,10 @@ export function createSnapshotService(context: SnapshotContext, removed: () => v
       await restoreSnapshot(context, entry, store.find(id), targetOf(body))
       return viewOf(entry)
     },
+    async *verify(id, signal) {
+      yield* verifySnapshot(context, store.unreadable.has(id) ? id : store.find(id).id, signal)
+    },
+    verifyAll: (signal) => verifyAll(context, signal),
     async fork(id, body) {
       return viewOf(await forkSnapshot(context, store.find(id), { name: body.name, ...targetOf(body) }))
     },

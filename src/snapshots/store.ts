@@ -5,6 +5,7 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
 import { snapshotFiles, type DataLayout } from '../files/layout.ts'
+import { parseRecordText } from '../files/record-text.ts'
 import { snapshotRecord, type SnapshotRecord } from './record.ts'
 
 export interface SnapshotFilter {
@@ -18,6 +19,8 @@ export class SnapshotStore {
   readonly #layout: DataLayout
   readonly #log: Logger
   readonly #records = new Map<string, SnapshotRecord>()
+  /** Snapshots whose record can't be read, with the reason, by id: they are left alone, and can only be verified. */
+  readonly unreadable = new Map<string, string>()
   /** Names taken, per source: `<instance id>/<name>`; also of snapshots in the making. */
   readonly #names = new Map<string, string>()
 
@@ -32,14 +35,13 @@ export class SnapshotStore {
     for (const id of await readdir(this.#layout.snapshots)) {
       const file = path.join(this.#layout.snapshot(id), snapshotFiles.record)
       try {
-        const record = snapshotRecord.parse(JSON.parse(await readFile(file, 'utf8')))
+        const record = snapshotRecord.parse(parseRecordText(await readFile(file, 'utf8')))
         if (record.id !== id) throw new Error(`the record names the snapshot ${record.id}`)
         records.push(record)
       } catch (error) {
-        this.#log.error(
-          { file, reason: error instanceof Error ? error.message : String(error) },
-          "a snapshot can't be read and is left alone",
-        )
+        const reason = error instanceof Error ? error.message : String(error)
+        this.unreadable.set(id, reason)
+        this.#log.error({ file, reason }, "a snapshot can't be read and is left alone; hypeman snapshot verify says what is wrong with it")
       }
     }
     for (const record of records.toSorted((one, other) => one.createdAt.localeCompare(other.createdAt))) this.add(record)

@@ -5,6 +5,7 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
 import { volumeFiles, type DataLayout } from '../files/layout.ts'
+import { parseRecordText } from '../files/record-text.ts'
 import { messageOf } from '../platform/flow.ts'
 import { GIB, volumeRecord, type VolumeRecord } from './record.ts'
 
@@ -77,7 +78,7 @@ export class VolumeStore {
 }
 
 async function readVolume(directory: string, id: string): Promise<VolumeRecord> {
-  const record = volumeRecord.parse(JSON.parse(await readFile(path.join(directory, volumeFiles.record), 'utf8')))
+  const record = volumeRecord.parse(parseRecordText(await readFile(path.join(directory, volumeFiles.record), 'utf8')))
   if (record.id !== id) throw new Error(`the record names the volume ${record.id}`)
   const { size } = await stat(path.join(directory, volumeFiles.disk))
   if (size !== record.sizeGib * GIB) throw new Error(`${volumeFiles.disk} has ${size} bytes, not ${record.sizeGib} GiB`)

@@ -6,6 +6,7 @@ import type { InstanceEvent } from '../../src/api/events.ts'
 import type { CreateInstanceBody } from '../../src/api/schemas/instance-requests.ts'
 import type { InstanceView } from '../../src/api/schemas/instance.ts'
 import type { SnapshotView } from '../../src/api/schemas/snapshot.ts'
+import type { VerifyEvent } from '../../src/api/schemas/verification.ts'
 import type { VolumeView } from '../../src/api/schemas/volume.ts'
 import type { Image, ImageProgress } from '../../src/images/types.ts'
 import type { RouteServices } from '../../src/server/routes/context.ts'
@@ -155,6 +156,14 @@ export function createFakeServices(): FakeServices {
         snapshots.delete(id)
       },
       restore: (ref, id, body) => change('restore snapshot', ref, 'Running', [find(snapshots, 'snapshot', id).id, body]),
+      async *verify(id) {
+        noted('verify', id)
+        yield* verified(find(snapshots, 'snapshot', id).id)
+      },
+      async *verifyAll() {
+        noted('verify all')
+        for (const id of snapshots.keys()) yield* verified(id)
+      },
       async fork(id, body) {
         noted('fork snapshot', id, body)
         find(snapshots, 'snapshot', id)
@@ -239,6 +248,12 @@ export function instanceView(name: string, state: InstanceView['state']): Instan
 function snapshotView(id: string, source: InstanceView, kind: SnapshotView['kind']): SnapshotView {
   const origin = { source_instance_id: source.id, source_instance_name: source.name, source_hypervisor: 'qemu' as const }
   return { id, kind, created_at: now, size_bytes: 1024, allocated_bytes: 512, paused_ms: 3.5, ...origin }
+}
+
+function* verified(id: string): Generator<VerifyEvent> {
+  yield { type: 'progress', snapshot_id: id, file: 'snapshot.json', done_bytes: 10, total_bytes: 10 }
+  const files = [{ name: 'snapshot.json', status: 'ok' as const, size_bytes: 10, read_bytes: 10 }]
+  yield { type: 'result', snapshot_id: id, status: 'ok', ms: 1, read_bytes: 10, files }
 }
 
 function imageOf(name: string, status: Image['status']): Image {

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { pino } from 'pino'
+import { Digests } from '../../src/files/digests.ts'
 import { dataLayout } from '../../src/files/layout.ts'
 import { createStaged, makeDataDirectories, writeRecord } from '../../src/files/stage.ts'
 import type { Hypervisor, Machine, MachineStatus } from '../../src/hypervisors/driver.ts'
@@ -26,6 +27,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
   const untouched = (what: string): never => {
     throw new Error(`the test did not expect ${what} to be used`)
   }
+  const digests = new Digests()
   const context: InstanceContext = {
     layout,
     log,
@@ -50,6 +52,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     kernel: { id: 'kernel', kernel: '/kernel', initrd: '/initrd' },
     store: new InstanceStore(layout, log),
     locks: new KeyedLock(),
+    digests,
     events: new EventLog(layout, log),
     faults: undefined,
     stopping: new AbortController().signal,
@@ -68,6 +71,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     },
     async [Symbol.asyncDispose]() {
       for (const entry of context.store.entries()) await context.events.written(entry.id)
+      await digests[Symbol.asyncDispose]()
       await rm(root, { recursive: true })
     },
   }
@@ -105,6 +109,7 @@ export function aRecord(): InstanceRecord {
     programStartedAt: null,
     agentReadyAt: null,
     exit: null,
+    savedMemory: null,
     restoring: null,
   }
 }
@@ -138,6 +143,7 @@ export function aDriver(name: Hypervisor['name'], parts: Partial<Hypervisor> = {
     maxVolumes: 4,
     transientFiles: [],
     unavailable: () => Promise.resolve(undefined),
+    partOf: untouched,
     stamp: untouched,
     createDisk: untouched,
     boot: untouched,

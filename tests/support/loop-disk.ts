@@ -18,6 +18,8 @@ export function diskMissing(kind: DiskKind): string | false {
 
 export interface LoopDisk extends AsyncDisposable {
   readonly path: string
+  /** The file that stands for the disk itself. */
+  readonly image: string
   /** Writes until only that many bytes are left; `freeUp` undoes it. */
   fill(leaveBytes: number): Promise<void>
   freeUp(): Promise<void>
@@ -38,6 +40,7 @@ export async function mountDisk(kind: DiskKind, megabytes: number): Promise<Loop
   const ballast = path.join(at, 'ballast')
   return {
     path: at,
+    image,
     async fill(leaveBytes) {
       await using file = await open(ballast, 'w')
       const piece = Buffer.alloc(64 * 1024, 1)

@@ -124,7 +124,7 @@ test('a diff that is not what it says is refused by name and is never data', asy
   const refused = async (what: string, change: (bytes: Buffer) => Buffer | void): Promise<void> => {
     const bytes = Buffer.from(intact)
     await writeFile(file, change(bytes) ?? bytes)
-    const isDamage = (error: unknown): boolean => isHypemanError(error, 'conflict') && error.message.includes(file)
+    const isDamage = (error: unknown): boolean => isHypemanError(error, 'corrupt_snapshot') && error.message.includes(file)
     await assert.rejects(checkDiff(file, ramBytes), isDamage, what)
     await assert.rejects(applyDiffToProcess(file, mapping), isDamage, what)
     const target = fresh('merged')

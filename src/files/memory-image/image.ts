@@ -95,7 +95,7 @@ interface Diff {
 async function readDiff(handle: FileHandle, file: string, ramBytes: number): Promise<Diff> {
   const damaged = (what: string): HypemanError =>
     new HypemanError(
-      'conflict',
+      'corrupt_snapshot',
       `the memory image ${file} is damaged (${what}); use another snapshot, or target_state Stopped to start from the disks`,
     )
   const { size } = await handle.stat()

@@ -7,10 +7,10 @@ import { messageOf } from '../../platform/flow.ts'
 import { adoptProcess } from '../../platform/process.ts'
 import type { Hypervisor, VersionStamp } from '../driver.ts'
 import { maxVolumes, qemuFiles, type QemuMachineType } from './command-line.ts'
-import { addLayer, createBase, linkLayers } from './layers.ts'
+import { addLayer, createBase, lastLayer, layerNumber, linkLayers } from './layers.ts'
 import { QemuMachine } from './machine.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
-import { checkedManifest, lastLayerOf, linkImage } from './memory.ts'
+import { checkedManifest, imagePart, lastLayerOf, linkImage } from './memory.ts'
 import { startCold, type QemuProgram } from './start.ts'
 
 export interface QemuDriverOptions {
@@ -64,6 +64,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     maxVolumes: maxVolumes[options.machineType],
     transientFiles: [qemuFiles.qmp, qemuFiles.agent, qemuFiles.capture],
     memory: memorySnapshots(program, stamp, onSameVersion),
+    partOf: (file) => imagePart(file) ?? (layerNumber(file) === undefined ? undefined : 'disk'),
     stamp,
     unavailable: () =>
       findVersion().then(
@@ -85,7 +86,8 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     },
     async materialise(payload, directory, withMemory) {
       const image = withMemory ? await checkedManifest(payload) : undefined
-      const last = image?.lastLayer ?? (await lastLayerOf(payload))
+      // A payload holds no layer beyond its instant, so that a damaged image takes nothing from the disks.
+      const last = image?.lastLayer ?? (await lastLayer(payload))
       if (image === undefined) await linkLayers(payload, directory, last)
       else await linkImage(payload, directory, image)
       await addLayer(directory, last, false)

@@ -46,7 +46,7 @@ async function image(change: Readonly<Record<string, unknown>> = {}): Promise<st
   return directory
 }
 
-const isConflict = (error: unknown): boolean => isHypemanError(error, 'conflict') && /target_state Stopped/.test(error.message)
+const isDamage = (error: unknown): boolean => isHypemanError(error, 'corrupt_snapshot') && /target_state Stopped/.test(error.message)
 
 test('an image is there if and only if its manifest is', async () => {
   const directory = await image()
@@ -69,8 +69,8 @@ for (const [what, text] of [
     const directory = await image()
     await writeFile(path.join(directory, 'memory.json'), text)
     assert.equal(await driver.memory?.holdsMemory(directory), true)
-    await assert.rejects(checkedManifest(directory), isConflict)
-    await assert.rejects(driver.materialise(directory, await freshDirectory(), true), isConflict)
+    await assert.rejects(checkedManifest(directory), isDamage)
+    await assert.rejects(driver.materialise(directory, await freshDirectory(), true), isDamage)
 
     const cold = await freshDirectory()
     await driver.materialise(directory, cold, false)
@@ -90,14 +90,14 @@ for (const [what, damage] of [
   test(`damage is found before anything starts: ${what}`, async () => {
     const directory = await image()
     await damage((name) => path.join(directory, name))
-    await assert.rejects(checkedManifest(directory), isConflict)
+    await assert.rejects(checkedManifest(directory), isDamage)
     const target = await freshDirectory()
-    await assert.rejects(driver.materialise(directory, target, true), isConflict)
+    await assert.rejects(driver.materialise(directory, target, true), isDamage)
     assert.deepEqual(await readdir(target), [])
   })
 
 test('damage is found before anything starts: the diff is missing', async () => {
-  await assert.rejects(checkedManifest(await image({ hasDiff: true })), isConflict)
+  await assert.rejects(checkedManifest(await image({ hasDiff: true })), isDamage)
 })
 
 test('an image is shared by links, with the disks of its instant and nothing later', async () => {

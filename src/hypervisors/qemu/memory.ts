@@ -11,6 +11,7 @@ import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { checkDiff, createHoles, mergeDiff, saveAsBase, saveAsDiff } from '../../files/memory-image/image.ts'
 import { findMapping, isMappedFile, lookForMapping, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
+import { parseRecordText } from '../../files/record-text.ts'
 import { stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
 import { isMissing } from '../../files/tree.ts'
 import { lastLayer, layerName, linkLayers } from './layers.ts'
@@ -39,6 +40,12 @@ const manifest = z
 
 export type MemoryManifest = z.infer<typeof manifest>
 
+/** What a file is of an image; undefined if it is of none. */
+export function imagePart(file: string): 'state' | 'memory' | undefined {
+  if (file === stateFile || file === manifestFile) return 'state'
+  return file === diffFile || basePattern.test(file) ? 'memory' : undefined
+}
+
 function baseName(number: number): string {
   return `memory-${number}.base`
 }
@@ -59,11 +66,11 @@ export async function createColdMemory(directory: string, ramBytes: number): Pro
 /** The image's manifest, or undefined if there is no complete image. A damaged manifest is an error. */
 export async function readManifest(directory: string): Promise<MemoryManifest | undefined> {
   try {
-    return manifest.parse(JSON.parse(await readFile(path.join(directory, manifestFile), 'utf8')))
+    return manifest.parse(parseRecordText(await readFile(path.join(directory, manifestFile), 'utf8')))
   } catch (error) {
     if (isMissing(error)) return undefined
     throw new HypemanError(
-      'conflict',
+      'corrupt_snapshot',
       `the memory image in ${directory} has no readable manifest; use target_state Stopped to start from the disks`,
       { cause: error },
     )
@@ -81,7 +88,7 @@ export async function checkedManifest(directory: string): Promise<MemoryManifest
   if (found === undefined) throw new HypemanError('invalid_state', `there is no memory image in ${directory}`)
   const damaged = (what: string): HypemanError =>
     new HypemanError(
-      'conflict',
+      'corrupt_snapshot',
       `the memory image in ${directory} is damaged (${what}); use another snapshot, or target_state Stopped to start from the disks`,
     )
   const size = await sizeOf(path.join(directory, found.base))

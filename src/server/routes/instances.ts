@@ -195,7 +195,15 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         summary: 'Go on with an instance in Standby where it stood still',
         params: instanceParams,
         response: { 200: instance, ...failure },
-        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy', 'incompatible_version', 'insufficient_resources', 'guest_unreachable'],
+        'x-error-codes': [
+          ...lookupErrors,
+          'invalid_state',
+          'busy',
+          'corrupt_snapshot',
+          'incompatible_version',
+          'insufficient_resources',
+          'guest_unreachable',
+        ],
       },
     },
     (request) => instances.restore(request.params.id),
@@ -216,6 +224,7 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'conflict', 'busy'] as const),
           ...([
+            'corrupt_snapshot',
             'incompatible_version',
             'insufficient_resources',
             'port_in_use',

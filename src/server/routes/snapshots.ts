@@ -1,5 +1,6 @@
 // Routes of snapshots: those of one instance, and all of them.
 
+import type { FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { instanceParams } from '../../api/schemas/instance-requests.ts'
 import { instance } from '../../api/schemas/instance.ts'
@@ -11,6 +12,9 @@ import {
   snapshot,
   snapshotParams,
 } from '../../api/schemas/snapshot.ts'
+import { snapshotVerification, verifyEvent, type SnapshotVerification, type VerifyEvent } from '../../api/schemas/verification.ts'
+import { untilGone } from '../signals.ts'
+import { sendEvents } from '../sse.ts'
 import { refuseCompression } from '../unsupported.ts'
 import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
 
@@ -36,7 +40,7 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
         response: { 201: snapshot, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'conflict', 'busy'] as const),
-          ...(['guest_unreachable', 'storage_full', 'storage_unsuitable', 'not_supported'] as const),
+          ...(['corrupt_snapshot', 'guest_unreachable', 'storage_full', 'storage_unsuitable', 'not_supported'] as const),
         ],
       },
     },
@@ -63,6 +67,7 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
             'invalid_state',
             'conflict',
             'busy',
+            'corrupt_snapshot',
             'incompatible_version',
             'insufficient_resources',
             'port_in_use',
@@ -75,7 +80,8 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
   )
 }
 
-function routesOfAll(app: App, { services: { snapshots } }: RouteContext): void {
+function routesOfAll(app: App, context: RouteContext): void {
+  const { snapshots } = context.services
   app.get(
     '/snapshots',
     {
@@ -124,6 +130,7 @@ function routesOfAll(app: App, { services: { snapshots } }: RouteContext): void 
       return reply.code(204).send(null)
     },
   )
+  verifyRoutes(app, context)
   app.post(
     '/snapshots/:snapshotId/fork',
     {
@@ -137,11 +144,85 @@ function routesOfAll(app: App, { services: { snapshots } }: RouteContext): void 
         body: forkSnapshotBody,
         response: { 201: instance, ...failure },
         'x-error-codes': [
-          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'conflict', 'busy', 'incompatible_version'] as const),
+          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'conflict', 'busy', 'corrupt_snapshot', 'incompatible_version'] as const),
           ...(['insufficient_resources', 'port_in_use', 'guest_unreachable', 'storage_full', 'not_supported'] as const),
         ],
       },
     },
     async (request, reply) => reply.code(201).send(await snapshots.fork(request.params.snapshotId, request.body)),
   )
+}
+
+const verifying =
+  'Reads everything from the disk and compares it with the digests of when the snapshot was taken. What it finds is kept for later forks. With `Accept: text/event-stream` progress comes first.'
+
+/** Both answers are 200 also when something is bad: the verification went well. */
+function verifyRoutes(app: App, { services: { snapshots }, stopping }: RouteContext): void {
+  app.post(
+    '/snapshots/:snapshotId/verify',
+    {
+      config: { access: 'snapshot:read' },
+      schema: {
+        tags,
+        operationId: 'verifySnapshot',
+        summary: 'Verify every byte of a snapshot',
+        description: verifying,
+        params: snapshotParams,
+        response: { 200: answers(snapshotVerification), ...failure },
+        'x-error-codes': lookupErrors,
+      },
+    },
+    async (request, reply) => {
+      const signal = untilGone(reply, stopping)
+      const events = snapshots.verify(request.params.snapshotId, signal)
+      if (wantsEvents(request)) {
+        await sendEvents(reply, events, signal)
+        return reply
+      }
+      const [result] = await resultsOf(events)
+      if (result === undefined) throw new Error('a verification ended without a result')
+      return reply.send(result)
+    },
+  )
+  app.post(
+    '/snapshots/verify',
+    {
+      config: { access: 'snapshot:read' },
+      schema: {
+        tags,
+        operationId: 'verifySnapshots',
+        summary: 'Verify all snapshots, also those whose record can not be read',
+        description: verifying,
+        response: { 200: answers(z.array(snapshotVerification)), ...failure },
+      },
+    },
+    async (request, reply) => {
+      const signal = untilGone(reply, stopping)
+      const events = snapshots.verifyAll(signal)
+      if (!wantsEvents(request)) return reply.send(await resultsOf(events))
+      await sendEvents(reply, events, signal)
+      return reply
+    },
+  )
+}
+
+function answers<Schema extends z.ZodType>(result: Schema) {
+  return {
+    description: 'What was found of each file.',
+    content: { 'application/json': { schema: result }, 'text/event-stream': { schema: verifyEvent } },
+  }
+}
+
+function wantsEvents({ headers }: FastifyRequest): boolean {
+  return headers.accept?.includes('text/event-stream') === true
+}
+
+async function resultsOf(events: AsyncIterable<VerifyEvent>): Promise<SnapshotVerification[]> {
+  const results: SnapshotVerification[] = []
+  for await (const event of events) {
+    if (event.type !== 'result') continue
+    const { type: _type, ...result } = event
+    results.push(result)
+  }
+  return results
 }

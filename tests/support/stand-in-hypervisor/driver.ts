@@ -16,6 +16,7 @@ import {
   imageName,
   linkFrozen,
   ownDisk,
+  partOf,
   readManifest,
   removeDisks,
   removeFrozenDisks,
@@ -43,6 +44,7 @@ export function createStandIn({ name, program, version = '1' }: StandInOptions):
     memory: memorySnapshots(program, stamp),
     unavailable: () => Promise.resolve(undefined),
     stamp: () => Promise.resolve(stamp),
+    partOf,
     async createDisk(directory, sizeBytes) {
       await using disk = await open(path.join(directory, diskName(0)), 'wx', 0o600)
       await disk.truncate(sizeBytes)

@@ -9,6 +9,7 @@ import { z } from 'zod'
 import { HypemanError } from '../../../src/api/errors.ts'
 import { copySparse } from '../../../src/files/sparse.ts'
 import { stageRecord, syncDirectory, syncFile, writeRecord } from '../../../src/files/stage.ts'
+import type { FilePart } from '../../../src/hypervisors/driver.ts'
 import { isMissing } from '../../../src/files/tree.ts'
 import type { ProcessIdentity } from '../../../src/platform/process.ts'
 
@@ -37,6 +38,12 @@ export function imageName(number: number): string {
 export function diskNumber(name: string): number | undefined {
   const match = /^disk-(\d+)\.raw$/.exec(name)
   return match === null ? undefined : Number(match[1])
+}
+
+export function partOf(name: string): FilePart | undefined {
+  if (name === manifestFile) return 'state'
+  if (imagePattern.test(name)) return 'memory'
+  return diskNumber(name) === undefined ? undefined : 'disk'
 }
 
 /** The manifest of a complete image, or undefined. */
