@@ -32,6 +32,6 @@ export async function checkMemory(context: InstanceContext, record: InstanceReco
   throw new HypemanError(
     'corrupt_snapshot',
     `what the instance ${record.name} saved for its standby is damaged (${words.join(', ')}) and was not started; ${advice}`,
-    { details: words.map((message) => ({ message })) },
+    { details: words.length > 1 ? words.map((message) => ({ message })) : [] },
   )
 }

@@ -45,6 +45,6 @@ function corrupt(record: SnapshotRecord, problems: readonly FileProblem[], disks
   return new HypemanError(
     'corrupt_snapshot',
     `the snapshot ${record.id} is damaged (${words.join(', ')}) and nothing was started; ${advice}`,
-    { details: words.map((message) => ({ message })) },
+    { details: words.length > 1 ? words.map((message) => ({ message })) : [] },
   )
 }
