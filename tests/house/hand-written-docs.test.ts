@@ -1,6 +1,7 @@
 // Pages that are written by hand say what the code says: settings, states, and what lies where.
 
 import assert from 'node:assert/strict'
+import { globSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { test } from 'node:test'
@@ -63,4 +64,17 @@ test('docs/on-disk-layout.md names everything that lies directly in the data dir
       name,
     )
   }
+})
+
+test('docs/reliability.md quotes only tests that there are', async () => {
+  const root = path.join(docs, '..')
+  const files = globSync('{src,tests}/**/*.test.ts', { cwd: root })
+  const sources = (await Promise.all(files.map((file) => readFile(path.join(root, file), 'utf8')))).join('\n')
+  const quoted = (await rowsOf('reliability.md')).flatMap((cells) =>
+    [...cells.join('|').matchAll(/"([^"]+)"/g)].map((match) => match[1] ?? ''),
+  )
+  assert.ok(quoted.length > 5)
+  // What a name has from a table of cases is an ellipsis in the page.
+  for (const name of quoted)
+    for (const part of name.split('…')) assert.ok(sources.includes(part.trim()), `no test is called ${JSON.stringify(name)}`)
 })
