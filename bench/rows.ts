@@ -7,7 +7,7 @@ import { z } from 'zod'
 import { dataLayout, imageFiles, instanceFiles, snapshotFiles, type DataLayout } from '../src/files/layout.ts'
 import { digestHex } from '../src/images/index.ts'
 import { kernelOf } from '../src/kernels/index.ts'
-import { snapshotRecord } from '../src/snapshots/record.ts'
+import { snapshotFormat } from '../src/snapshots/record.ts'
 import type { TestServer } from '../tests/support/server.ts'
 import { bootByHand, forkByHand, type BareSpec, type HandRun } from './floor.ts'
 import { limitRow, median, ratioRow, type Row } from './measure.ts'
@@ -147,7 +147,7 @@ async function sourceOf({ server, say }: Bench, name: string, size: string): Pro
   const { id: snapshotId } = await server.client.instances.snapshots.create(name, { kind: 'Standby' })
   const layout = dataLayout(server.dataDirectory)
   const directory = layout.snapshot(snapshotId)
-  const { instance } = snapshotRecord.parse(JSON.parse(await readFile(path.join(directory, snapshotFiles.record), 'utf8')))
+  const { instance } = await snapshotFormat.read(path.join(directory, snapshotFiles.record))
   const { kernel, initrd } = kernelOf(layout, instance.kernelId)
   const spec: BareSpec = {
     instanceId: instance.id,

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { pino, type Logger } from 'pino'
 import { z } from 'zod'
 import { connectAgent } from './agent/index.ts'
-import { HypemanError } from './api/errors.ts'
+import { HypemanError, isHypemanError } from './api/errors.ts'
 import { Digests } from './files/digests.ts'
 import { dataLayout, type DataLayout } from './files/layout.ts'
 import { makeDataDirectories, sweep } from './files/stage.ts'
@@ -31,6 +31,7 @@ import { listenAddress, loadConfig, type ServeFlags, type ServerConfig } from '.
 import { lockDirectory } from './platform/directory-lock.ts'
 import { parseFaults } from './platform/faults.ts'
 import { messageOf } from './platform/flow.ts'
+import { refuseUnsuitable } from './platform/host-storage.ts'
 import { KeyedLock } from './platform/keyed-lock.ts'
 import { killProcess } from './platform/process.ts'
 import { readOrMakeSecret } from './platform/secret.ts'
@@ -59,6 +60,11 @@ export async function serve(flags: ServeFlags, signal: AbortSignal, makeDrivers:
   const awake = setInterval(() => undefined, 60_000)
   undo.defer(() => clearInterval(awake))
   undo.use(lockDirectory(layout.lock))
+  await refuseUnsuitable(layout.staging).catch((error: unknown) => {
+    // Whoever starts on a full disk wants to delete something.
+    if (!isHypemanError(error, 'storage_full')) throw error
+    log.warn({ dataDir: layout.root }, 'no space is left in the data directory: delete snapshots, instances or images')
+  })
   const secret = config.jwt_secret ?? (await readOrMakeSecret(layout.secret))
   const stopping = new AbortController()
   const version = await ownVersion()
@@ -108,11 +114,16 @@ interface Foundation {
 
 /** Everything behind the routes, brought to the truth on disk and in the process table. */
 async function openServices({ config, version, layout, log, makeDrivers, stopping }: Foundation, undo: AsyncDisposableStack) {
-  const undone = await undoReplacements(layout, async ({ process }) => {
+  const { undone, stuck } = await undoReplacements(layout, async ({ process }) => {
     if (process !== null) await killProcess(process)
   })
+  for (const [name, reason] of stuck)
+    log.error(
+      { path: path.join(layout.staging, name), reason },
+      'a restore that was cut off can not be undone; the state from before it is kept at this path until you remove it',
+    )
   if (undone.length > 0) log.warn({ instances: undone }, 'restores that were cut off are undone')
-  const swept = await sweep(layout)
+  const swept = await sweep(layout, new Set(stuck.keys()))
   if (swept.length > 0) log.info({ swept }, 'what was half made or half removed is gone')
 
   const [kernel, hypervisors] = await Promise.all([importKernel(layout, config.assets_dir), makeDrivers(layout, log)])
@@ -126,7 +137,8 @@ async function openServices({ config, version, layout, log, makeDrivers, stoppin
     layout,
     log,
     platform: hostPlatform(),
-    inUse: (digest) => isImageUsed(store, snapshots, digest),
+    // What can't be read may name any image.
+    inUse: (digest) => store.unreadable().length > 0 || snapshots.unreadable.size > 0 || isImageUsed(store, snapshots, digest),
     baseArchive: path.join(config.assets_dir, 'base.oci.tar'),
     faults,
   })
@@ -178,6 +190,7 @@ async function openServices({ config, version, layout, log, makeDrivers, stoppin
       images,
       volumes,
       capabilities: () => describeCapabilities(context, version),
+      unreadable: () => [...[store, images, volumes, registry].flatMap((one) => one.unreadable()), ...snapshots.unreadable.values()],
     },
   }
 }
@@ -192,10 +205,14 @@ async function makeQemuDrivers(layout: DataLayout, log: Logger): Promise<readonl
 
 /** Reads instances and snapshots, and ends the VMMs of this data directory that no instance names. */
 async function loadAll({ store, drivers, layout, log }: InstanceContext, snapshots: SnapshotStore): Promise<void> {
-  await store.load(async (record, directory) => (await drivers.get(record.hypervisor)?.memory?.holdsMemory(directory)) ?? false)
+  await store.load(async (record, directory) => {
+    const driver = drivers.get(record.hypervisor)
+    await driver?.refuseForeign(directory)
+    return (await driver?.memory?.holdsMemory(directory)) ?? false
+  })
   await snapshots.load()
   const known = [...store.entries()].flatMap(({ record }) => (record.process === null ? [] : [record.process.pid]))
-  const reaped = await reapStrayVmms(layout, new Set(known), new Set(store.broken.map(({ directory }) => directory)))
+  const reaped = await reapStrayVmms(layout, new Set(known), new Set(store.unreadable().map((one) => one.path)))
   if (reaped.length > 0) log.warn({ pids: reaped }, 'VMMs that belong to no instance are ended')
 }
 

@@ -43,6 +43,7 @@ export const commandGroups = {
     token: async (cli) => (await import('./commands/token.ts')).tokenCommand(cli),
     health: async (cli) => (await import('./commands/server.ts')).healthCommand(cli),
     capabilities: async (cli) => (await import('./commands/server.ts')).capabilitiesCommand(cli),
+    unreadable: async (cli) => (await import('./commands/unreadable.ts')).unreadableCommand(cli),
     resources: async (cli) => (await import('./commands/server.ts')).resourcesCommand(cli),
     completion: async (cli) => (await import('./commands/completion.ts')).completionCommand(cli),
     // Needs all commands, and is therefore not found by its name alone.

@@ -15,6 +15,7 @@ export type { Tags } from '../api/schemas/common.ts'
 export type { ImageView as Image } from '../api/schemas/image.ts'
 export type { InstanceStats, InstanceView as Instance, PathInfo, WaitResult } from '../api/schemas/instance.ts'
 export type { SnapshotKind, SnapshotView as Snapshot } from '../api/schemas/snapshot.ts'
+export type { Unreadable } from '../api/schemas/unreadable.ts'
 export type { SnapshotVerification, VerifyEvent } from '../api/schemas/verification.ts'
 export type { VolumeView as Volume } from '../api/schemas/volume.ts'
 

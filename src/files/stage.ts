@@ -2,8 +2,9 @@
 // Not for copying payloads (a driver's work) nor for reading records (each resource's store).
 
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, opendir, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, open, opendir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
+import { HypemanError } from '../api/errors.ts'
 import { diskError } from '../platform/disk-error.ts'
 import type { DataLayout } from './layout.ts'
 import { recordText } from './record-text.ts'
@@ -16,9 +17,18 @@ export interface StagedDirectory extends AsyncDisposable {
   commit(final: string): Promise<void>
 }
 
-/** Makes the directories that everything else is staged in or committed to. */
+/** Makes the directories that everything else is staged in or committed to. The data directory itself may be a link, what is in it not. */
 export async function makeDataDirectories(layout: DataLayout): Promise<void> {
-  await mkdir(layout.root, { recursive: true, mode: 0o700 })
+  const present = await stat(layout.root).catch((error: unknown) => {
+    if (isMissing(error)) return undefined
+    throw error
+  })
+  if (present?.isDirectory() === false)
+    throw new HypemanError(
+      'storage_unsuitable',
+      `the data directory ${layout.root} is no directory; choose another with --data-dir (DATA_DIR)`,
+    )
+  await mayWrite(layout.root, () => makePath(layout.root))
   for (const directory of [
     layout.staging,
     layout.trash,
@@ -29,7 +39,51 @@ export async function makeDataDirectories(layout: DataLayout): Promise<void> {
     layout.kernels,
     layout.cache,
   ])
-    await diskErrors(directory, () => mkdir(directory, { recursive: true, mode: 0o700 }))
+    await makeOwnDirectory(directory)
+}
+
+/** Makes a directory of the server's own if it is not there. A link is refused: what it leads to may be anybody's, and is swept and deleted from. */
+export async function makeOwnDirectory(directory: string): Promise<void> {
+  await mayWrite(directory, async () => {
+    const present = await lstat(directory).catch((error: unknown) => {
+      if (isMissing(error)) return undefined
+      throw error
+    })
+    if (present === undefined) await mkdir(directory, { mode: 0o700 })
+    else if (!present.isDirectory())
+      throw new HypemanError(
+        'storage_unsuitable',
+        `${directory} is ${present.isSymbolicLink() ? 'a link' : 'no directory'}; put a directory there (to keep all on another disk, make the data directory itself the link)`,
+      )
+  })
+}
+
+/** As mkdir with `recursive`, which says ENOENT where the filesystem is read-only (Node 26). */
+async function makePath(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { mode: 0o700 })
+  } catch (error) {
+    if (!isMissing(error)) {
+      if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return
+      throw error
+    }
+    await makePath(path.dirname(directory))
+    await makePath(directory)
+  }
+}
+
+/** As `diskErrors`, at the start of the server: there, what this user may not write is the data directory. */
+async function mayWrite(where: string, act: () => Promise<unknown>): Promise<void> {
+  try {
+    await diskErrors(where, act)
+  } catch (cause) {
+    if (!(cause instanceof Error && 'code' in cause && (cause.code === 'EACCES' || cause.code === 'EPERM'))) throw cause
+    throw new HypemanError(
+      'storage_unsuitable',
+      `this user can't write ${where}; choose another data directory with --data-dir (DATA_DIR)`,
+      { cause },
+    )
+  }
 }
 
 /** Makes a new directory in the staging area. The name is part of its path; it must be unique among what is staged. */
@@ -104,15 +158,16 @@ export async function moveToTrash(layout: DataLayout, target: string): Promise<v
 
 /** Removes what a killed process left of records that it was writing in a directory. */
 export async function removeUnfinishedRecords(directory: string): Promise<void> {
-  for (const name of await readdir(directory))
-    if (/\.json\.[0-9a-f]{12}\.tmp$/.test(name)) await rm(path.join(directory, name), { force: true })
+  for (const entry of await readdir(directory, { withFileTypes: true }))
+    if (entry.isFile() && /\.json\.[0-9a-f]{12}\.tmp$/.test(entry.name)) await rm(path.join(directory, entry.name), { force: true })
 }
 
-/** At start: removes what an earlier run left staged or half removed; returns the names. */
-export async function sweep(layout: DataLayout): Promise<readonly string[]> {
+/** At start: removes what an earlier run left staged or half removed, but for what is `spared`; returns the names. */
+export async function sweep(layout: DataLayout, spared: ReadonlySet<string> = new Set()): Promise<readonly string[]> {
   const swept: string[] = []
   for (const directory of [layout.staging, layout.trash])
     for (const name of await readdir(directory)) {
+      if (directory === layout.staging && spared.has(name)) continue
       await rm(path.join(directory, name), { recursive: true, force: true })
       swept.push(name)
     }

@@ -1,8 +1,30 @@
-// Directory trees of regular files: link them elsewhere, add up their sizes. Making things durable is stage.ts's.
+// Directory trees of regular files: check that they are, link them elsewhere, add up their sizes. Making things durable is stage.ts's.
 
 import type { Dirent } from 'node:fs'
 import { link, mkdir, opendir, stat } from 'node:fs/promises'
 import path from 'node:path'
+import { HypemanError } from '../api/errors.ts'
+
+/**
+ * `conflict` unless the directory is there and all below it are files, sockets and directories: a link would lead to what is not ours.
+ * For directories that may have been put there by hand.
+ */
+export async function refuseForeignFiles(directory: string): Promise<void> {
+  try {
+    for await (const entry of await opendir(directory)) {
+      const at = path.join(directory, entry.name)
+      if (entry.isDirectory()) await refuseForeignFiles(at)
+      else if (!entry.isFile() && !entry.isSocket())
+        throw new HypemanError(
+          'conflict',
+          `${at} is ${entry.isSymbolicLink() ? 'a link, which is never followed' : 'no plain file'}; put the file itself there, or delete what it belongs to`,
+        )
+    }
+  } catch (cause) {
+    if (!isMissing(cause)) throw cause
+    throw new HypemanError('conflict', `${directory} is missing; put it back, or delete what it belongs to`, { cause })
+  }
+}
 
 /** Makes the same directories below `target` and links every regular file into them. A missing source is an empty one. */
 export async function linkTree(source: string, target: string): Promise<void> {

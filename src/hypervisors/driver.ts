@@ -121,6 +121,11 @@ export interface Hypervisor {
   unavailable(): Promise<string | undefined>
   /** Version of the binary found, and what a memory image written now would need. */
   stamp(): Promise<VersionStamp>
+  /**
+   * Throws if a file of the driver's in a directory leads to another place. Asked of what this server may not have made: a snapshot's payload
+   * before it is used, an instance's directory when the server starts.
+   */
+  refuseForeign(directory: string): Promise<void>
   /** Makes the writable system disk, of `sizeBytes` apparent size and formatted ext4, in a staged instance directory. */
   createDisk(directory: string, sizeBytes: number): Promise<void>
   /** Cold boot. The process runs when this returns; the guest has not booted yet. Failure leaves no process and no socket. */

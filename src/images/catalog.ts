@@ -184,6 +184,8 @@ export class ImageCatalog {
   async #collect(digest: string, ending?: Conversion): Promise<void> {
     const active = this.conversions.active(digest)
     if (!this.#mayCollect || this.store.image(digest) === undefined || (active !== undefined && active !== ending)) return
+    // A reference that can't be read may name any image.
+    if (this.store.unreadable().some(({ kind }) => kind === 'image reference')) return
     if (this.store.references().some((reference) => reference.digest === digest)) return
     if (this.#holds.has(digest) || this.#options.inUse(digest)) return
     await this.store.dropImage(digest)

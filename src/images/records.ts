@@ -1,7 +1,8 @@
 // What is kept of an image on disk: one record beside each root file system, one for each reference.
 
 import { z } from 'zod'
-import { parseRecordText } from '../files/record-text.ts'
+import { tags } from '../api/schemas/common.ts'
+import { defineRecord } from '../files/record-format.ts'
 import { isDigest } from './reference.ts'
 
 const digest = z.string().refine(isDigest, 'not a sha256 digest')
@@ -9,7 +10,7 @@ const words = z.array(z.string()).readonly()
 const texts = z.record(z.string(), z.string()).readonly()
 
 /** `image.json` of an image's directory. Never changed once it is there. */
-export const imageRecord = z
+const imageRecord = z
   .object({
     version: z.literal(1),
     digest,
@@ -32,9 +33,11 @@ export const imageRecord = z
   })
   .readonly()
 
+export const imageFormat = defineRecord({ kind: 'image record', version: 1, schema: imageRecord })
+
 export type ImageRecord = z.infer<typeof imageRecord>
 
-export const referenceRecord = z
+const referenceRecord = z
   .object({
     version: z.literal(1),
     /** In normal form. */
@@ -43,17 +46,12 @@ export const referenceRecord = z
     /** `local`: made here by a push, an import or a tag, so a pull of it asks no registry. */
     origin: z.enum(['registry', 'local']),
     createdAt: z.iso.datetime(),
-    tags: texts,
+    tags: tags.readonly(),
     /** Further normal forms that find it. */
     aliases: words,
   })
   .readonly()
 
-export type ReferenceRecord = z.infer<typeof referenceRecord>
+export const referenceFormat = defineRecord({ kind: 'image reference', version: 1, schema: referenceRecord })
 
-/** The parsed record, or an error that says what is wrong with it. */
-export function parseRecord<T>(schema: z.ZodType<T>, text: string): T {
-  const parsed = schema.safeParse(parseRecordText(text))
-  if (parsed.success) return parsed.data
-  throw new Error(`it is no record of this version: ${z.prettifyError(parsed.error)}`)
-}
+export type ReferenceRecord = z.infer<typeof referenceRecord>

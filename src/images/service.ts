@@ -7,6 +7,7 @@ import type { Readable } from 'node:stream'
 import type { Logger } from 'pino'
 import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { matchesTags } from '../api/schemas/common.ts'
+import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { DataLayout } from '../files/layout.ts'
 import { createStaged } from '../files/stage.ts'
 import { messageOf, type FaultPlan } from '../platform/flow.ts'
@@ -151,6 +152,10 @@ export class Images implements ImageService, PushTarget {
       .all()
       .map((found) => finder.view(found))
       .filter(({ tags }) => matchesTags(tags, filter.tags))
+  }
+
+  unreadable(): readonly Unreadable[] {
+    return this.#catalog.store.unreadable()
   }
 
   get(name: string): Image {

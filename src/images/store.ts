@@ -2,12 +2,16 @@
 // Changes are the caller's to put in order (Serial).
 
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile } from 'node:fs/promises'
+import { lstat } from 'node:fs/promises'
 import path from 'node:path'
 import type { Logger } from 'pino'
+import { HypemanError } from '../api/errors.ts'
+import type { Unreadable } from '../api/schemas/unreadable.ts'
+import { readCollection } from '../files/collection.ts'
 import { imageFiles, type DataLayout } from '../files/layout.ts'
-import { moveToTrash, writeRecord } from '../files/stage.ts'
-import { imageRecord, parseRecord, referenceRecord, type ImageRecord, type ReferenceRecord } from './records.ts'
+import { makeOwnDirectory, moveToTrash, removeUnfinishedRecords, writeRecord } from '../files/stage.ts'
+import { refuseForeignFiles } from '../files/tree.ts'
+import { imageFormat, referenceFormat, type ImageRecord, type ReferenceRecord } from './records.ts'
 import { digestHex } from './reference.ts'
 
 export class ImageStore {
@@ -17,6 +21,8 @@ export class ImageStore {
   readonly #references = new Map<string, ReferenceRecord>()
   /** Aliases to the names of their references. */
   readonly #aliases = new Map<string, string>()
+  /** By the path of the directory or file. */
+  readonly #unreadable = new Map<string, Unreadable>()
 
   constructor(layout: DataLayout, log: Logger) {
     this.#layout = layout
@@ -25,35 +31,24 @@ export class ImageStore {
 
   /** Reads every record; one that can't be read is reported and left alone. */
   async load(): Promise<void> {
-    await mkdir(this.#layout.imageReferences, { recursive: true, mode: 0o700 })
-    await mkdir(this.#layout.imageRootfs, { recursive: true, mode: 0o700 })
-    for (const hex of await readdir(this.#layout.imageRootfs))
-      await this.#attempt(path.join(this.#layout.image(hex), imageFiles.record), (text) => {
-        const record = parseRecord(imageRecord, text)
-        if (digestHex(record.digest) !== hex) throw new Error(`the record names the image ${record.digest}`)
-        this.#images.set(record.digest, record)
-      })
-    for (const file of await readdir(this.#layout.imageReferences)) {
-      // What a crash left between writing a record and renaming it into place.
-      if (file.endsWith('.tmp')) await moveToTrash(this.#layout, path.join(this.#layout.imageReferences, file))
-      else
-        await this.#attempt(path.join(this.#layout.imageReferences, file), (text) => {
-          const record = parseRecord(referenceRecord, text)
-          if (fileOf(record.name) !== file) throw new Error(`the record names the reference ${record.name}`)
-          this.#index(record)
-        })
-    }
+    await makeOwnDirectory(this.#layout.imageReferences)
+    await makeOwnDirectory(this.#layout.imageRootfs)
+    // What a crash left between writing a record and renaming it into place.
+    await removeUnfinishedRecords(this.#layout.imageReferences)
+    const log = this.#log
+    const images = await readCollection({ directory: this.#layout.imageRootfs, kind: 'image', things: 'directories', log }, readImage)
+    for (const record of images.found) this.#images.set(record.digest, record)
+    const references = await readCollection(
+      { directory: this.#layout.imageReferences, kind: 'image reference', things: 'files', log },
+      readReference,
+    )
+    for (const record of references.found) this.#index(record)
+    for (const one of [...images.unreadable.values(), ...references.unreadable.values()]) this.#unreadable.set(one.path, one)
   }
 
-  async #attempt(file: string, enter: (text: string) => void): Promise<void> {
-    try {
-      enter(await readFile(file, 'utf8'))
-    } catch (error) {
-      this.#log.error(
-        { file, reason: error instanceof Error ? error.message : String(error) },
-        "an image's record can't be read and is left alone",
-      )
-    }
+  /** What lies among the images and can't be read: reported, left alone until the image is pulled or pushed again. */
+  unreadable(): readonly Unreadable[] {
+    return [...this.#unreadable.values()]
   }
 
   image(digest: string): ImageRecord | undefined {
@@ -76,10 +71,16 @@ export class ImageStore {
   /** Enters an image whose directory has been committed. */
   addImage(record: ImageRecord): void {
     this.#images.set(record.digest, record)
+    this.#unreadable.delete(this.#layout.image(digestHex(record.digest)))
   }
 
   async putReference(record: ReferenceRecord): Promise<void> {
-    await writeRecord(path.join(this.#layout.imageReferences, fileOf(record.name)), record)
+    const file = path.join(this.#layout.imageReferences, fileOf(record.name))
+    const unreadable = this.#unreadable.get(file)
+    if (unreadable?.newer === true)
+      throw new HypemanError('incompatible_version', `the image ${record.name} can't be changed: ${unreadable.reason}`)
+    await writeRecord(file, record)
+    this.#unreadable.delete(file)
     this.#forgetReference(record.name)
     this.#index(record)
   }
@@ -104,6 +105,24 @@ export class ImageStore {
     for (const alias of this.#references.get(name)?.aliases ?? []) if (this.#aliases.get(alias) === name) this.#aliases.delete(alias)
     this.#references.delete(name)
   }
+}
+
+async function readImage(hex: string, directory: string): Promise<ImageRecord> {
+  await refuseForeignFiles(directory)
+  const record = await imageFormat.read(path.join(directory, imageFiles.record))
+  if (digestHex(record.digest) !== hex)
+    throw new Error(`${directory} holds the record of the image ${record.digest}; remove it, and pull the image again`)
+  const rootfs = path.join(directory, imageFiles.rootfs)
+  const { size } = await lstat(rootfs)
+  if (size !== record.sizeBytes) throw new Error(`${rootfs} has ${size} bytes, not ${record.sizeBytes}; pull the image again`)
+  return record
+}
+
+async function readReference(name: string, file: string): Promise<ReferenceRecord> {
+  const record = await referenceFormat.read(file)
+  if (fileOf(record.name) !== name)
+    throw new Error(`${file} holds the record of the reference ${record.name}; remove it, and pull the image again`)
+  return record
 }
 
 /** Names have slashes and up to 400 characters: their hash is the file's name. */

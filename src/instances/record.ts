@@ -1,7 +1,8 @@
 // An instance's record on disk (`record.json`): what it is and what is known of its run. The state is not in it: it is derived (state.ts).
 
 import { z } from 'zod'
-import { hypervisorName } from '../api/schemas/common.ts'
+import { environment, hypervisorName, tags, timestamp } from '../api/schemas/common.ts'
+import { defineRecord, fileWord } from '../files/record-format.ts'
 import { fileSeal } from '../files/seals.ts'
 
 const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
@@ -12,37 +13,38 @@ const versionStamp = z
 
 const portMapping = z
   .object({
-    guestPort: z.int(),
-    hostPort: z.int(),
+    guestPort: z.int().min(1).max(65_535),
+    /** 0: to be chosen at the next start. */
+    hostPort: z.int().min(0).max(65_535),
     protocol: z.enum(['tcp', 'udp']),
-    hostAddress: z.string(),
+    hostAddress: z.string().regex(/^[0-9a-zA-Z.:%_-]*$/, 'not an address'),
     /** The host port was chosen by the server, so that a fork or a restart may choose another. */
     automatic: z.boolean(),
   })
   .readonly()
 
-export const instanceRecord = z
+const instanceRecord = z
   .object({
     version: z.literal(1),
-    id: z.string(),
+    id: fileWord,
     name: z.string(),
-    createdAt: z.string(),
+    createdAt: timestamp,
     image: z.object({ name: z.string(), digest: z.string(), platform: z.string() }).readonly(),
     hypervisor: hypervisorName,
     /** Kernel that the next cold boot uses, and that a memory image needs. */
-    kernelId: z.string(),
-    vcpus: z.int(),
-    memoryBytes: z.int(),
-    hotplugBytes: z.int(),
-    overlayBytes: z.int(),
+    kernelId: fileWord,
+    vcpus: z.int().positive(),
+    memoryBytes: z.int().positive(),
+    hotplugBytes: z.int().nonnegative(),
+    overlayBytes: z.int().nonnegative(),
     entrypoint: z.array(z.string()).readonly().nullable(),
     cmd: z.array(z.string()).readonly().nullable(),
-    env: z.record(z.string(), z.string()).readonly(),
-    tags: z.record(z.string(), z.string()).readonly(),
+    env: environment.readonly(),
+    tags: tags.readonly(),
     skipGuestAgent: z.boolean(),
     volumes: z.array(z.object({ volumeId: z.string(), mountPath: z.string(), readOnly: z.boolean() }).readonly()).readonly(),
     network: z
-      .object({ mac: z.string(), ports: z.array(portMapping).readonly() })
+      .object({ mac: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/, 'not a MAC address'), ports: z.array(portMapping).readonly() })
       .readonly()
       .nullable(),
     machineId: z.string(),
@@ -50,17 +52,17 @@ export const instanceRecord = z
     generation: z.int(),
     /** What the guest must be told before it counts as Running: that it is a fork (a new identity), or that it was restored (entropy, clock). */
     identityDue: z.enum(['fork', 'restore']).nullable(),
-    expiresAt: z.string().nullable(),
+    expiresAt: timestamp.nullable(),
     forkedFrom: z.object({ snapshotId: z.string().nullable(), instanceId: z.string() }).readonly().nullable(),
     /** The VMM that the instance last started on: what wrote its memory image, if there is one. */
     stamp: versionStamp.nullable(),
     /** The VMM process, as long as it is not known to be gone. */
     process: processIdentity.nullable(),
-    startedAt: z.string().nullable(),
-    stoppedAt: z.string().nullable(),
+    startedAt: timestamp.nullable(),
+    stoppedAt: timestamp.nullable(),
     /** Of the present boot: when the workload was started, and when the agent first answered. */
-    programStartedAt: z.string().nullable(),
-    agentReadyAt: z.string().nullable(),
+    programStartedAt: timestamp.nullable(),
+    agentReadyAt: timestamp.nullable(),
     exit: z.object({ code: z.int().nullable(), message: z.string() }).readonly().nullable(),
     /** Seals of the memory image and the disks that go with it, while the instance is in standby; null also where none were made. */
     savedMemory: z.array(fileSeal).readonly().nullable().default(null),
@@ -68,5 +70,7 @@ export const instanceRecord = z
     restoring: z.string().nullable(),
   })
   .readonly()
+
+export const instanceFormat = defineRecord({ kind: 'instance record', version: 1, schema: instanceRecord })
 
 export type InstanceRecord = z.infer<typeof instanceRecord>

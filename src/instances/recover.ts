@@ -1,10 +1,10 @@
 // After a start of the server: finds the VMMs that went on without it, settles those that ended meanwhile, and ends what belongs to nobody.
 
-import { readdir, readFile, readlink } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
 import type { DataLayout } from '../files/layout.ts'
 import { messageOf } from '../platform/flow.ts'
-import { identityOf, killProcess, type ProcessIdentity } from '../platform/process.ts'
+import { identityOf, killProcess, workingDirectory, type ProcessIdentity } from '../platform/process.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { attach, driverOf, endMachine, settleExit, specOf } from './machine.ts'
@@ -58,25 +58,34 @@ export async function reapStrayVmms(
   known: ReadonlySet<number>,
   spared: ReadonlySet<string> = new Set(),
 ): Promise<readonly number[]> {
-  const reaped: number[] = []
+  return endVmms(layout, (pid, directory) => !known.has(pid) && !spared.has(directory))
+}
+
+/** Ends the VMMs that run in a directory whose record can't be read. */
+export async function endVmmsIn(layout: DataLayout, directory: string): Promise<void> {
+  await endVmms(layout, (_pid, at) => at === directory)
+}
+
+async function endVmms(layout: DataLayout, chosen: (pid: number, directory: string) => boolean): Promise<readonly number[]> {
+  const ended: number[] = []
   for (const name of await readdir('/proc')) {
     const pid = Number(name)
-    if (!Number.isInteger(pid) || known.has(pid)) continue
+    if (!Number.isInteger(pid)) continue
     const directory = await vmmDirectory(layout, pid)
-    if (directory === undefined || spared.has(directory)) continue
+    if (directory === undefined || !chosen(pid, directory)) continue
     const identity = identityOf(pid)
     if (identity === undefined) continue
     await killProcess(identity)
-    reaped.push(pid)
+    ended.push(pid)
   }
-  return reaped
+  return ended
 }
 
 /** Working directory of a process that works below the data directory and carries an instance's name among its arguments. */
 async function vmmDirectory(layout: DataLayout, pid: number): Promise<string | undefined> {
   try {
-    const directory = (await readlink(`/proc/${pid}/cwd`)).replace(/ \(deleted\)$/, '')
-    if (!directory.startsWith(`${layout.root}${path.sep}`)) return undefined
+    const directory = (await workingDirectory(pid))?.replace(/ \(deleted\)$/, '')
+    if (directory === undefined || !directory.startsWith(`${layout.root}${path.sep}`)) return undefined
     return /(^|\0)hypeman-[a-z0-9]{24}(\0|,|$)/.test(await readFile(`/proc/${pid}/cmdline`, 'utf8')) ? directory : undefined
   } catch {
     return undefined // gone meanwhile, or not ours to look at: then it is not one that we started

@@ -6,6 +6,7 @@ import { step } from '../platform/flow.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { killMachine } from './machine.ts'
+import { endVmmsIn } from './recover.ts'
 import { askToStop } from './stop.ts'
 
 /** Longest grace that a graceful delete gives the guest, in milliseconds. */
@@ -26,6 +27,17 @@ export async function removeInstance(context: InstanceContext, entry: InstanceEn
   if (graceful && entry.machine !== undefined) await step(flow, 'ask', () => askToStop(context, entry, DELETE_GRACE_MS))
   await step(flow, 'remove', () => removeCommitted(context, entry))
   context.events.state(entry.id, 'Deleted', 'deleted')
+}
+
+/** Deletes what lies among the instances and can't be read, with what runs from it; false if there is no such thing. */
+export async function removeUnreadable({ store, layout, log }: InstanceContext, id: string): Promise<boolean> {
+  const found = store.unreadable().find((one) => one.id === id)
+  if (found === undefined) return false
+  await endVmmsIn(layout, found.path)
+  await moveToTrash(layout, found.path)
+  store.forgetUnreadable(id)
+  log.info({ path: found.path }, "an instance that can't be read was deleted")
+  return true
 }
 
 /** Ends the process and removes the directory; the caller holds the lock. Also the undo of flows that made the instance. */

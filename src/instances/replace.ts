@@ -1,16 +1,16 @@
 // Replaces an instance's directory by a staged one, all or nothing: the old directory is kept until the instance has reached its
 // target state, and a journal beside the staged directory says after a crash where the swap stands.
 
-import { mkdir, readdir, readFile } from 'node:fs/promises'
+import { mkdir, readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
-import { HypemanError } from '../api/errors.ts'
+import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { exchangePaths } from '../files/exchange.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
-import { parseRecordText } from '../files/record-text.ts'
+import { defineRecord, fileWord, RecordError } from '../files/record-format.ts'
 import { createStaged, moveToTrash, stageRecord, syncDirectory, syncTree } from '../files/stage.ts'
-import { isMissing, linkTree } from '../files/tree.ts'
-import { step, type FlowContext } from '../platform/flow.ts'
+import { isMissing, linkTree, refuseForeignFiles } from '../files/tree.ts'
+import { messageOf, step, type FlowContext } from '../platform/flow.ts'
 import { newId } from '../platform/ids.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
@@ -23,7 +23,15 @@ const stagedPrefix = 'replace-'
 const journalFile = 'journal.json'
 const otherDirectory = 'guest'
 
-const journal = z.object({ id: z.string(), instanceId: z.string() })
+export const journalFormat = defineRecord({
+  kind: 'restore journal',
+  version: 1,
+  schema: z.object({ version: z.literal(1), id: fileWord, instanceId: fileWord }).readonly(),
+  // The first journals said no version, and nothing else has changed since.
+  steps: { 0: (journal) => journal },
+})
+
+type Journal = z.infer<typeof journalFormat.schema>
 
 export interface Replacement {
   /** Fills the staged directory with everything but the record; returns the record that goes with it. */
@@ -51,7 +59,7 @@ export async function replaceInstance(
     const filled = { ...(await replacement.fill(other)), restoring: id }
     await keepLogs(place, other)
     await stageRecord(path.join(other, instanceFiles.record), filled)
-    await stageRecord(path.join(staged.path, journalFile), { id, instanceId: entry.id })
+    await stageRecord(path.join(staged.path, journalFile), { version: 1, id, instanceId: entry.id } satisfies Journal)
     await syncTree(staged.path)
     return filled
   })
@@ -72,25 +80,57 @@ export async function replaceInstance(
   await step(flow, 'drop-old', () => moveToTrash(context.layout, staged.path))
 }
 
+/** What became of the replacements that were under way when the server ended. */
+export interface UndoneReplacements {
+  /** Ids of the instances whose old directory is back. */
+  readonly undone: readonly string[]
+  /** Staged directories that may hold an instance's only good state, and why they could not be brought back: not to be swept. */
+  readonly stuck: ReadonlyMap<string, string>
+}
+
 /** At start, before the sweep: brings back the old directory of every replacement that was not confirmed. `endProcess` ends what runs from the new one. */
 export async function undoReplacements(
   layout: DataLayout,
   endProcess: (record: InstanceRecord) => Promise<void>,
-): Promise<readonly string[]> {
+): Promise<UndoneReplacements> {
   const undone: string[] = []
-  for (const name of await readdir(layout.staging)) {
-    if (!name.startsWith(stagedPrefix)) continue
-    const staged = path.join(layout.staging, name)
-    const entry = await readJournal(staged)
-    if (entry === undefined) continue
-    const place = layout.instance(entry.instanceId)
-    const record = await readInstanceRecord(place)
-    if (record.restoring !== entry.id) continue
-    await endProcess(record)
-    await swapBack(place, path.join(staged, otherDirectory), entry.id)
-    undone.push(entry.instanceId)
+  const stuck = new Map<string, string>()
+  for (const staged of await readdir(layout.staging, { withFileTypes: true })) {
+    if (!staged.name.startsWith(stagedPrefix) || !staged.isDirectory()) continue
+    try {
+      const id = await undoReplacement(layout, path.join(layout.staging, staged.name), endProcess)
+      if (id !== undefined) undone.push(id)
+    } catch (error) {
+      stuck.set(staged.name, error instanceof RecordError ? error.message : messageOf(error))
+    }
   }
-  return undone
+  return { undone, stuck }
+}
+
+async function undoReplacement(
+  layout: DataLayout,
+  staged: string,
+  endProcess: (record: InstanceRecord) => Promise<void>,
+): Promise<string | undefined> {
+  const journal = await readJournal(staged)
+  if (journal === undefined) return undefined
+  const place = layout.instance(journal.instanceId)
+  const record = await readPlaced(place)
+  if (record === undefined || record.restoring !== journal.id) return undefined
+  await endProcess(record)
+  await swapBack(place, path.join(staged, otherDirectory), journal.id)
+  return journal.instanceId
+}
+
+/** The record of the instance in place; undefined if that was deleted meanwhile: then nothing is left to bring back. */
+async function readPlaced(place: string): Promise<InstanceRecord | undefined> {
+  try {
+    await refuseForeignFiles(place)
+  } catch (error) {
+    if (isHypemanError(error) && isMissing(error.cause)) return undefined
+    throw error
+  }
+  return readInstanceRecord(place)
 }
 
 async function swap(place: string, other: string): Promise<void> {
@@ -111,11 +151,11 @@ async function keepLogs(place: string, other: string): Promise<void> {
 }
 
 /** The journal, or undefined if the crash came before it was written: then nothing was swapped. */
-async function readJournal(staged: string): Promise<z.infer<typeof journal> | undefined> {
+async function readJournal(staged: string): Promise<Journal | undefined> {
   try {
-    return journal.parse(parseRecordText(await readFile(path.join(staged, journalFile), 'utf8')))
+    return await journalFormat.read(path.join(staged, journalFile))
   } catch (error) {
-    if (isMissing(error)) return undefined
+    if (error instanceof RecordError && isMissing(error.cause)) return undefined
     throw error
   }
 }

@@ -10,14 +10,14 @@ import type { InstanceEntry } from './entry.ts'
 import { forkInstance } from './fork.ts'
 import { readLogs } from './logs.ts'
 import { agentOf } from './machine.ts'
-import { removeInstance } from './remove.ts'
+import { removeInstance, removeUnreadable } from './remove.ts'
 import { createRequestOf, expiryOf } from './requests.ts'
 import { restoreInstance, startInstance } from './restore.ts'
 import { standbyInstance } from './standby.ts'
 import { statsOf } from './stats.ts'
 import { stopInstance } from './stop.ts'
 import type { InstanceService } from './types.ts'
-import { viewOf } from './view.ts'
+import { unreadableViewOf, viewOf } from './view.ts'
 import { waitForState } from './wait.ts'
 
 /** `removed` is told after an instance is gone, for what nobody else needs then. */
@@ -36,9 +36,13 @@ export function createInstanceService(context: InstanceContext, removed: () => v
     async list({ state, tags }) {
       const entries = [...context.store.entries()].filter(({ record }) => matchesTags(record.tags, tags))
       const views = await Promise.all(entries.map(viewOf))
+      if (tags === undefined) views.push(...context.store.unreadable().map(unreadableViewOf))
       return state === undefined ? views : views.filter((view) => view.state === state)
     },
-    get: async (ref) => viewOf(find(ref)),
+    async get(ref) {
+      const unreadable = context.store.unreadable().find(({ id }) => id === ref)
+      return unreadable === undefined ? viewOf(find(ref)) : unreadableViewOf(unreadable)
+    },
     update: (ref, body) =>
       change(ref, async (entry) => {
         const expiresAt = expiryOf(body)
@@ -47,7 +51,7 @@ export function createInstanceService(context: InstanceContext, removed: () => v
         await context.store.update(entry, { expiresAt })
       }),
     async remove(ref, { gracefulShutdown }) {
-      await removeInstance(context, find(ref), { graceful: gracefulShutdown })
+      if (!(await removeUnreadable(context, ref))) await removeInstance(context, find(ref), { graceful: gracefulShutdown })
       removed()
     },
     start: (ref, body) => change(ref, (entry) => startInstance(context, entry, body)),

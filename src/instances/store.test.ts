@@ -101,15 +101,25 @@ test('a change that can not be written is not shown, and does not keep the next 
   assert.equal((await readInstanceRecord(layout.instance(entry.id))).generation, 7)
 })
 
-const damages: Readonly<Record<string, string | null>> = {
-  'is missing': null,
-  'is empty': '',
-  'is cut off': '{"version": 1, "id": "',
-  'is of another version': JSON.stringify({ ...aRecord(), version: 2 }),
-  'lacks a field': JSON.stringify({ ...aRecord(), machineId: undefined }),
-  'is of another instance': JSON.stringify(aRecord()),
+const damages: Readonly<Record<string, readonly [text: string | null, reason: RegExp]>> = {
+  'is missing': [null, /record\.json is missing/],
+  'is empty': ['', /record\.json is empty/],
+  'is cut off': ['{"version": 1, "id": "', /record\.json was cut off, damaged or edited \(.*JSON/],
+  'is of a newer version': [
+    JSON.stringify({ ...aRecord(), version: 2 }),
+    /record\.json has version 2, .* up to version 1: run the version that wrote it/,
+  ],
+  'lacks a field': [JSON.stringify({ ...aRecord(), machineId: undefined }), /machineId: .*expected string/],
+  'has text for a number': [JSON.stringify({ ...aRecord(), vcpus: 'two' }), /vcpus: .*expected int|vcpus: .*expected number/],
+  'has a time that is none': [JSON.stringify({ ...aRecord(), createdAt: 'yesterday' }), /createdAt/],
+  'names a kernel outside of the data directory': [JSON.stringify({ ...aRecord(), kernelId: '../../boot' }), /kernelId: not a plain name/],
+  'would add words to the command line of the VMM': [
+    JSON.stringify({ ...aRecord(), network: { mac: '52:54:00:00:00:01,x=y', ports: [] } }),
+    /network\.mac: not a MAC address/,
+  ],
+  'is of another instance': [JSON.stringify(aRecord()), /holds the record of the instance/],
 }
-for (const [damage, text] of Object.entries(damages))
+for (const [damage, [text, reason]] of Object.entries(damages))
   test(`a record that ${damage} is reported and left alone, and the others are there`, async () => {
     await using world = await three()
     const { layout, log } = world.context
@@ -120,9 +130,9 @@ for (const [damage, text] of Object.entries(damages))
     await store.load(async (record) => record.name === 'vm-2')
     assert.deepEqual([...store.entries()].map(({ record }) => record.name).toSorted(), ['vm-0', 'vm-1', 'vm-2'])
     assert.deepEqual(
-      store.broken.map((one) => one.directory),
-      [directory],
+      store.unreadable().map(({ kind, id, path: at }) => [kind, id, at]),
+      [['instance', 'broken', directory]],
     )
-    assert.ok((store.broken[0]?.error ?? '').length > 0)
+    assert.match(store.unreadable()[0]?.reason ?? '', reason)
     assert.deepEqual([store.find('vm-1').holdsMemory, store.find('vm-2').holdsMemory], [false, true])
   })

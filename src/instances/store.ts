@@ -1,51 +1,54 @@
 // Instances on disk and the index of them in memory: load, find, commit, replace a record, forget. Rules of the lifecycle are not here.
 
-import { readdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
+import type { Unreadable } from '../api/schemas/unreadable.ts'
+import { readCollection } from '../files/collection.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
-import { parseRecordText } from '../files/record-text.ts'
 import { removeUnfinishedRecords, writeRecord } from '../files/stage.ts'
+import { refuseForeignFiles } from '../files/tree.ts'
 import { InstanceEntry } from './entry.ts'
-import { instanceRecord, type InstanceRecord } from './record.ts'
-
-/** A directory under `instances/` whose record can't be read: reported, left alone, never a reason for a list to fail. */
-export interface BrokenInstance {
-  readonly directory: string
-  readonly error: string
-}
+import { instanceFormat, type InstanceRecord } from './record.ts'
 
 export class InstanceStore {
   readonly #layout: DataLayout
   readonly #log: Logger
   readonly #entries = new Map<string, InstanceEntry>()
-  /** Names taken, also by instances that are being made. */
-  readonly #names = new Map<string, string>()
-  readonly broken: BrokenInstance[] = []
+  /** Ids that hold each name, also of instances that are being made. Several only if somebody wrote records by hand. */
+  readonly #names = new Map<string, readonly string[]>()
+  readonly #unreadable = new Map<string, Unreadable>()
 
   constructor(layout: DataLayout, log: Logger) {
     this.#layout = layout
     this.#log = log
   }
 
-  /** Reads every committed instance. `holdsMemory` tells whether a directory has a complete memory image. */
-  async load(holdsMemory: (record: InstanceRecord, directory: string) => Promise<boolean>): Promise<void> {
-    const found: InstanceEntry[] = []
-    for (const id of await readdir(this.#layout.instances)) {
-      const directory = this.#layout.instance(id)
-      try {
-        await removeUnfinishedRecords(directory)
-        const record = await readInstanceRecord(directory)
-        if (record.id !== id) throw new Error(`the record names the instance ${record.id}`)
-        found.push(new InstanceEntry(record, await holdsMemory(record, directory)))
-      } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error)
-        this.broken.push({ directory, error: reason })
-        this.#log.error({ directory, reason }, "an instance can't be read and is left alone")
-      }
-    }
-    for (const entry of found.toSorted((one, other) => one.record.createdAt.localeCompare(other.record.createdAt))) this.add(entry)
+  /** Reads every committed instance. `inspect` looks at the hypervisor's own files and tells whether they hold a complete memory image. */
+  async load(inspect: (record: InstanceRecord, directory: string) => Promise<boolean>): Promise<void> {
+    const options = { directory: this.#layout.instances, kind: 'instance', things: 'directories', log: this.#log } as const
+    const { found, unreadable } = await readCollection(options, async (id, directory) => {
+      await refuseForeignFiles(directory)
+      await removeUnfinishedRecords(directory)
+      const record = await readInstanceRecord(directory)
+      if (record.id !== id)
+        throw new Error(`${directory} holds the record of the instance ${record.id}; move it to that name, or delete it`)
+      return new InstanceEntry(record, await inspect(record, directory))
+    })
+    for (const [id, one] of unreadable) this.#unreadable.set(id, one)
+    const byAge = found.toSorted(({ record: a }, { record: b }) => a.createdAt.localeCompare(b.createdAt) || a.id.localeCompare(b.id))
+    for (const entry of byAge) this.add(entry)
+    for (const [name, ids] of this.#names)
+      if (ids.length > 1) this.#log.error({ name, ids }, 'several instances have one name; they are found by their ids alone')
+  }
+
+  /** What lies among the instances and can't be read: reported, left alone until it is deleted, never a reason for a list to fail. */
+  unreadable(): readonly Unreadable[] {
+    return [...this.#unreadable.values()]
+  }
+
+  forgetUnreadable(id: string): void {
+    this.#unreadable.delete(id)
   }
 
   entries(): IteratorObject<InstanceEntry, undefined> {
@@ -56,10 +59,15 @@ export class InstanceStore {
     return this.#entries.get(id)
   }
 
-  /** By exact id, exact name, or unique id prefix, in this order; `not_found` or `ambiguous` otherwise. */
+  /** By exact id, exact name, or unique id prefix, in this order; `not_found` or `ambiguous` otherwise, `conflict` for one that can't be read. */
   find(ref: string): InstanceEntry {
-    const exact = this.#entries.get(ref) ?? this.#entries.get(this.#names.get(ref) ?? '')
+    const [named, ...namesakes] = this.#names.get(ref) ?? []
+    if (namesakes.length > 0 && !this.#entries.has(ref))
+      throw new HypemanError('ambiguous', `the instances ${[named, ...namesakes].join(' and ')} have the name ${ref}; give an id`)
+    const exact = this.#entries.get(ref) ?? this.#entries.get(named ?? '')
     if (exact !== undefined) return exact
+    const unreadable = this.#unreadable.get(ref)
+    if (unreadable !== undefined) throw new HypemanError('conflict', `the instance ${ref} can't be used: ${unreadable.reason}`)
     const matches = ref === '' ? [] : [...this.#entries.values()].filter((entry) => entry.id.startsWith(ref))
     const [match, ...others] = matches
     if (match === undefined) throw new HypemanError('not_found', `there is no instance ${JSON.stringify(ref)}; hypeman ps -a lists all`)
@@ -73,13 +81,13 @@ export class InstanceStore {
 
   /** Takes a name for an instance in the making; disposing gives it back unless the instance was added since. */
   reserveName(name: string, id: string): Disposable {
-    const holder = this.#names.get(name)
+    const [holder] = this.#names.get(name) ?? []
     if (holder !== undefined)
       throw new HypemanError('name_conflict', `the name ${name} is taken by the instance ${holder}; choose another or delete that one`)
-    this.#names.set(name, id)
+    this.#hold(name, id)
     return {
       [Symbol.dispose]: () => {
-        if (!this.#entries.has(id) && this.#names.get(name) === id) this.#names.delete(name)
+        if (!this.#entries.has(id)) this.#release(name, id)
       },
     }
   }
@@ -87,7 +95,7 @@ export class InstanceStore {
   /** Enters a committed instance into the index. */
   add(entry: InstanceEntry): void {
     this.#entries.set(entry.id, entry)
-    this.#names.set(entry.record.name, entry.id)
+    this.#hold(entry.record.name, entry.id)
   }
 
   /** Changes an instance's record, durably, before the index shows it. Changes of one instance are applied in the order of the calls. */
@@ -104,16 +112,22 @@ export class InstanceStore {
 
   forget(entry: InstanceEntry): void {
     this.#entries.delete(entry.id)
-    if (this.#names.get(entry.record.name) === entry.id) this.#names.delete(entry.record.name)
+    this.#release(entry.record.name, entry.id)
+  }
+
+  #hold(name: string, id: string): void {
+    const ids = this.#names.get(name) ?? []
+    if (!ids.includes(id)) this.#names.set(name, [...ids, id])
+  }
+
+  #release(name: string, id: string): void {
+    const others = (this.#names.get(name) ?? []).filter((holder) => holder !== id)
+    if (others.length > 0) this.#names.set(name, others)
+    else this.#names.delete(name)
   }
 }
 
 /** Reads and checks the record of an instance directory. */
-export async function readInstanceRecord(directory: string): Promise<InstanceRecord> {
-  const parsed = instanceRecord.safeParse(parseRecordText(await readFile(path.join(directory, instanceFiles.record), 'utf8')))
-  if (!parsed.success)
-    throw new Error(
-      `${instanceFiles.record} is not a record of this version: ${parsed.error.issues.map((issue) => `${issue.path.join('.')} ${issue.message}`).join(', ')}`,
-    )
-  return parsed.data
+export function readInstanceRecord(directory: string): Promise<InstanceRecord> {
+  return instanceFormat.read(path.join(directory, instanceFiles.record))
 }

@@ -1,6 +1,7 @@
 // An instance as the wire shows it. Pure but for the look at the VMM that the state is derived from.
 
 import { formatSize } from '../api/units.ts'
+import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { InstanceView } from '../api/schemas/instance.ts'
 import { userModeAddress } from '../networks/index.ts'
 import type { InstanceEntry } from './entry.ts'
@@ -34,6 +35,11 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     health_status: { status: 'disabled', consecutive_successes: 0, consecutive_failures: 0 },
     ...(record.forkedFrom === null ? {} : { forked_from: forkOf(record.forkedFrom) }),
   }
+}
+
+/** What can be told of an instance whose record can't be read: that it is there, and why nothing else is. */
+export function unreadableViewOf({ id, reason, created_at }: Unreadable): InstanceView {
+  return { id, name: id, image: '', state: 'Unknown', state_error: reason, created_at, expires_at: null }
 }
 
 function exitOf({ exit }: InstanceRecord): Pick<InstanceView, 'exit_code' | 'exit_message'> {

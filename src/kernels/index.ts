@@ -3,13 +3,14 @@
 
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, stat } from 'node:fs/promises'
+import { lstat } from 'node:fs/promises'
 import path from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { HypemanError } from '../api/errors.ts'
 import type { DataLayout } from '../files/layout.ts'
 import { copySparse } from '../files/sparse.ts'
 import { createStaged } from '../files/stage.ts'
+import { refuseForeignFiles } from '../files/tree.ts'
 
 export interface Kernel {
   /** First 24 hexadecimal digits of the SHA-256 over kernel and initramfs. */
@@ -33,8 +34,8 @@ export async function importKernel(layout: DataLayout, assets: string): Promise<
     }
   }
   const id = hash.digest('hex').slice(0, 24)
-  if (!(await exists(layout.kernel(id)))) {
-    await mkdir(layout.kernels, { recursive: true })
+  if (await exists(layout.kernel(id))) await refuseForeignFiles(layout.kernel(id))
+  else {
     await using staged = await createStaged(layout, `kernel-${id}`)
     await copySparse(source.kernel, path.join(staged.path, 'vmlinuz'))
     await copySparse(source.initrd, path.join(staged.path, 'initrd.cpio'))
@@ -49,7 +50,7 @@ export function kernelOf(layout: DataLayout, id: string): Kernel {
 }
 
 async function exists(file: string): Promise<boolean> {
-  return stat(file).then(
+  return lstat(file).then(
     () => true,
     () => false,
   )

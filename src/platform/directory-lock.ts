@@ -1,8 +1,9 @@
 // One server per data directory: an flock(2) on a file in it, which the kernel drops when the process dies. Not for locks inside the process (keyed-lock.ts).
 
-import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 import koffi from 'koffi'
 import { HypemanError } from '../api/errors.ts'
+import { diskError } from './disk-error.ts'
 
 const LOCK_EX = 2
 const LOCK_NB = 4
@@ -17,7 +18,7 @@ function bindFlock(): (fd: number, operation: number) => number {
 
 /** Takes the lock file for this process, or throws `conflict` that names its holder. Disposing gives it back. */
 export function lockDirectory(file: string): Disposable {
-  const fd = openSync(file, 'a+', 0o600)
+  const fd = openLock(file)
   if (bindFlock()(fd, LOCK_EX | LOCK_NB) !== 0) {
     const holder = readFileSync(file, 'utf8').trim()
     closeSync(fd)
@@ -26,7 +27,28 @@ export function lockDirectory(file: string): Disposable {
       `another server (${holder || 'unknown process'}) uses this data directory (${file}); stop it or choose another with --data-dir`,
     )
   }
-  ftruncateSync(fd)
-  writeSync(fd, `pid ${process.pid}\n`)
+  try {
+    // Written over before it is cut, so that a full disk, which only the server can free, does not keep it from starting.
+    const length = writeSync(fd, `pid ${process.pid}\n`, 0)
+    ftruncateSync(fd, length)
+  } catch (error) {
+    closeSync(fd)
+    throw diskError(file, error)
+  }
   return { [Symbol.dispose]: () => closeSync(fd) }
+}
+
+/** What it would be a link to is left alone. */
+function openLock(file: string): number {
+  try {
+    return openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
+    if (code !== 'ELOOP' && code !== 'EACCES' && code !== 'EISDIR') throw diskError(file, cause)
+    throw new HypemanError(
+      'storage_unsuitable',
+      `the lock ${file} can't be opened (${String(code)}): it must be a plain file that this user may write; remove it`,
+      { cause },
+    )
+  }
 }

@@ -2,8 +2,10 @@
 
 import { constants } from 'node:fs'
 // oxlint-disable-next-line no-restricted-imports -- with COPYFILE_FICLONE_FORCE it clones or fails, and never copies
-import { access, copyFile, link, mkdtemp, open, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { access, copyFile, link, mkdtemp, open, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import path from 'node:path'
+import { HypemanError } from '../api/errors.ts'
+import { diskError } from './disk-error.ts'
 import { found, lacking, reasonOf, type Probe, type Wording } from './probe.ts'
 
 const otherFilesystem = 'put the data directory (--data-dir, DATA_DIR) on ext4, XFS or btrfs'
@@ -76,6 +78,48 @@ export async function probeStorage(dataDir: string): Promise<Probe[]> {
   } finally {
     await rm(scratch, { recursive: true, force: true })
   }
+}
+
+/**
+ * `storage_unsuitable` if the filesystem of an existing directory lacks what nothing works without. For the start of the server: `hypeman doctor`
+ * looks at more. `storage_full` if there is no room to find out.
+ */
+export async function refuseUnsuitable(directory: string): Promise<void> {
+  const probes = await diskErrorsOf(directory, async () => {
+    const scratch = await mkdtemp(path.join(directory, '.hypeman-probe-'))
+    try {
+      return [await probeSparse(scratch), await probeLinks(scratch)]
+    } finally {
+      await rm(scratch, { recursive: true, force: true })
+    }
+  })
+  const lacks = probes.filter(({ ok }) => !ok)
+  if (lacks.length > 0) throw unsuitable(directory, await filesystemOf(directory), lacks)
+}
+
+/** The error for a filesystem that lacks something essential. */
+export function unsuitable(directory: string, filesystem: string, lacks: readonly Probe[]): HypemanError {
+  const words = lacks.map(({ name, value, means }) => `no ${name} (${value}): ${means}`)
+  return new HypemanError('storage_unsuitable', `${directory} is on ${filesystem}, which keeps ${words.join('; and ')}; ${otherFilesystem}`)
+}
+
+async function diskErrorsOf<T>(where: string, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act()
+  } catch (error) {
+    throw diskError(where, error)
+  }
+}
+
+/** Kind of the filesystem that a path lies on: `ext4`. proc(5), `/proc/<pid>/mountinfo`: the fifth field is the mount point, the kind follows the dash. */
+export async function filesystemOf(directory: string): Promise<string> {
+  const mounts = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n').flatMap((line) => {
+    const [, point, kind] = /^\S+ \S+ \S+ \S+ (\S+) .*? - (\S+) /.exec(line) ?? []
+    return point === undefined || kind === undefined ? [] : [{ point: point.replaceAll('\\040', ' '), kind }]
+  })
+  const holding = mounts.filter(({ point }) => point === '/' || directory === point || directory.startsWith(`${point}/`))
+  // The last of the longest: later mounts cover earlier ones.
+  return holding.toSorted((one, other) => one.point.length - other.point.length).at(-1)?.kind ?? 'an unknown filesystem'
 }
 
 // A data directory that is not there yet is judged by where it would be made.

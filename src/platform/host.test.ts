@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { judgeAccelerator } from './accelerator.ts'
 import { probeRights } from './host-rights.ts'
 import { probeHost, type Probe } from './host.ts'
-import { probeStorage } from './host-storage.ts'
+import { filesystemOf, probeStorage, refuseUnsuitable, unsuitable } from './host-storage.ts'
 
 test('a data directory that does not exist yet is judged by its parent and not made', async () => {
   await using scratch = await temporaryDirectory()
@@ -114,3 +114,22 @@ async function temporaryDirectory(): Promise<AsyncDisposable & { readonly path: 
   const directory = await mkdtemp(path.join(tmpdir(), 'host-'))
   return { path: directory, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) }
 }
+
+test('the server refuses a filesystem without sparse files or hard links, naming path, filesystem and both; one that has them is taken', async () => {
+  await using scratch = await temporaryDirectory()
+  await refuseUnsuitable(scratch.path)
+  assert.deepEqual(await readdir(scratch.path), [])
+  const lack = (name: string): Probe => ({ name, ok: false, essential: true, value: 'not kept', means: 'it matters' })
+  const error = unsuitable('/data', 'vfat', [lack('sparse files'), lack('hard links')])
+  assert.equal(error.code, 'storage_unsuitable')
+  assert.equal(
+    error.message,
+    '/data is on vfat, which keeps no sparse files (not kept): it matters; and no hard links (not kept): it matters; put the data directory (--data-dir, DATA_DIR) on ext4, XFS or btrfs',
+  )
+})
+
+test('the filesystem of a path is the one that is mounted nearest above it', async () => {
+  assert.equal(await filesystemOf('/proc/self'), 'proc')
+  assert.equal(await filesystemOf('/sys'), 'sysfs')
+  assert.notEqual(await filesystemOf('/processes'), 'proc')
+})

@@ -3,6 +3,7 @@
 
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
+import { readlink } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 
@@ -64,6 +65,11 @@ export async function spawnDetached(options: SpawnDetached): Promise<DetachedPro
   } finally {
     for (const descriptor of descriptors) closeSync(descriptor)
   }
+}
+
+/** Absolute and without links; undefined if the process is gone or not ours to look at. */
+export async function workingDirectory(pid: number): Promise<string | undefined> {
+  return readlink(`/proc/${pid}/cwd`).catch(() => undefined)
 }
 
 /** Watches a process that another server process started; undefined if it is gone or the pid is another's by now. */

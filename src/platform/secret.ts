@@ -1,15 +1,23 @@
 // The key of the API's tokens where nobody configured one: made once, kept in a file that only this user reads.
 
 import { randomBytes } from 'node:crypto'
-import { open, readFile } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { open, readFile, rm } from 'node:fs/promises'
 import { HypemanError } from '../api/errors.ts'
+import { diskError } from './disk-error.ts'
 
 /** Reads the key, or makes it. Only the holder of the data directory's lock may call this. */
 export async function readOrMakeSecret(file: string): Promise<string> {
-  const present = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined
-    throw error
-  })
+  const present = await readFile(file, { encoding: 'utf8', flag: constants.O_RDONLY | constants.O_NOFOLLOW }).catch(
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return undefined
+      if (error.code === 'ELOOP')
+        throw new HypemanError('invalid_request', `${file} is a link, which is never followed; set JWT_SECRET to keep the key elsewhere`, {
+          cause: error,
+        })
+      throw error
+    },
+  )
   if (present === undefined) return makeSecret(file)
   if (present.trim().length >= 16) return present.trim()
   throw new HypemanError(
@@ -21,7 +29,13 @@ export async function readOrMakeSecret(file: string): Promise<string> {
 async function makeSecret(file: string): Promise<string> {
   const secret = randomBytes(32).toString('hex')
   await using handle = await open(file, 'wx', 0o600)
-  await handle.writeFile(`${secret}\n`)
-  await handle.sync()
+  try {
+    await handle.writeFile(`${secret}\n`)
+    await handle.sync()
+  } catch (error) {
+    // Half a key would be in the way of the next start.
+    await rm(file, { force: true })
+    throw diskError(file, error)
+  }
   return secret
 }

@@ -1,12 +1,12 @@
 // Blobs of the registry on disk by their digest, and uploads on their way to become one. Manifests are blobs too.
 
 import { createHash, randomBytes, type Hash } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename, stat, utimes, type FileHandle } from 'node:fs/promises'
+import { open, readdir, readFile, rename, stat, utimes, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
 import type { Readable } from 'node:stream'
 import { formatSize } from '../api/units.ts'
 import type { DataLayout } from '../files/layout.ts'
-import { createStaged, diskErrors, moveToTrash, syncDirectory, type StagedDirectory } from '../files/stage.ts'
+import { createStaged, diskErrors, makeOwnDirectory, moveToTrash, syncDirectory, type StagedDirectory } from '../files/stage.ts'
 import { isMissing } from '../files/tree.ts'
 import { digestHex, digestOf, isDigest } from '../images/index.ts'
 import { OciError, type StoredBlob } from './types.ts'
@@ -23,7 +23,8 @@ export class BlobStore {
   }
 
   async open(): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 })
+    await makeOwnDirectory(path.dirname(this.#directory))
+    await makeOwnDirectory(this.#directory)
   }
 
   /** Undefined if there is none. Asking makes it young again, so that it isn't collected before the manifest that will name it comes. */

@@ -1,13 +1,15 @@
 // Which manifests and tags each repository has: one record for each on disk, all in memory. The manifests themselves are blobs.
 
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
 import type { Logger } from 'pino'
 import { z } from 'zod'
+import type { Unreadable } from '../api/schemas/unreadable.ts'
+import { readCollection } from '../files/collection.ts'
 import type { DataLayout } from '../files/layout.ts'
-import { parseRecordText } from '../files/record-text.ts'
-import { moveToTrash, writeRecord } from '../files/stage.ts'
+import { defineRecord } from '../files/record-format.ts'
+import { makeOwnDirectory, moveToTrash, removeUnfinishedRecords, writeRecord } from '../files/stage.ts'
+import { OciError } from './types.ts'
 
 const repositoryRecord = z
   .object({
@@ -20,6 +22,8 @@ const repositoryRecord = z
   })
   .readonly()
 
+export const repositoryFormat = defineRecord({ kind: 'pushed repository', version: 1, schema: repositoryRecord })
+
 export type Repository = z.infer<typeof repositoryRecord>
 
 export class RepositoryStore {
@@ -27,6 +31,8 @@ export class RepositoryStore {
   readonly #log: Logger
   readonly #directory: string
   readonly #repositories = new Map<string, Repository>()
+  /** By the name of the file. */
+  readonly #unreadable = new Map<string, Unreadable>()
 
   constructor(layout: DataLayout, log: Logger) {
     this.#layout = layout
@@ -34,28 +40,26 @@ export class RepositoryStore {
     this.#directory = path.join(layout.registry, 'repositories')
   }
 
-  /** Returns false if a record can't be read: then nothing may be collected, since it may name anything. */
-  async load(): Promise<boolean> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 })
-    let whole = true
-    for (const name of await readdir(this.#directory)) {
-      const file = path.join(this.#directory, name)
-      try {
-        if (name.endsWith('.tmp')) await moveToTrash(this.#layout, file)
-        else {
-          const record = repositoryRecord.parse(parseRecordText(await readFile(file, 'utf8')))
-          if (fileOf(record.name) !== name) throw new Error(`the record names the repository ${record.name}`)
-          this.#repositories.set(record.name, record)
-        }
-      } catch (error) {
-        whole = false
-        this.#log.error(
-          { file, reason: error instanceof Error ? error.message : String(error) },
-          "a repository's record can't be read and is left alone",
-        )
-      }
-    }
-    return whole
+  async load(): Promise<void> {
+    await makeOwnDirectory(path.dirname(this.#directory))
+    await makeOwnDirectory(this.#directory)
+    await removeUnfinishedRecords(this.#directory)
+    const { found, unreadable } = await readCollection(
+      { directory: this.#directory, kind: 'pushed repository', things: 'files', log: this.#log },
+      async (name, file) => {
+        const record = await repositoryFormat.read(file)
+        if (fileOf(record.name) !== name)
+          throw new Error(`${file} holds the record of the repository ${record.name}; remove it, and push again`)
+        return record
+      },
+    )
+    for (const record of found) this.#repositories.set(record.name, record)
+    for (const [name, one] of unreadable) this.#unreadable.set(name, one)
+  }
+
+  /** Records that can't be read, until their repository is pushed to again. Each may name anything: while there are some, nothing may be collected. */
+  unreadable(): readonly Unreadable[] {
+    return [...this.#unreadable.values()]
   }
 
   find(name: string): Repository | undefined {
@@ -68,12 +72,16 @@ export class RepositoryStore {
 
   /** Durable when it returns; one without manifests is removed. */
   async put(repository: Repository): Promise<void> {
-    const file = path.join(this.#directory, fileOf(repository.name))
+    const name = fileOf(repository.name)
+    const unreadable = this.#unreadable.get(name)
+    if (unreadable?.newer === true) throw new OciError('DENIED', `${repository.name} can't be changed: ${unreadable.reason}`)
+    const file = path.join(this.#directory, name)
     if (Object.keys(repository.manifests).length === 0) {
       await moveToTrash(this.#layout, file)
       this.#repositories.delete(repository.name)
     } else {
       await writeRecord(file, repository)
+      this.#unreadable.delete(name)
       this.#repositories.set(repository.name, repository)
     }
   }

@@ -3,6 +3,7 @@
 import type { Readable } from 'node:stream'
 import type { Logger } from 'pino'
 import { isHypemanError } from '../api/errors.ts'
+import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { DataLayout } from '../files/layout.ts'
 import {
   digestOf,
@@ -43,7 +44,6 @@ export class Registry implements RegistryService {
   readonly #repositories: RepositoryStore
   readonly #uploads = new Map<string, { readonly repository: string; readonly upload: BlobUpload }>()
   #changing: Promise<unknown> = Promise.resolve()
-  #mayCollect = false
 
   constructor(options: RegistryOptions) {
     this.#options = options
@@ -53,7 +53,7 @@ export class Registry implements RegistryService {
 
   async open(): Promise<void> {
     await this.#blobs.open()
-    this.#mayCollect = await this.#repositories.load()
+    await this.#repositories.load()
     await this.#resume()
     this.#options.images.onRemoved(() => this.#tidy())
     this.#tidy()
@@ -141,10 +141,14 @@ export class Registry implements RegistryService {
     return stored
   }
 
+  unreadable(): readonly Unreadable[] {
+    return this.#repositories.unreadable()
+  }
+
   collectUnused(): Promise<void> {
     return this.#change(async () => {
       // A record that can't be read may name anything.
-      if (!this.#mayCollect) return
+      if (this.#repositories.unreadable().length > 0) return
       await collectUnused(this.#blobs, this.#repositories, this.#options.images, this.#options.log)
     })
   }

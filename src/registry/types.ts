@@ -1,6 +1,7 @@
 // The server's own OCI registry: what may be asked of it. Contract of this folder for the server's /v2 routes (OCI distribution spec 1.1).
 
 import type { Readable } from 'node:stream'
+import type { Unreadable } from '../api/schemas/unreadable.ts'
 
 /** Codes of the distribution spec, with the HTTP status that each is answered with. */
 export const ociErrorStatus = {
@@ -84,6 +85,8 @@ export interface RegistryService {
   putManifest(upload: ManifestUpload): Promise<StoredManifest>
   /** Removes tags whose image was removed, and then manifests and blobs that nothing names. Done by itself after removals of images. */
   collectUnused(): Promise<void>
+  /** Repositories whose records can't be read. */
+  unreadable(): readonly Unreadable[]
   /** Ends uploads under way. */
   close(): Promise<void>
 }

@@ -1,6 +1,7 @@
 // What the routes call: the services of the resources, behind their interfaces.
 
 import type { Capabilities } from '../api/schemas/capabilities.ts'
+import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { ImageService } from '../images/types.ts'
 import type { InstanceService } from '../instances/types.ts'
 import type { SnapshotService } from '../snapshots/types.ts'
@@ -14,4 +15,6 @@ export interface Services {
   readonly images: ImageService
   readonly volumes: VolumeService
   capabilities(): Promise<Capabilities>
+  /** What lies in the data directory and can't be read. */
+  unreadable(): readonly Unreadable[]
 }

@@ -1,5 +1,8 @@
 // What the flows of snapshots work with, made once by the composition root.
 
+import path from 'node:path'
+import { snapshotFiles } from '../files/layout.ts'
+import { refuseForeignFiles } from '../files/tree.ts'
 import type { FlowContext } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
 import { flowOn, type InstanceContext } from '../instances/index.ts'
@@ -23,4 +26,11 @@ export function snapshotFlow(context: SnapshotContext, instanceId: string, flow:
 /** Keeps a snapshot from being deleted while it is read. */
 export function holdSnapshot(context: SnapshotContext, record: SnapshotRecord, shared: boolean): Promise<Disposable> {
   return context.locks.acquire(record.id, { waitMs: context.instances.settings.lockWaitMs, what: `snapshot ${record.id}`, shared })
+}
+
+/** A snapshot's payload, for a flow that holds it; `conflict` if it is missing or leads out of the data directory. */
+export async function payloadOf({ instances }: SnapshotContext, record: SnapshotRecord): Promise<string> {
+  const payload = path.join(instances.layout.snapshot(record.id), snapshotFiles.payload)
+  await refuseForeignFiles(payload)
+  return payload
 }

@@ -1,11 +1,9 @@
 // Flow: a new instance from a snapshot. Any number may run at once; a snapshot is not deleted while one does.
 
-import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
-import { snapshotFiles } from '../files/layout.ts'
 import { driverOf, forkFromPayload, type InstanceEntry } from '../instances/index.ts'
 import { checkSnapshot } from './check.ts'
-import { holdSnapshot, type SnapshotContext } from './context.ts'
+import { holdSnapshot, payloadOf, type SnapshotContext } from './context.ts'
 import type { SnapshotRecord } from './record.ts'
 import { targetOf, type Target, type TargetRequest } from './target.ts'
 
@@ -19,7 +17,7 @@ export async function forkSnapshot(context: SnapshotContext, record: SnapshotRec
   using _hold = await holdSnapshot(context, record, true)
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
   const source = {
-    payload: path.join(context.instances.layout.snapshot(record.id), snapshotFiles.payload),
+    payload: await payloadOf(context, record),
     withMemory: record.kind === 'Standby',
     record: record.instance,
     snapshotId: record.id,

@@ -1,21 +1,22 @@
 // A snapshot's record on disk (`snapshot.json`). Immutable once committed; the payload lies beside it in `guest/`.
 
 import { z } from 'zod'
-import { hypervisorName } from '../api/schemas/common.ts'
-import { instanceRecord } from '../instances/index.ts'
+import { hypervisorName, tags, timestamp } from '../api/schemas/common.ts'
+import { defineRecord, fileWord } from '../files/record-format.ts'
+import { instanceFormat } from '../instances/index.ts'
 
-export const snapshotRecord = z
+const snapshotRecord = z
   .object({
     version: z.literal(1),
-    id: z.string(),
+    id: fileWord,
     /** Empty: unnamed. */
     name: z.string(),
     kind: z.enum(['Standby', 'Stopped']),
-    tags: z.record(z.string(), z.string()).readonly(),
-    sourceInstanceId: z.string(),
+    tags: tags.readonly(),
+    sourceInstanceId: fileWord,
     sourceInstanceName: z.string(),
     sourceHypervisor: hypervisorName,
-    createdAt: z.string(),
+    createdAt: timestamp,
     /** Apparent size of the payload, in bytes. */
     sizeBytes: z.int(),
     /** What the payload takes on disk when it is not shared, in bytes. */
@@ -23,8 +24,10 @@ export const snapshotRecord = z
     /** How long the source stood still, in milliseconds; 0 when it was not running. */
     pausedMs: z.number(),
     /** The source's record at the instant of the capture: everything that a new machine is made from. */
-    instance: instanceRecord,
+    instance: instanceFormat.embedded,
   })
   .readonly()
+
+export const snapshotFormat = defineRecord({ kind: 'snapshot record', version: 1, schema: snapshotRecord })
 
 export type SnapshotRecord = z.infer<typeof snapshotRecord>

@@ -6,6 +6,16 @@ import { step } from '../platform/flow.ts'
 import { holdSnapshot, snapshotFlow, type SnapshotContext } from './context.ts'
 import type { SnapshotRecord } from './record.ts'
 
+/** Deletes what lies among the snapshots and can't be read; false if there is no such thing. */
+export async function removeUnreadable({ store, instances: { layout, log } }: SnapshotContext, id: string): Promise<boolean> {
+  const found = store.unreadable.get(id)
+  if (found === undefined) return false
+  await moveToTrash(layout, found.path)
+  store.unreadable.delete(id)
+  log.info({ path: found.path }, "a snapshot that can't be read was deleted")
+  return true
+}
+
 export async function removeSnapshot(context: SnapshotContext, record: SnapshotRecord): Promise<void> {
   using _hold = await holdSnapshot(context, record, false)
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)

@@ -1,8 +1,6 @@
 // Flow: restore in place. The instance keeps its id, name and network identity and takes everything else from the snapshot, all or nothing.
 
-import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
-import { snapshotFiles } from '../files/layout.ts'
 import {
   claimVolumes,
   driverOf,
@@ -16,7 +14,7 @@ import {
 } from '../instances/index.ts'
 import { step, together } from '../platform/flow.ts'
 import { checkSnapshot } from './check.ts'
-import { holdSnapshot, snapshotFlow, type SnapshotContext } from './context.ts'
+import { holdSnapshot, payloadOf, snapshotFlow, type SnapshotContext } from './context.ts'
 import { checkTarget } from './fork.ts'
 import type { SnapshotRecord } from './record.ts'
 import { targetOf, type Target, type TargetRequest } from './target.ts'
@@ -44,7 +42,7 @@ export async function restoreSnapshot(
 
   const flow = snapshotFlow(context, entry.id, 'snapshot.restore')
   const withMemory = record.kind === 'Standby' && target.state !== 'Stopped'
-  const payload = path.join(instances.layout.snapshot(record.id), snapshotFiles.payload)
+  const payload = await payloadOf(context, record)
   await replaceInstance(instances, entry, flow, {
     fill: async (directory) => {
       const made = driverOf(instances, target).materialise(payload, directory, withMemory)

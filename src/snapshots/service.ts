@@ -6,7 +6,7 @@ import { captureSnapshot } from './capture.ts'
 import type { SnapshotContext } from './context.ts'
 import { forkSnapshot } from './fork.ts'
 import type { SnapshotRecord } from './record.ts'
-import { removeSnapshot } from './remove.ts'
+import { removeSnapshot, removeUnreadable } from './remove.ts'
 import { restoreSnapshot } from './restore.ts'
 import type { SnapshotService } from './types.ts'
 import { verifyAll, verifySnapshot } from './verify.ts'
@@ -24,7 +24,7 @@ export function createSnapshotService(context: SnapshotContext, removed: () => v
     },
     get: async (id) => snapshotViewOf(store.find(id)),
     async remove(id) {
-      await removeSnapshot(context, store.find(id))
+      if (!(await removeUnreadable(context, id))) await removeSnapshot(context, store.find(id))
       removed()
     },
     async restore(instanceRef, id, body) {

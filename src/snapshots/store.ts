@@ -1,12 +1,12 @@
 // Snapshots on disk and their index in memory: load, find, add, forget. A snapshot exists if and only if its committed directory does.
 
-import { readdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
+import type { Unreadable } from '../api/schemas/unreadable.ts'
+import { readCollection } from '../files/collection.ts'
 import { snapshotFiles, type DataLayout } from '../files/layout.ts'
-import { parseRecordText } from '../files/record-text.ts'
-import { snapshotRecord, type SnapshotRecord } from './record.ts'
+import { snapshotFormat, type SnapshotRecord } from './record.ts'
 
 export interface SnapshotFilter {
   readonly sourceInstanceId?: string | undefined
@@ -19,8 +19,8 @@ export class SnapshotStore {
   readonly #layout: DataLayout
   readonly #log: Logger
   readonly #records = new Map<string, SnapshotRecord>()
-  /** Snapshots whose record can't be read, with the reason, by id: they are left alone, and can only be verified. */
-  readonly unreadable = new Map<string, string>()
+  /** What lies among the snapshots and can't be read, by id: left alone, and can only be verified and deleted. */
+  readonly unreadable = new Map<string, Unreadable>()
   /** Names taken, per source: `<instance id>/<name>`; also of snapshots in the making. */
   readonly #names = new Map<string, string>()
 
@@ -31,20 +31,15 @@ export class SnapshotStore {
 
   /** Reads every committed snapshot; one that can't be read is reported and left alone. */
   async load(): Promise<void> {
-    const records: SnapshotRecord[] = []
-    for (const id of await readdir(this.#layout.snapshots)) {
-      const file = path.join(this.#layout.snapshot(id), snapshotFiles.record)
-      try {
-        const record = snapshotRecord.parse(parseRecordText(await readFile(file, 'utf8')))
-        if (record.id !== id) throw new Error(`the record names the snapshot ${record.id}`)
-        records.push(record)
-      } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error)
-        this.unreadable.set(id, reason)
-        this.#log.error({ file, reason }, "a snapshot can't be read and is left alone; hypeman snapshot verify says what is wrong with it")
-      }
-    }
-    for (const record of records.toSorted((one, other) => one.createdAt.localeCompare(other.createdAt))) this.add(record)
+    const options = { directory: this.#layout.snapshots, kind: 'snapshot', things: 'directories', log: this.#log } as const
+    const { found, unreadable } = await readCollection(options, async (id, directory) => {
+      const record = await snapshotFormat.read(path.join(directory, snapshotFiles.record))
+      if (record.id !== id)
+        throw new Error(`${directory} holds the record of the snapshot ${record.id}; move it to that name, or delete it`)
+      return record
+    })
+    for (const [id, one] of unreadable) this.unreadable.set(id, one)
+    for (const record of found.toSorted((a, b) => a.createdAt.localeCompare(b.createdAt) || a.id.localeCompare(b.id))) this.add(record)
   }
 
   /** Newest last. */
@@ -63,10 +58,12 @@ export class SnapshotStore {
     return this.#records.get(id)
   }
 
-  /** By exact id or unique id prefix; `not_found` or `ambiguous` otherwise. */
+  /** By exact id or unique id prefix; `not_found` or `ambiguous` otherwise, `conflict` for one that can't be read. */
   find(ref: string): SnapshotRecord {
     const exact = this.#records.get(ref)
     if (exact !== undefined) return exact
+    const unreadable = this.unreadable.get(ref)
+    if (unreadable !== undefined) throw new HypemanError('conflict', `the snapshot ${ref} can't be used: ${unreadable.reason}`)
     const matches = ref === '' ? [] : [...this.#records.values()].filter((record) => record.id.startsWith(ref))
     const [match, ...others] = matches
     if (match === undefined)
@@ -105,6 +102,10 @@ export class SnapshotStore {
   forget(record: SnapshotRecord): void {
     this.#records.delete(record.id)
     const key = `${record.sourceInstanceId}/${record.name}`
-    if (this.#names.get(key) === record.id) this.#names.delete(key)
+    if (this.#names.get(key) !== record.id) return
+    this.#names.delete(key)
+    // Somebody who writes records by hand may give two the same name: the other holds it now.
+    const namesake = this.#records.values().find((other) => `${other.sourceInstanceId}/${other.name}` === key)
+    if (namesake !== undefined) this.add(namesake)
   }
 }

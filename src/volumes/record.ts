@@ -1,22 +1,26 @@
 // A volume's record on disk (`volume.json`). Written once; what attaches the volume is known by the instances' own records.
 
 import { z } from 'zod'
+import { tags, timestamp } from '../api/schemas/common.ts'
 import type { VolumeView } from '../api/schemas/volume.ts'
+import { defineRecord, fileWord } from '../files/record-format.ts'
 import type { VolumeAttachment } from './types.ts'
 
 /** Bytes of the wire's `size_gb`: 1024-based, as all sizes. */
 export const GIB = 1024 ** 3
 
-export const volumeRecord = z
+const volumeRecord = z
   .object({
     version: z.literal(1),
-    id: z.string(),
+    id: fileWord,
     name: z.string(),
     sizeGib: z.int().positive(),
-    createdAt: z.string(),
-    tags: z.record(z.string(), z.string()).readonly(),
+    createdAt: timestamp,
+    tags: tags.readonly(),
   })
   .readonly()
+
+export const volumeFormat = defineRecord({ kind: 'volume record', version: 1, schema: volumeRecord })
 
 export type VolumeRecord = z.infer<typeof volumeRecord>
 

@@ -7,6 +7,7 @@ import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
 import { matchesTags } from '../api/schemas/common.ts'
 import type { CreateVolumeBody, VolumeView } from '../api/schemas/volume.ts'
+import type { Unreadable } from '../api/schemas/unreadable.ts'
 import { volumeFiles, type DataLayout } from '../files/layout.ts'
 import { moveToTrash } from '../files/stage.ts'
 import { newId } from '../platform/ids.ts'
@@ -63,7 +64,13 @@ export class Volumes implements VolumeService, VolumeSource {
     return this.#view(this.#store.find(ref))
   }
 
+  unreadable(): readonly Unreadable[] {
+    return this.#store.unreadable()
+  }
+
   async remove(ref: string): Promise<void> {
+    const unreadable = this.unreadable().find(({ id }) => id === ref)
+    if (unreadable !== undefined) return this.#removeUnreadable(unreadable)
     const record = this.#store.find(ref)
     this.#refuseInUse(record)
     if (this.#leaving.has(record.id)) throw new HypemanError('conflict', `the volume ${record.name} is being deleted`)
@@ -76,6 +83,13 @@ export class Volumes implements VolumeService, VolumeSource {
       this.#leaving.delete(record.id)
     }
     this.#options.log.info({ volumeId: record.id, name: record.name }, 'volume deleted')
+  }
+
+  async #removeUnreadable({ id, path: at }: Unreadable): Promise<void> {
+    this.#refuseInUse({ id, name: id })
+    await moveToTrash(this.#options.layout, at)
+    this.#store.forgetUnreadable(id)
+    this.#options.log.info({ path: at }, "a volume that can't be read was deleted")
   }
 
   resolve(ref: string): string {
@@ -121,7 +135,7 @@ export class Volumes implements VolumeService, VolumeSource {
     return this.#view(record)
   }
 
-  #refuseInUse({ id, name }: VolumeRecord): void {
+  #refuseInUse({ id, name }: Pick<VolumeRecord, 'id' | 'name'>): void {
     const [attachment] = this.#options.attachmentsOf(id)
     if (attachment !== undefined)
       throw new HypemanError(

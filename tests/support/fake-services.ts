@@ -6,6 +6,7 @@ import type { InstanceEvent } from '../../src/api/events.ts'
 import type { CreateInstanceBody } from '../../src/api/schemas/instance-requests.ts'
 import type { InstanceView } from '../../src/api/schemas/instance.ts'
 import type { SnapshotView } from '../../src/api/schemas/snapshot.ts'
+import type { Unreadable } from '../../src/api/schemas/unreadable.ts'
 import type { VerifyEvent } from '../../src/api/schemas/verification.ts'
 import type { VolumeView } from '../../src/api/schemas/volume.ts'
 import type { Image, ImageProgress } from '../../src/images/types.ts'
@@ -26,6 +27,8 @@ export interface FakeServices extends RouteServices {
   progress: readonly ImageProgress[]
   /** Thrown by whatever is asked next of instances. */
   failNext: Error | undefined
+  /** What can't be read. */
+  damaged: readonly Unreadable[]
 }
 
 export function createFakeServices(): FakeServices {
@@ -66,6 +69,7 @@ export function createFakeServices(): FakeServices {
     events: [],
     progress: [],
     failNext: undefined,
+    damaged: [],
     instances: {
       async create(body: CreateInstanceBody) {
         noted('create', body)
@@ -235,6 +239,7 @@ export function createFakeServices(): FakeServices {
       images: { default_platform: 'linux/amd64', platforms: ['linux/amd64'] },
       network: { model: 'nat', guest_to_guest: false },
     }),
+    unreadable: () => fakes.damaged,
   }
   return fakes
 }

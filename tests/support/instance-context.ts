@@ -145,6 +145,7 @@ export function aDriver(name: Hypervisor['name'], parts: Partial<Hypervisor> = {
     unavailable: () => Promise.resolve(undefined),
     partOf: untouched,
     stamp: untouched,
+    refuseForeign: untouched,
     createDisk: untouched,
     boot: untouched,
     adopt: untouched,

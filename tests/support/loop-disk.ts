@@ -23,6 +23,8 @@ export interface LoopDisk extends AsyncDisposable {
   /** Writes until only that many bytes are left; `freeUp` undoes it. */
   fill(leaveBytes: number): Promise<void>
   freeUp(): Promise<void>
+  /** From now on nothing can be written. */
+  makeReadOnly(): Promise<void>
 }
 
 export async function mountDisk(kind: DiskKind, megabytes: number): Promise<LoopDisk> {
@@ -43,7 +45,7 @@ export async function mountDisk(kind: DiskKind, megabytes: number): Promise<Loop
     image,
     async fill(leaveBytes) {
       await using file = await open(ballast, 'w')
-      const piece = Buffer.alloc(64 * 1024, 1)
+      const piece = Buffer.alloc(4 * 1024 ** 2, 1)
       for (;;) {
         const { bavail, bsize } = await statfs(at)
         if (bavail * bsize <= leaveBytes) return
@@ -52,6 +54,10 @@ export async function mountDisk(kind: DiskKind, megabytes: number): Promise<Loop
       }
     },
     freeUp: () => rm(ballast, { force: true }),
+    async makeReadOnly() {
+      const { code, stderr } = await run('mount', ['-o', 'remount,ro', at])
+      if (code !== 0) throw new Error(`${at} can't be made read-only: ${stderr}`)
+    },
     async [Symbol.asyncDispose]() {
       await run('umount', [at])
       await rm(home, { recursive: true })

@@ -43,10 +43,10 @@ export interface TestServer extends AsyncDisposable {
   log(): Promise<string>
 }
 
-/** Starts a server; `settings` are environment variables. */
+/** Starts a server; `settings` are environment variables; with `DATA_DIR` the data directory is another than one of its own. */
 export async function startServer(settings: Readonly<Record<string, string>> = {}, program = hypeman): Promise<TestServer> {
   const home = await mkdtemp(path.join(os.tmpdir(), 'hypeman-it-'))
-  const dataDirectory = path.join(home, 'data')
+  const dataDirectory = settings['DATA_DIR'] ?? path.join(home, 'data')
   const logFile = path.join(home, 'server.log')
   let running = await launch(program, dataDirectory, logFile, settings).catch(async (error: unknown) => {
     await rm(home, { recursive: true })

@@ -4,10 +4,10 @@ import { execa } from 'execa'
 import { HypemanError, isHypemanError } from '../../api/errors.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { messageOf } from '../../platform/flow.ts'
-import { adoptProcess } from '../../platform/process.ts'
+import { adoptProcess, workingDirectory } from '../../platform/process.ts'
 import type { Hypervisor, VersionStamp } from '../driver.ts'
 import { maxVolumes, qemuFiles, type QemuMachineType } from './command-line.ts'
-import { addLayer, createBase, lastLayer, layerNumber, linkLayers } from './layers.ts'
+import { addLayer, createBase, lastLayer, layerNumber, linkLayers, refuseForeignLayers } from './layers.ts'
 import { QemuMachine } from './machine.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
 import { checkedManifest, imagePart, lastLayerOf, linkImage } from './memory.ts'
@@ -71,13 +71,15 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
         () => undefined,
         (error: unknown) => messageOf(error),
       ),
+    refuseForeign: refuseForeignLayers,
     createDisk: (directory, sizeBytes) => createBase(options.layout, directory, sizeBytes),
     boot: async (spec, signal) => {
       const expected = await findVersion()
       return onSameVersion(() => startCold(program, spec, expected, signal))
     },
     async adopt(spec, process) {
-      const found = adoptProcess(process)
+      // A record that was copied names the process of the instance that it was copied from.
+      const found = (await workingDirectory(process.pid)) === spec.directory ? adoptProcess(process) : undefined
       return found === undefined ? undefined : new QemuMachine(found, spec.directory, true)
     },
     async share(directory, target, withMemory) {
@@ -85,6 +87,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
       else await linkLayers(directory, target, await lastLayerOf(directory))
     },
     async materialise(payload, directory, withMemory) {
+      await refuseForeignLayers(payload)
       const image = withMemory ? await checkedManifest(payload) : undefined
       // A payload holds no layer beyond its instant, so that a damaged image takes nothing from the disks.
       const last = image?.lastLayer ?? (await lastLayer(payload))

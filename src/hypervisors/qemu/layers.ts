@@ -2,14 +2,14 @@
 // each over the one before by its relative name; a layer that was joined from others stands alone. Only the last may be written, and only while
 // it has no other hard link.
 
-import { link, readdir, rename, rm, stat } from 'node:fs/promises'
+import { link, lstat, readdir, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { execa } from 'execa'
 import { HypemanError, isHypemanError } from '../../api/errors.ts'
 import { createStaged, diskErrors, syncDirectory, syncFile } from '../../files/stage.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { isMissing } from '../../files/tree.ts'
-import { createOverlay, readOverlay, TEMPORARY } from './qcow2.ts'
+import { createOverlay, readBacking, readOverlay, TEMPORARY } from './qcow2.ts'
 
 const BASE = 'disk-0.raw'
 /** More layers than this are joined: each costs a start some two milliseconds, and the process a file and a table. */
@@ -36,6 +36,7 @@ export async function lastLayer(directory: string): Promise<number> {
 /** Links an empty ext4 of that size into the directory, made once per size in the cache. */
 export async function createBase(layout: DataLayout, directory: string, sizeBytes: number): Promise<void> {
   const cached = path.join(layout.cache, `ext4-${sizeBytes}.raw`)
+  if (!(await isUsable(cached, sizeBytes))) await rm(cached, { recursive: true, force: true })
   try {
     await link(cached, path.join(directory, BASE))
   } catch (error) {
@@ -44,6 +45,14 @@ export async function createBase(layout: DataLayout, directory: string, sizeByte
     await makeFilesystem(layout, cached, sizeBytes)
     await link(cached, path.join(directory, BASE))
   }
+}
+
+/** False for what is no file of that size, such as a link, which would be linked in place of what it leads to. */
+async function isUsable(file: string, sizeBytes: number): Promise<boolean> {
+  return lstat(file).then(
+    (stats) => stats.isFile() && stats.size === Math.floor(sizeBytes / 1024) * 1024,
+    () => false,
+  )
 }
 
 /** Largest journal, in MiB; smaller disks get the size that mke2fs deems right for them. */
@@ -109,6 +118,22 @@ export async function addLayer(directory: string, below: number, durable = true)
 
 export async function removeLayersAbove(directory: string, last: number): Promise<void> {
   for (const name of await readdir(directory)) if ((layerNumber(name) ?? -1) > last) await rm(path.join(directory, name))
+}
+
+/** `conflict` if a layer has its contents anywhere but in itself and a layer below it: QEMU would follow any name that is in the file. */
+export async function refuseForeignLayers(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) {
+    const number = layerNumber(name)
+    if (number === undefined || number === 0) continue
+    const { backing, format, elsewhere } = await readBacking(path.join(directory, name))
+    const below = backing === undefined ? undefined : layerNumber(backing)
+    const isPlain = backing === undefined || (below !== undefined && below < number && format === (below === 0 ? 'raw' : 'qcow2'))
+    if (isPlain && !elsewhere) continue
+    throw new HypemanError(
+      'conflict',
+      `the disk layer ${path.join(directory, name)} names ${elsewhere ? 'a data file' : JSON.stringify(backing)} (${format ?? 'of no format'}), which is no layer below it; it was not made by hypeman: delete what it belongs to`,
+    )
+  }
 }
 
 /** Links the layers up to `last` into another directory. They are immutable from then on. */

@@ -46,7 +46,8 @@ async function image(change: Readonly<Record<string, unknown>> = {}): Promise<st
   return directory
 }
 
-const isDamage = (error: unknown): boolean => isHypemanError(error, 'corrupt_snapshot') && /target_state Stopped/.test(error.message)
+const isDamage = (error: unknown): boolean =>
+  (isHypemanError(error, 'corrupt_snapshot') || isHypemanError(error, 'incompatible_version')) && /target_state Stopped/.test(error.message)
 
 test('an image is there if and only if its manifest is', async () => {
   const directory = await image()

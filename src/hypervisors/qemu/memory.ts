@@ -5,13 +5,13 @@
 //   memory.json       names the parts; written last and removed first, so an image exists if and only if it does
 // In a directory with an image the disk layers up to the manifest's are frozen: they belong to the memory's instant.
 
-import { link, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { link, readdir, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { checkDiff, createHoles, mergeDiff, saveAsBase, saveAsDiff } from '../../files/memory-image/image.ts'
 import { findMapping, isMappedFile, lookForMapping, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
-import { parseRecordText } from '../../files/record-text.ts'
+import { defineRecord, RecordError } from '../../files/record-format.ts'
 import { stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
 import { isMissing } from '../../files/tree.ts'
 import { lastLayer, layerName, linkLayers } from './layers.ts'
@@ -37,6 +37,8 @@ const manifest = z
     lastLayer: z.int().nonnegative(),
   })
   .readonly()
+
+export const manifestFormat = defineRecord({ kind: 'memory manifest', version: 1, schema: manifest })
 
 export type MemoryManifest = z.infer<typeof manifest>
 
@@ -66,12 +68,13 @@ export async function createColdMemory(directory: string, ramBytes: number): Pro
 /** The image's manifest, or undefined if there is no complete image. A damaged manifest is an error. */
 export async function readManifest(directory: string): Promise<MemoryManifest | undefined> {
   try {
-    return manifest.parse(parseRecordText(await readFile(path.join(directory, manifestFile), 'utf8')))
+    return await manifestFormat.read(path.join(directory, manifestFile))
   } catch (error) {
-    if (isMissing(error)) return undefined
+    if (!(error instanceof RecordError)) throw error
+    if (isMissing(error.cause)) return undefined
     throw new HypemanError(
-      'corrupt_snapshot',
-      `the memory image in ${directory} has no readable manifest; use target_state Stopped to start from the disks`,
+      error.newer ? 'incompatible_version' : 'corrupt_snapshot',
+      `the memory image in ${directory} can't be used, since ${error.message}; target_state Stopped starts from the disks`,
       { cause: error },
     )
   }

@@ -114,3 +114,44 @@ export async function readOverlay(file: string): Promise<OverlayFacts> {
   const sizeBytes = Number(buffer.readBigUInt64BE(24))
   return { sizeBytes, isEmpty: (await handle.stat()).size === emptyClusters(l1EntriesOf(sizeBytes)) * CLUSTER }
 }
+
+/** Where a qcow2 file has contents that are not in itself. */
+export interface Backing {
+  /** The name in the header, as it is there; undefined: none. */
+  readonly backing: string | undefined
+  /** Of the backing file; undefined if the header doesn't say, so that QEMU would guess. */
+  readonly format: string | undefined
+  /** The contents lie in a data file of another name. */
+  readonly elsewhere: boolean
+}
+
+/** Incompatible feature: an external data file. */
+const DATA_FILE = 1n << 2n
+
+/** All that a header names lies in the first cluster. */
+export async function readBacking(file: string): Promise<Backing> {
+  await using handle = await open(file, 'r')
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(CLUSTER), 0, CLUSTER, 0)
+  const bytes = buffer.subarray(0, bytesRead)
+  const damaged = (what: string): HypemanError =>
+    new HypemanError('conflict', `the disk layer ${file} is damaged: ${what}; use a snapshot of the instance, or delete it`)
+  if (bytes.length < HEADER_BYTES || bytes.readUInt32BE(0) !== 0x5146_49fb) throw damaged('it is not a qcow2 file')
+  if (bytes.readUInt32BE(4) !== 3) throw damaged('it is not of version 3')
+  const [at, length] = [Number(bytes.readBigUInt64BE(8)), bytes.readUInt32BE(16)]
+  if (at + length > bytes.length) throw damaged('its header ends early')
+  return {
+    backing: at === 0 ? undefined : bytes.toString('utf8', at, at + length),
+    format: backingFormat(bytes),
+    elsewhere: (bytes.readBigUInt64BE(72) & DATA_FILE) !== 0n,
+  }
+}
+
+function backingFormat(bytes: Buffer): string | undefined {
+  for (let at = bytes.readUInt32BE(100); at + 8 <= bytes.length;) {
+    const [type, length] = [bytes.readUInt32BE(at), bytes.readUInt32BE(at + 4)]
+    if (type === 0) return undefined
+    if (type === BACKING_FORMAT_EXTENSION) return bytes.toString('utf8', at + 8, at + 8 + length)
+    at += 8 + Math.ceil(length / 8) * 8
+  }
+  return undefined
+}

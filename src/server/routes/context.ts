@@ -41,5 +41,5 @@ export const failure = { default: errorBody } as const
 /** The answer of an operation that has nothing to say. */
 export const nothing = z.null().meta({ description: 'Done; no body.' })
 
-/** Codes of operations that name one instance. */
-export const lookupErrors = ['not_found', 'ambiguous'] as const satisfies readonly ErrorCode[]
+/** Codes of operations that name one instance or snapshot; `conflict`: its record can't be read. */
+export const lookupErrors = ['not_found', 'ambiguous', 'conflict'] as const satisfies readonly ErrorCode[]

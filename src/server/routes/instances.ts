@@ -222,7 +222,7 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         body: forkInstanceBody,
         response: { 201: instance, ...failure },
         'x-error-codes': [
-          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'conflict', 'busy'] as const),
+          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'busy'] as const),
           ...([
             'corrupt_snapshot',
             'incompatible_version',

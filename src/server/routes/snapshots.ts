@@ -39,7 +39,7 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
         body: createSnapshotBody,
         response: { 201: snapshot, ...failure },
         'x-error-codes': [
-          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'conflict', 'busy'] as const),
+          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'busy'] as const),
           ...(['corrupt_snapshot', 'guest_unreachable', 'storage_full', 'storage_unsuitable', 'not_supported'] as const),
         ],
       },
@@ -65,7 +65,6 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
           ...([
             ...lookupErrors,
             'invalid_state',
-            'conflict',
             'busy',
             'corrupt_snapshot',
             'incompatible_version',
@@ -144,7 +143,7 @@ function routesOfAll(app: App, context: RouteContext): void {
         body: forkSnapshotBody,
         response: { 201: instance, ...failure },
         'x-error-codes': [
-          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'conflict', 'busy', 'corrupt_snapshot', 'incompatible_version'] as const),
+          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'busy', 'corrupt_snapshot', 'incompatible_version'] as const),
           ...(['insufficient_resources', 'port_in_use', 'guest_unreachable', 'storage_full', 'not_supported'] as const),
         ],
       },

@@ -1,6 +1,8 @@
 // Routes of the server itself: is it there, what can it do, and its own description.
 
+import { z } from 'zod'
 import { capabilities, health } from '../../api/schemas/capabilities.ts'
+import { unreadable } from '../../api/schemas/unreadable.ts'
 import { failure, type App, type RouteContext } from './context.ts'
 
 const tags = ['server'] as const
@@ -26,6 +28,21 @@ export function systemRoutes(app: App, { services }: RouteContext): void {
       },
     },
     () => services.capabilities(),
+  )
+  app.get(
+    '/unreadable',
+    {
+      config: { access: 'resource:read' },
+      schema: {
+        tags,
+        operationId: 'listUnreadable',
+        summary: "List what lies in the data directory and can't be read",
+        description:
+          'Damaged, foreign, or written by a newer version: left alone until it is deleted or made again. Everything else works.',
+        response: { 200: z.array(unreadable), ...failure },
+      },
+    },
+    async () => services.unreadable().map((one) => ({ ...one })),
   )
 }
 

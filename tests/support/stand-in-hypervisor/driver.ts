@@ -45,6 +45,8 @@ export function createStandIn({ name, program, version = '1' }: StandInOptions):
     unavailable: () => Promise.resolve(undefined),
     stamp: () => Promise.resolve(stamp),
     partOf,
+    // Its disks are plain files, which name no others.
+    refuseForeign: async () => undefined,
     async createDisk(directory, sizeBytes) {
       await using disk = await open(path.join(directory, diskName(0)), 'wx', 0o600)
       await disk.truncate(sizeBytes)

@@ -1,0 +1,50 @@
+// Things put into a data directory by hand, as a person with a copy or an editor would, while no server runs.
+
+import { mkdir } from 'node:fs/promises'
+import path from 'node:path'
+import { instanceFiles, snapshotFiles, type DataLayout } from '../../src/files/layout.ts'
+import { stageRecord } from '../../src/files/stage.ts'
+import { createQemuDriver } from '../../src/hypervisors/qemu/index.ts'
+import type { InstanceRecord } from '../../src/instances/index.ts'
+import { newId } from '../../src/platform/ids.ts'
+import type { SnapshotRecord } from '../../src/snapshots/record.ts'
+import { aRecord } from './instance-context.ts'
+
+/** A snapshot's record; its source is `instance`, or one that is nowhere. */
+export function aSnapshot(change: Partial<SnapshotRecord> = {}): SnapshotRecord {
+  const source = change.instance ?? aRecord()
+  return {
+    version: 1,
+    id: newId(),
+    name: '',
+    kind: 'Stopped',
+    tags: {},
+    sourceInstanceId: source.id,
+    sourceInstanceName: source.name,
+    sourceHypervisor: source.hypervisor,
+    createdAt: new Date().toISOString(),
+    sizeBytes: 2,
+    allocatedBytes: 1,
+    pausedMs: 0,
+    instance: source,
+    ...change,
+  }
+}
+
+/** Writes an instance's directory with nothing but its record and logs; returns the path. */
+export async function putInstance(layout: DataLayout, record: InstanceRecord): Promise<string> {
+  const directory = layout.instance(record.id)
+  await mkdir(path.join(directory, instanceFiles.logs), { recursive: true })
+  await stageRecord(path.join(directory, instanceFiles.record), record)
+  return directory
+}
+
+/** Writes a snapshot's directory with an empty payload, or one with an empty disk; returns the path. */
+export async function putSnapshot(layout: DataLayout, record: SnapshotRecord, diskBytes = 0): Promise<string> {
+  const directory = layout.snapshot(record.id)
+  const payload = path.join(directory, snapshotFiles.payload)
+  await mkdir(payload, { recursive: true })
+  if (diskBytes > 0) await createQemuDriver({ machineType: 'q35', accelerator: 'tcg', layout }).createDisk(payload, diskBytes)
+  await stageRecord(path.join(directory, snapshotFiles.record), record)
+  return directory
+}
