@@ -1,5 +1,19 @@
 // Numbers out of runs, and a row of the report out of numbers.
 
+import { readFile } from 'node:fs/promises'
+import type { TestServer } from '../tests/support/server.ts'
+
+export interface Bench {
+  readonly server: TestServer
+  readonly runs: number
+  readonly say: (text: string) => void
+}
+
+export interface Measurement {
+  readonly id: string
+  readonly run: (bench: Bench) => Promise<Row[]>
+}
+
 export interface Row {
   readonly id: string
   readonly what: string
@@ -12,6 +26,18 @@ export interface Row {
   readonly met: boolean
   readonly runs: number
   readonly p90: number
+}
+
+/** Milliseconds that it took. */
+export async function timed(act: () => Promise<unknown>): Promise<number> {
+  const from = performance.now()
+  await act()
+  return performance.now() - from
+}
+
+/** Memory of a process that is in RAM, in MB of 1024². proc(5), `/proc/<pid>/status`. */
+export async function residentMb(pid: number): Promise<number> {
+  return Number(/VmRSS:\s+(\d+) kB/.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024
 }
 
 export function median(values: readonly number[]): number {

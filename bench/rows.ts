@@ -1,6 +1,5 @@
 // What is measured: each row runs the floor and the product by turns, on one server, and compares their medians.
 
-import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
@@ -8,20 +7,9 @@ import { dataLayout, imageFiles, instanceFiles, snapshotFiles, type DataLayout }
 import { digestHex } from '../src/images/index.ts'
 import { kernelOf } from '../src/kernels/index.ts'
 import { snapshotFormat } from '../src/snapshots/record.ts'
-import type { TestServer } from '../tests/support/server.ts'
 import { bootByHand, forkByHand, type BareSpec, type HandRun } from './floor.ts'
-import { limitRow, median, ratioRow, type Row } from './measure.ts'
-
-export interface Bench {
-  readonly server: TestServer
-  readonly runs: number
-  readonly say: (text: string) => void
-}
-
-export interface Measurement {
-  readonly id: string
-  readonly run: (bench: Bench) => Promise<Row[]>
-}
+import { measureIndex } from './index-scale.ts'
+import { limitRow, median, ratioRow, residentMb, timed, type Bench, type Measurement, type Row } from './measure.ts'
 
 const OVERLAY = '1GB'
 const OVERLAY_BYTES = 1024 ** 3
@@ -34,6 +22,7 @@ export const measurements: readonly Measurement[] = [
   { id: 'restore', run: measureRestore },
   { id: 'snapshot', run: measureSnapshots },
   { id: 'memory', run: measureMemory },
+  { id: 'index', run: measureIndex },
 ]
 
 /** S1: forks of a small and a large guest, against QEMU by hand; and the two against each other. All four by turns, so that what else the machine does hits them alike. */
@@ -125,11 +114,9 @@ async function measureMemory(bench: Bench): Promise<Row[]> {
   await using source = await sourceOf(bench, 'memory', '256MB')
   const names = Array.from({ length: INSTANCES - 1 }, (_, index) => `m-${index}`)
   for (const name of names) await bench.server.client.snapshots.fork(source.snapshotId, { name })
-  const resident = /VmRSS:\s+(\d+) kB/.exec(await readFile(`/proc/${bench.server.pid}/status`, 'utf8'))?.[1]
+  const resident = await residentMb(bench.server.pid)
   for (const name of names) await bench.server.client.instances.delete(name)
-  return [
-    limitRow('memory', `server's resident memory with ${INSTANCES} instances`, 'MB', SERVER_MEMORY_LIMIT_MB, [Number(resident) / 1024]),
-  ]
+  return [limitRow('memory', `server's resident memory with ${INSTANCES} instances`, 'MB', SERVER_MEMORY_LIMIT_MB, [resident])]
 }
 
 interface Source extends AsyncDisposable {
@@ -199,12 +186,6 @@ async function create({ server }: Pick<Bench, 'server'>, name: string, size: str
   await server.client.instances.create({ name, image: 'hypeman/base', size, vcpus: 1, overlay_size: OVERLAY })
   const { state } = await server.client.instances.wait(name, { state: 'Running', timeout: '2m' })
   if (state !== 'Running') throw new Error(`${name} is ${state}`)
-}
-
-async function timed(act: () => Promise<unknown>): Promise<number> {
-  const from = performance.now()
-  await act()
-  return performance.now() - from
 }
 
 async function readyMsOf(running: Promise<HandRun>): Promise<number> {
