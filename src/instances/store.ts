@@ -4,7 +4,7 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
-import { readCollection } from '../files/collection.ts'
+import { byAge, readCollection } from '../files/collection.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
 import { removeUnfinishedRecords, writeRecord } from '../files/stage.ts'
 import { refuseForeignFiles } from '../files/tree.ts'
@@ -36,8 +36,7 @@ export class InstanceStore {
       return new InstanceEntry(record, await inspect(record, directory))
     })
     for (const [id, one] of unreadable) this.#unreadable.set(id, one)
-    const byAge = found.toSorted(({ record: a }, { record: b }) => a.createdAt.localeCompare(b.createdAt) || a.id.localeCompare(b.id))
-    for (const entry of byAge) this.add(entry)
+    for (const entry of found.toSorted(({ record: one }, { record: other }) => byAge(one, other))) this.add(entry)
     for (const [name, ids] of this.#names)
       if (ids.length > 1) this.#log.error({ name, ids }, 'several instances have one name; they are found by their ids alone')
   }

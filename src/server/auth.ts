@@ -1,6 +1,7 @@
 // Who is calling, and what they may do: bearer tokens (JWT, RFC 7519) under the server's secrets, and scopes.
 // Tokens are made elsewhere (platform/token.ts); which scope a route needs stands beside the route.
 
+import { createSecretKey, type KeyObject } from 'node:crypto'
 import { jwtVerify, type JWTPayload } from 'jose'
 import { HypemanError } from '../api/errors.ts'
 
@@ -28,7 +29,7 @@ export interface Authenticator {
 
 /** Takes tokens signed with any of the secrets, so that a secret can be replaced without a moment when nobody gets in. */
 export function createAuthenticator(secrets: readonly string[]): Authenticator {
-  const keys = secrets.map((secret) => new TextEncoder().encode(secret))
+  const keys = secrets.map((secret) => createSecretKey(secret, 'utf8'))
   return {
     bearer: async (authorization) => callerOf(await verify(keys, bearerToken(authorization))),
     async registry(authorization) {
@@ -65,7 +66,7 @@ function basicPair(authorization: string | undefined): { readonly user: string; 
   return colon < 0 ? { user: text, password: '' } : { user: text.slice(0, colon), password: text.slice(colon + 1) }
 }
 
-async function verify(keys: readonly Uint8Array[], token: string): Promise<JWTPayload> {
+async function verify(keys: readonly KeyObject[], token: string): Promise<JWTPayload> {
   const causes: unknown[] = []
   for (const key of keys) {
     try {

@@ -1,6 +1,6 @@
 // Failed checks of a request as one error for the caller: the code that the check names, and the path of the field.
 
-import type { FastifySchemaCompiler } from 'fastify'
+import type { FastifySchemaCompiler, FastifySerializerCompiler } from 'fastify'
 import { z } from 'zod'
 import { catalogue, HypemanError, type ErrorCode, type ErrorDetail } from '../api/errors.ts'
 
@@ -13,6 +13,12 @@ export const checkPart: FastifySchemaCompiler<z.ZodType> =
     const { success, data, error } = schema.safeParse(part, { reportInput: true })
     return success ? { value: data } : { error: new InvalidPart(error.issues) }
   }
+
+/**
+ * Writes an answer without holding it to its schema once more. For long lists: their parts were checked when they were read from disk, and checking
+ * 10 000 of them again took as long as everything else together (30 of 60 ms, November 2026).
+ */
+export const writePlainly: FastifySerializerCompiler<unknown> = () => (answer) => JSON.stringify(answer)
 
 /** An error of zod that remembers which part of the request it is about. */
 export class InvalidPart extends Error {

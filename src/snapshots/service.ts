@@ -48,7 +48,18 @@ function targetOf(
   return { targetState: body.target_state, targetHypervisor: body.target_hypervisor }
 }
 
+/** Made once for each record, which never changes: a list of 10 000 would leave as many objects behind each time. */
+const views = new WeakMap<SnapshotRecord, SnapshotView>()
+
 function snapshotViewOf(record: SnapshotRecord): SnapshotView {
+  const known = views.get(record)
+  if (known !== undefined) return known
+  const view = makeView(record)
+  views.set(record, view)
+  return view
+}
+
+function makeView(record: SnapshotRecord): SnapshotView {
   return {
     id: record.id,
     ...(record.name === '' ? {} : { name: record.name }),

@@ -4,7 +4,7 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
-import { readCollection } from '../files/collection.ts'
+import { byAge, readCollection } from '../files/collection.ts'
 import { snapshotFiles, type DataLayout } from '../files/layout.ts'
 import { snapshotFormat, type SnapshotRecord } from './record.ts'
 
@@ -39,7 +39,7 @@ export class SnapshotStore {
       return record
     })
     for (const [id, one] of unreadable) this.unreadable.set(id, one)
-    for (const record of found.toSorted((a, b) => a.createdAt.localeCompare(b.createdAt) || a.id.localeCompare(b.id))) this.add(record)
+    for (const record of found.toSorted(byAge)) this.add(record)
   }
 
   /** Newest last. */

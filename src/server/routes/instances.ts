@@ -17,6 +17,7 @@ import { instance, instanceStats, pathInfo, waitResult } from '../../api/schemas
 import { parseDuration } from '../../api/units.ts'
 import { untilGone } from '../signals.ts'
 import { refuseCompression, refuseUnsupportedCreate, refuseUnsupportedUpdate } from '../unsupported.ts'
+import { writePlainly } from '../validation.ts'
 import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
 
 const tags = ['instances'] as const
@@ -65,6 +66,7 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
   app.get(
     '/instances',
     {
+      serializerCompiler: writePlainly,
       config: { access: 'instance:read' },
       schema: {
         tags,

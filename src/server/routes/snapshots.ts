@@ -16,6 +16,7 @@ import { snapshotVerification, verifyEvent, type SnapshotVerification, type Veri
 import { untilGone } from '../signals.ts'
 import { sendEvents } from '../sse.ts'
 import { refuseCompression } from '../unsupported.ts'
+import { writePlainly } from '../validation.ts'
 import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
 
 const tags = ['snapshots'] as const
@@ -84,6 +85,7 @@ function routesOfAll(app: App, context: RouteContext): void {
   app.get(
     '/snapshots',
     {
+      serializerCompiler: writePlainly,
       config: { access: 'snapshot:read' },
       schema: {
         tags,
