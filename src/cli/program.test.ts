@@ -41,6 +41,17 @@ test('wrong use ends with 2 and a suggestion, a failure with 1 and what to do, h
   assert.match((await hypeman(server.url, ['--version'])).stdout, /^\d+\.\d+\.\d+\n$/)
 })
 
+test('what a server can not read is listed with where it lies and what to do', async () => {
+  await using server = await startFakeServer()
+  const reason = '/data/instances/abc/record.json is empty; put a good copy back and restart the server, or delete it'
+  const damaged = { kind: 'instance', id: 'abc', path: '/data/instances/abc', reason, newer: false, created_at: '2026-01-02T03:04:05.678Z' }
+  server.on('GET /unreadable', { json: [damaged] })
+  const { code, stdout } = await hypeman(server.url, ['unreadable'])
+  assert.equal(code, 0)
+  assert.match(stdout, /^KIND +ID +REASON\ninstance +abc +\/data\/instances\/abc\/record\.json is empty; put/)
+  assert.deepEqual(JSON.parse((await hypeman(server.url, ['unreadable', '--format', 'json'])).stdout), [damaged])
+})
+
 test('without a token, a server on this host is shown one that is made from its secret', async () => {
   await using server = await startFakeServer()
   server.on('GET /instances', { json: [] })

@@ -82,3 +82,10 @@ test('any of several secrets is good, and with none nobody gets in', async () =>
   for (const key of ['new', 'old']) await both.bearer(`Bearer ${signToken(key, { subject: 'ada', ttlSeconds: 60 })}`)
   await assert.rejects(createAuthenticator([]).bearer(`Bearer ${signed({ sub: 'ada' })}`), refusedWith('invalid token'))
 })
+
+test('a token from before the clock was set back is as good as it was, and ends when it says', async () => {
+  const ahead = Date.now() + 3_600_000
+  const made = (ttlSeconds: number): string => `Bearer ${signToken(secret, { subject: 'ada', ttlSeconds }, ahead)}`
+  assert.equal((await authenticator.bearer(made(60))).subject, 'ada')
+  await assert.rejects(authenticator.bearer(made(-7_200)), refusedWith('invalid token'))
+})

@@ -251,6 +251,12 @@ test('a restored machine that a new server process makes run keeps the image tha
   adopted.release()
 })
 
+test('a machine is not adopted for another directory, whose record was copied from its own', async () => {
+  const { machine, spec } = await host.start()
+  assert.equal(await driver.adopt({ ...spec, directory: `${spec.directory}-copy` }, machine.process), undefined)
+  assert.equal(await machine.status(), 'running')
+})
+
 for (const when of ['before', 'after'] as const)
   test(`a suspend that fails ${when} the devices are saved leaves nothing of it`, async () => {
     const { machine, spec } = await startFaulty()
