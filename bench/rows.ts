@@ -1,5 +1,6 @@
 // What is measured: each row runs the floor and the product by turns, on one server, and compares their medians.
 
+import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
@@ -7,6 +8,7 @@ import { dataLayout, imageFiles, instanceFiles, snapshotFiles, type DataLayout }
 import { digestHex } from '../src/images/index.ts'
 import { kernelOf } from '../src/kernels/index.ts'
 import { snapshotFormat } from '../src/snapshots/record.ts'
+import type { TestServer } from '../tests/support/server.ts'
 import { bootByHand, forkByHand, type BareSpec, type HandRun } from './floor.ts'
 import { measureIndex } from './index-scale.ts'
 import { limitRow, median, ratioRow, residentMb, timed, type Bench, type Measurement, type Row } from './measure.ts'

@@ -12,12 +12,14 @@ import { instanceFormat } from '../src/instances/record.ts'
 import { journalFormat } from '../src/instances/replace.ts'
 import { repositoryFormat } from '../src/registry/repositories.ts'
 import { snapshotFormat } from '../src/snapshots/record.ts'
+import { sealsFormat } from '../src/snapshots/seals.ts'
 import { volumeFormat } from '../src/volumes/record.ts'
 
 export const recordFormats: readonly RecordFormat<unknown>[] = [
   instanceFormat,
   journalFormat,
   snapshotFormat,
+  sealsFormat,
   imageFormat,
   referenceFormat,
   volumeFormat,

@@ -13,7 +13,7 @@ import { startServer } from '../tests/support/server.ts'
 import { createClient, type Client, type Unreadable } from './client/client.ts'
 import { dataLayout } from './files/layout.ts'
 import { writeRecord } from './files/stage.ts'
-import { createOverlay } from './hypervisors/qemu/qcow2.ts'
+import { createOverlay, type Overlay } from './hypervisors/qemu/qcow2.ts'
 import { newId } from './platform/ids.ts'
 
 const MIB = 1024 ** 2
@@ -82,7 +82,7 @@ test('instances whose records are damaged are listed as Unknown with the reason,
   for (const [id, reason] of [
     [empty, /record\.json is empty; put a good copy back/],
     [cut, /record\.json was cut off, damaged or edited/],
-    [newer, /record\.json has version 7, and this hypeman knows instance records up to version 1: run the version that wrote it/],
+    [newer, /record\.json has version 7, and this hypeman knows instance records up to version 2: run the version that wrote it/],
     ['notes.txt', /notes\.txt is no directory and not of this server/],
   ] as const) {
     const view = await server.client.instances.get(id)
@@ -155,7 +155,7 @@ test('as long as a record can not be read, no image is collected: it may be what
   await whileStopped(async () => {
     await putInstance(layout, removed)
     await mkdir(layout.instance(instance))
-    await writeFile(path.join(layout.instance(instance), 'record.json'), JSON.stringify({ ...aRecord(), id: instance, version: 2 }))
+    await writeFile(path.join(layout.instance(instance), 'record.json'), JSON.stringify({ ...aRecord(), id: instance, version: 3 }))
   })
   await server.client.images.delete('hypeman/base')
   await server.client.instances.delete(removed.id)
@@ -214,14 +214,15 @@ test('a payload that is missing, holds a link, or names a disk outside is refuse
   const instance = { ...aRecord(), image: { name: 'docker.io/hypeman/base:latest', digest, platform: 'linux/amd64' } }
   const [gone, linked, elsewhere, guessed] = [1, 2, 3, 4].map(() => aSnapshot({ instance }))
   assert.ok(gone !== undefined && linked !== undefined && elsewhere !== undefined && guessed !== undefined)
-  const payload = (id: string, name: string): string => path.join(layout.snapshot(id), 'guest', name)
   const overlay = { sizeBytes: 16 * MIB, backing: 'disk-0.raw', backingFormat: 'raw' } as const
+  const layer = (change: Partial<Overlay>) => (payload: string) =>
+    createOverlay({ ...overlay, ...change, file: path.join(payload, 'disk-1.qcow2') }, false)
   await whileStopped(async () => {
-    for (const one of [gone, linked, elsewhere, guessed]) await putSnapshot(layout, one, 16 * MIB)
+    for (const one of [gone, linked]) await putSnapshot(layout, one, 16 * MIB)
+    await putSnapshot(layout, elsewhere, 16 * MIB, layer({ backing: '/etc/hostname' }))
+    await putSnapshot(layout, guessed, 16 * MIB, layer({ backingFormat: 'qcow2' }))
     await rm(path.join(layout.snapshot(gone.id), 'guest'), { recursive: true })
-    await symlink('/etc/hostname', payload(linked.id, 'disk-1.qcow2'))
-    await createOverlay({ ...overlay, file: payload(elsewhere.id, 'disk-1.qcow2'), backing: '/etc/hostname' }, false)
-    await createOverlay({ ...overlay, file: payload(guessed.id, 'disk-1.qcow2'), backingFormat: 'qcow2' }, false)
+    await symlink('/etc/hostname', path.join(layout.snapshot(linked.id), 'guest', 'disk-1.qcow2'))
   })
   for (const [{ id }, reason] of [
     [gone, /guest is missing; put it back/],

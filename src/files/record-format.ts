@@ -37,11 +37,13 @@ export interface RecordFormatOptions<T> {
   readonly version: number
   /** Of the present version, with `version` as its literal. */
   readonly schema: z.ZodType<T>
+  /** Without a checksum it is not taken. Others may be written by hand without one. */
+  readonly sealed?: boolean
   /** By the version that each leads on from. Version 0 is the form without a version, where there was one. */
   readonly steps?: Readonly<Record<number, RecordStep>>
 }
 
-export interface RecordFormat<T> extends Required<RecordFormatOptions<T>> {
+export interface RecordFormat<T> extends Required<Omit<RecordFormatOptions<T>, 'sealed'>> {
   /** Of any known version, as the present one; `RecordError` otherwise. `file` is for the error. */
   parse(text: string, file: string): T
   /** The same from a file, which must be a plain one. A missing file keeps its ENOENT as `cause`. */
@@ -51,10 +53,10 @@ export interface RecordFormat<T> extends Required<RecordFormatOptions<T>> {
 }
 
 export function defineRecord<T>(options: RecordFormatOptions<T>): RecordFormat<T> {
-  const { kind, version, schema, steps = {} } = options
+  const { kind, version, schema, sealed = false, steps = {} } = options
   const known = { kind, version, steps }
   const parse = (text: string, file: string): T => {
-    const checked = schema.safeParse(upgrade(known, valueOf(text, file), file))
+    const checked = schema.safeParse(upgrade(known, valueOf(text, file, sealed), file))
     if (checked.success) return checked.data
     throw new RecordError(`${file} is no ${kind}: ${problemsOf(checked.error)}; ${repair}`, { newer: holdsNewer(checked.error) })
   }
@@ -104,10 +106,10 @@ function upgrade(
   return record
 }
 
-function valueOf(text: string, file: string): unknown {
+function valueOf(text: string, file: string, sealed: boolean): unknown {
   if (text.trim() === '') throw new RecordError(`${file} is empty; ${repair}`)
   try {
-    return parseRecordText(text)
+    return parseRecordText(text, sealed)
   } catch (cause) {
     throw new RecordError(`${file} was cut off, damaged or edited (${cause instanceof Error ? cause.message : String(cause)}); ${repair}`, {
       cause,

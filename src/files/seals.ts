@@ -10,7 +10,7 @@ import { fileIdentity, identityKey, seeFile, type FileIdentity, type SeenFile } 
 export const fileSeal = z
   .object({
     /** Path below the directory of what is sealed. */
-    name: z.string(),
+    name: z.string().regex(/^(?!\/)(?!(?:.*\/)?\.\.?(?:\/|$))./, 'not a path below a directory'),
     ...fileIdentity.shape,
     /** Of the contents; null until it was computed. */
     digest: z.string().regex(contentDigestPattern).nullable(),

@@ -111,7 +111,7 @@ function newRecord(
   image: ReadyImage,
 ): InstanceRecord {
   return {
-    version: 1,
+    version: 2,
     id,
     name: request.name,
     createdAt: new Date().toISOString(),

@@ -25,7 +25,7 @@ const portMapping = z
 
 const instanceRecord = z
   .object({
-    version: z.literal(1),
+    version: z.literal(2),
     id: fileWord,
     name: z.string(),
     createdAt: timestamp,
@@ -65,12 +65,18 @@ const instanceRecord = z
     agentReadyAt: timestamp.nullable(),
     exit: z.object({ code: z.int().nullable(), message: z.string() }).readonly().nullable(),
     /** Seals of the memory image and the disks that go with it, while the instance is in standby; null also where none were made. */
-    savedMemory: z.array(fileSeal).readonly().nullable().default(null),
+    savedMemory: z.array(fileSeal).readonly().nullable(),
     /** Set while a snapshot is restored into this directory: the id of the journal that can bring the old one back. */
     restoring: z.string().nullable(),
   })
   .readonly()
 
-export const instanceFormat = defineRecord({ kind: 'instance record', version: 1, schema: instanceRecord })
+export const instanceFormat = defineRecord({
+  kind: 'instance record',
+  version: 2,
+  schema: instanceRecord,
+  // Version 1 had no seals of saved memory, but for records of the days in which they were added.
+  steps: { 1: (record) => ({ savedMemory: null, ...record }) },
+})
 
 export type InstanceRecord = z.infer<typeof instanceRecord>

@@ -28,9 +28,11 @@ export function holdSnapshot(context: SnapshotContext, record: SnapshotRecord, s
   return context.locks.acquire(record.id, { waitMs: context.instances.settings.lockWaitMs, what: `snapshot ${record.id}`, shared })
 }
 
-/** A snapshot's payload, for a flow that holds it; `conflict` if it is missing or leads out of the data directory. */
+/** A snapshot's payload, for a flow that holds it; `conflict` if it is missing, or a file of the snapshot leads out of the data directory. */
 export async function payloadOf({ instances }: SnapshotContext, record: SnapshotRecord): Promise<string> {
-  const payload = path.join(instances.layout.snapshot(record.id), snapshotFiles.payload)
+  const directory = instances.layout.snapshot(record.id)
+  const payload = path.join(directory, snapshotFiles.payload)
+  await refuseForeignFiles(directory)
   await refuseForeignFiles(payload)
   return payload
 }

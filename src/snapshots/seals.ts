@@ -6,7 +6,7 @@ import path from 'node:path'
 import { z } from 'zod'
 import type { Digests } from '../files/digests.ts'
 import { snapshotFiles } from '../files/layout.ts'
-import { parseRecordText } from '../files/record-text.ts'
+import { defineRecord, RecordError } from '../files/record-format.ts'
 import { fileSeal, sealFiles, type FileProblem, type FileSeal } from '../files/seals.ts'
 import { stageRecord } from '../files/stage.ts'
 import { isMissing } from '../files/tree.ts'
@@ -18,6 +18,8 @@ const sealsRecord = z.object({
   /** Names are paths below the snapshot's directory. */
   files: z.array(fileSeal).readonly(),
 })
+
+export const sealsFormat = defineRecord({ kind: 'seals record', version: 1, schema: sealsRecord, sealed: true })
 
 /** A snapshot without seals that can be read: nothing in it can be trusted. */
 export class SealsProblem extends Error implements FileProblem {
@@ -52,14 +54,14 @@ export function sealsRecordOf(snapshotId: string, files: readonly FileSeal[]): z
 /** Throws a `SealsProblem`. */
 export function readSeals(directory: string, snapshotId: string): readonly FileSeal[] {
   try {
-    const text = readFileSync(path.join(directory, snapshotFiles.seals), 'utf8')
-    const seals = sealsRecord.parse(parseRecordText(text, true))
+    const file = path.join(directory, snapshotFiles.seals)
+    const seals = sealsFormat.parse(readFileSync(file, 'utf8'), file)
     if (seals.snapshotId !== snapshotId) throw new Error(`they are those of the snapshot ${seals.snapshotId}`)
     return seals.files
   } catch (error) {
-    throw isMissing(error)
-      ? new SealsProblem('missing', 'is missing', error)
-      : new SealsProblem('bad', 'can not be read: it is damaged', error)
+    if (isMissing(error)) throw new SealsProblem('missing', 'is missing', error)
+    const newer = error instanceof RecordError && error.newer
+    throw new SealsProblem('bad', newer ? 'was written by a newer version of hypeman' : 'can not be read: it is damaged', error)
   }
 }
 

@@ -79,7 +79,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
 
 export function aRecord(): InstanceRecord {
   return {
-    version: 1,
+    version: 2,
     id: newId(),
     name: `vm-${newId().slice(0, 8)}`,
     createdAt: new Date().toISOString(),

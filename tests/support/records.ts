@@ -2,11 +2,13 @@
 
 import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
+import { Digests } from '../../src/files/digests.ts'
 import { instanceFiles, snapshotFiles, type DataLayout } from '../../src/files/layout.ts'
 import { stageRecord } from '../../src/files/stage.ts'
 import { createQemuDriver } from '../../src/hypervisors/qemu/index.ts'
 import type { InstanceRecord } from '../../src/instances/index.ts'
 import { newId } from '../../src/platform/ids.ts'
+import { sealSnapshot } from '../../src/snapshots/seals.ts'
 import type { SnapshotRecord } from '../../src/snapshots/record.ts'
 import { aRecord } from './instance-context.ts'
 
@@ -39,12 +41,21 @@ export async function putInstance(layout: DataLayout, record: InstanceRecord): P
   return directory
 }
 
-/** Writes a snapshot's directory with an empty payload, or one with an empty disk; returns the path. */
-export async function putSnapshot(layout: DataLayout, record: SnapshotRecord, diskBytes = 0): Promise<string> {
+/** Writes a snapshot's directory with an empty payload, or one with an empty disk and what `fill` adds, under seals; returns the path. */
+export async function putSnapshot(
+  layout: DataLayout,
+  record: SnapshotRecord,
+  diskBytes = 0,
+  fill: (payload: string) => Promise<void> = async () => undefined,
+): Promise<string> {
   const directory = layout.snapshot(record.id)
   const payload = path.join(directory, snapshotFiles.payload)
   await mkdir(payload, { recursive: true })
-  if (diskBytes > 0) await createQemuDriver({ machineType: 'q35', accelerator: 'tcg', layout }).createDisk(payload, diskBytes)
+  const driver = createQemuDriver({ machineType: 'q35', accelerator: 'tcg', layout })
+  if (diskBytes > 0) await driver.createDisk(payload, diskBytes)
+  await fill(payload)
   await stageRecord(path.join(directory, snapshotFiles.record), record)
+  await using digests = new Digests()
+  await sealSnapshot(directory, record.id, driver, digests)
   return directory
 }
