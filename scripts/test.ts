@@ -1,16 +1,19 @@
-// Runs the parts of the test suite that are asked for, all without arguments, and ends with the line "N passed, N failed".
+// Runs the parts of the test suite that are asked for, without arguments all but the last, and ends with the line "N passed, N failed".
 // The set-up is done by scripts/test before this starts; what a part does is in scripts/testing/.
 
 import { globSync } from 'node:fs'
 import { runChecks } from './testing/checks.ts'
 import { runGuestTests } from './testing/guest-tests.ts'
-import { runNodeTests, unitTests, vmTests } from './testing/node-tests.ts'
+import { runNodeTests, unitTests, vmTests, wholeTests } from './testing/node-tests.ts'
 import { nothing, oneFailed, sum, type Outcome } from './testing/outcome.ts'
 
-const parts = ['lint', 'unit', 'guest', 'integration'] as const
+const usual = ['lint', 'unit', 'guest', 'integration'] as const
+const parts = [...usual, 'faults'] as const
 type Part = (typeof parts)[number]
 
 const vmTestFolders = 'tests/{integration,faults,model,e2e}/**/*.test.ts'
+/** What does a part of its work in the usual run, and the whole in this one. */
+const longTestFolders = 'tests/{faults,model}/**/*.test.ts'
 const ignored = ['node_modules/**', '.assets/**', 'dist/**']
 
 interface Report extends Outcome {
@@ -21,7 +24,7 @@ async function main(args: readonly string[]): Promise<Outcome> {
   const asked = parts.filter((part) => args.includes(part))
   const patterns = args.filter((arg) => !parts.some((part) => part === arg))
   const reports: Report[] = []
-  for (const part of asked.length > 0 ? asked : parts) {
+  for (const part of asked.length > 0 ? asked : usual) {
     console.log(`\n── ${part} ──`)
     reports.push(await runPart(part, patterns))
   }
@@ -40,7 +43,9 @@ async function runPart(part: Part, patterns: readonly string[]): Promise<Report>
     case 'unit':
       return runNodeTests({ files: unitFiles(patterns), ...unitTests })
     case 'integration':
-      return demandMachines(await runNodeTests({ files: vmFiles(patterns), ...vmTests }))
+      return demandMachines(await runNodeTests({ files: testFiles(vmTestFolders, patterns), ...vmTests }))
+    case 'faults':
+      return demandMachines(await runNodeTests({ files: testFiles(longTestFolders, patterns), ...wholeTests }))
     default:
       return part satisfies never
   }
@@ -56,10 +61,6 @@ function demandMachines(report: Report): Report {
 function unitFiles(patterns: readonly string[]): string[] {
   const vmTestFiles = new Set(globSync(vmTestFolders))
   return testFiles('**/*.test.ts', patterns).filter((file) => !vmTestFiles.has(file))
-}
-
-function vmFiles(patterns: readonly string[]): string[] {
-  return testFiles(vmTestFolders, patterns)
 }
 
 /** Test files of a part, or those of them that lie below, or are named by, one of the patterns. */

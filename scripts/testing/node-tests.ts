@@ -13,6 +13,8 @@ export interface NodeTestOptions {
   readonly concurrency: number
   /** After how many milliseconds a single test has failed. */
   readonly timeoutMs: number
+  /** Added to the tests' environment. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export interface NodeTestOutcome extends Outcome {
@@ -22,6 +24,8 @@ export interface NodeTestOutcome extends Outcome {
 export const unitTests = { concurrency: availableParallelism(), timeoutMs: 60_000 } as const
 /** A booting guest keeps a core busy under emulation: half of the cores boot, the rest tests them. */
 export const vmTests = { concurrency: Math.max(1, Math.floor(availableParallelism() / 2)), timeoutMs: 300_000 } as const
+/** Tests that do a part of their work in the usual run (tests/support/scale.ts) do the whole of it. */
+export const wholeTests = { ...vmTests, timeoutMs: 1_800_000, env: { HYPEMAN_WHOLE_TESTS: '1' } } as const
 
 export async function runNodeTests(options: NodeTestOptions): Promise<NodeTestOutcome> {
   if (options.files.length === 0) return { ...nothing, vmsBooted: 0 }
@@ -37,6 +41,7 @@ export async function runNodeTests(options: NodeTestOptions): Promise<NodeTestOu
         HYPEMAN_TEST_RUN: run,
         HYPEMAN_VM_COUNT_FILE: vmCountFile,
         NODE_COMPILE_CACHE: path.resolve('node_modules/.cache/compiled'),
+        ...options.env,
       },
     })
     const tidy = await checkLeftovers(run)

@@ -1,7 +1,8 @@
-// What the flows of instances work with, made once by the composition root. No behaviour.
+// What the flows of instances work with, made once by the composition root, and how a flow takes its instance.
 
 import type { Logger } from 'pino'
 import type { ConnectAgent } from '../agent/contract.ts'
+import { HypemanError } from '../api/errors.ts'
 import type { Digests } from '../files/digests.ts'
 import type { DataLayout } from '../files/layout.ts'
 import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
@@ -10,6 +11,7 @@ import type { Kernel } from '../kernels/index.ts'
 import type { FaultPlan, FlowContext } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
 import type { VolumeSource } from '../volumes/types.ts'
+import type { InstanceEntry } from './entry.ts'
 import type { EventLog } from './events.ts'
 import type { InstanceStore } from './store.ts'
 
@@ -53,8 +55,16 @@ export function flowOn(context: InstanceContext, instanceId: string, flow: strin
   return { flow, signal, faults: context.faults, onStep: (event) => context.events.step(instanceId, event) }
 }
 
-/** Takes the instance's lock for a flow that changes it. */
-export function lockInstance(
+/** Takes the instance's lock for a flow that changes it; `not_found` when it was deleted while the flow waited for its turn. */
+export async function lockInstance(context: InstanceContext, entry: InstanceEntry): Promise<Disposable> {
+  using held = new DisposableStack()
+  held.use(await holdInstance(context, entry))
+  if (context.store.byId(entry.id) !== entry) throw new HypemanError('not_found', `the instance ${entry.record.name} is gone`)
+  return held.move()
+}
+
+/** The lock alone: for an instance in the making, and for those who look themselves whether it is still there. */
+export function holdInstance(
   context: InstanceContext,
   entry: { readonly id: string; readonly record: { readonly name: string } },
   waitMs: number = context.settings.lockWaitMs,

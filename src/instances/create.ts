@@ -10,7 +10,7 @@ import type { ReadyImage } from '../images/types.ts'
 import type { PublishedPort } from '../networks/index.ts'
 import { step } from '../platform/flow.ts'
 import { newId, newMac, newMachineId } from '../platform/ids.ts'
-import { flowOn, lockInstance, type InstanceContext } from './context.ts'
+import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
 import { driverOf } from './machine.ts'
 import type { InstanceRecord } from './record.ts'
@@ -54,7 +54,7 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   const reason = await driver.unavailable()
   if (reason !== undefined) throw new HypemanError('host_unavailable', `${hypervisor} can't run here: ${reason}`)
   using _name = context.store.reserveName(request.name, id)
-  using _lock = await lockInstance(context, { id, record: request })
+  using _lock = await holdInstance(context, { id, record: request })
   const image = await findImage(context, request.image)
   using _image = context.images.hold(image.digest)
   using _volumes = await claimVolumes(context, request.volumes)

@@ -5,8 +5,9 @@ import type { Machine, MachineStatus } from '../hypervisors/driver.ts'
 import type { InstanceRecord } from './record.ts'
 import { deriveState, type DerivedState } from './state.ts'
 
-/** Longest wait for a VMM to say what it does, in milliseconds. */
+/** Longest wait for a VMM to say what it does, in milliseconds: for those who only look, and for an operation, which a slow host shall not refuse. */
 const STATUS_TIMEOUT_MS = 500
+const PATIENT_STATUS_TIMEOUT_MS = 10_000
 
 export class InstanceEntry {
   record: InstanceRecord
@@ -39,7 +40,12 @@ export class InstanceEntry {
 
   /** Looks at the process and derives the state; never remembers it. */
   async observe(): Promise<DerivedState> {
-    return this.derive(await this.#vmmStatus())
+    return this.derive(await this.#vmmStatus(STATUS_TIMEOUT_MS))
+  }
+
+  /** The same for what depends on the answer: a VMM that is only slow is waited for. */
+  async observePatiently(): Promise<DerivedState> {
+    return this.derive(await this.#vmmStatus(PATIENT_STATUS_TIMEOUT_MS))
   }
 
   /** The state that a known VMM status means. */
@@ -54,15 +60,16 @@ export class InstanceEntry {
     })
   }
 
-  async #vmmStatus(): Promise<MachineStatus | 'gone' | 'unanswered'> {
+  async #vmmStatus(limitMs: number): Promise<MachineStatus | 'gone' | 'unanswered'> {
     const { machine } = this
     if (machine === undefined) return 'gone'
-    const limit = AbortSignal.timeout(STATUS_TIMEOUT_MS)
+    const limit = AbortSignal.timeout(limitMs)
     try {
       return await machine.status(limit)
     } catch {
       // A VMM that is just ending closes its socket first: what failed is told by whether the process is gone in time.
-      return (await endedBefore(machine.exited, limit)) ? 'gone' : 'unanswered'
+      const soon = limit.aborted ? limit : AbortSignal.timeout(STATUS_TIMEOUT_MS)
+      return (await endedBefore(machine.exited, soon)) ? 'gone' : 'unanswered'
     }
   }
 }

@@ -9,7 +9,7 @@ import { createStaged, stageRecord } from '../files/stage.ts'
 import type { HypervisorName } from '../hypervisors/driver.ts'
 import { step, together, type FlowContext } from '../platform/flow.ts'
 import { newId, newMac, newMachineId } from '../platform/ids.ts'
-import { flowOn, lockInstance, type InstanceContext } from './context.ts'
+import { flowOn, holdInstance, lockInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
 import { driverOf, memoryOf, specOf } from './machine.ts'
 import { liveMachine, permit } from './permission.ts'
@@ -41,7 +41,12 @@ export interface ForkRequest {
 export async function forkFromPayload(context: InstanceContext, source: ForkSource, request: ForkRequest): Promise<InstanceEntry> {
   const id = newId()
   using _name = context.store.reserveName(request.name, id)
-  using _lock = await lockInstance(context, { id, record: request })
+  return await makeFork(context, id, source, request)
+}
+
+/** The caller holds the name under the id. */
+async function makeFork(context: InstanceContext, id: string, source: ForkSource, request: ForkRequest): Promise<InstanceEntry> {
+  using _lock = await holdInstance(context, { id, record: request })
   forbidWritableVolumes(source.record, 'a fork')
   using _volumes = await claimVolumes(context, source.record.volumes)
   const driver = driverOf(context, request)
@@ -111,9 +116,12 @@ export interface ForkInstance {
 
 /** `POST /instances/{id}/fork`: a payload of the source is made in the staging area, forked and dropped. */
 export async function forkInstance(context: InstanceContext, entry: InstanceEntry, request: ForkInstance): Promise<InstanceEntry> {
+  const id = newId()
+  // Before the source is frozen: a fork that can't be shall not make it stand still.
+  using _name = context.store.reserveName(request.name, id)
   await using payload = await createStaged(context.layout, `payload-${newId()}`)
   const { source, state } = await freezeForFork(context, entry, request, payload.path)
-  return await forkFromPayload(context, source, {
+  return await makeFork(context, id, source, {
     name: request.name,
     targetState: request.targetState ?? state,
     hypervisor: entry.record.hypervisor,

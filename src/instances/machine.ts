@@ -3,13 +3,14 @@
 
 import { open } from 'node:fs/promises'
 import path from 'node:path'
+import type { Duplex } from 'node:stream'
 import type { AgentClient } from '../agent/contract.ts'
-import { HypemanError } from '../api/errors.ts'
+import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
 import type { Hypervisor, Machine, MachineSpec, MemorySnapshots } from '../hypervisors/driver.ts'
 import { kernelOf } from '../kernels/index.ts'
 import type { InstanceContext } from './context.ts'
-import { lockInstance } from './context.ts'
+import { holdInstance } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { exitOf } from './exit.ts'
 import type { InstanceRecord } from './record.ts'
@@ -101,7 +102,7 @@ export async function settleExit(
   machine: Pick<Machine, 'process'>,
   reason: string,
 ): Promise<void> {
-  using _lock = await lockInstance(context, entry, SETTLE_LOCK_WAIT_MS)
+  using _lock = await holdInstance(context, entry, SETTLE_LOCK_WAIT_MS)
   if (context.store.byId(entry.id) !== entry) return // deleted meanwhile, with its record
   const { process } = entry.record
   if (process === null || process.pid !== machine.process.pid || process.startTicks !== machine.process.startTicks) return
@@ -146,12 +147,23 @@ export function openAgent(entry: InstanceEntry, context: InstanceContext): Promi
 }
 
 async function connect(machine: Machine, context: InstanceContext, signal: AbortSignal): Promise<AgentClient> {
-  const channel = await machine.openAgentChannel(signal)
+  const channel = await openChannel(machine, signal)
   try {
     return await context.connectAgent(channel, signal)
   } catch (error) {
     channel.destroy()
     throw error
+  }
+}
+
+/** A VMM that has just ended takes no connection any more. */
+async function openChannel(machine: Machine, signal: AbortSignal): Promise<Duplex> {
+  try {
+    return await machine.openAgentChannel(signal)
+  } catch (cause) {
+    signal.throwIfAborted()
+    if (isHypemanError(cause)) throw cause
+    throw new HypemanError('guest_unreachable', "the channel to the guest agent can't be opened; the VMM may just have ended", { cause })
   }
 }
 

@@ -10,7 +10,7 @@ export async function permit<Action extends InstanceAction>(
   action: Action,
   code: ErrorCode = 'invalid_state',
 ): Promise<StateFor<Action>> {
-  const { state } = await entry.observe()
+  const { state } = await entry.observePatiently()
   if (isLegal(action, state)) return state
   throw new HypemanError(code, `${entry.record.name}: ${whyIllegal(action, state) ?? state}`)
 }

@@ -5,7 +5,7 @@ import type { AgentClient, GuestIdentity, GuestWorkload } from '../agent/contrac
 import { HypemanError } from '../api/errors.ts'
 import { userModeNetwork } from '../networks/index.ts'
 import { messageOf, step, type FlowContext } from '../platform/flow.ts'
-import { flowOn, lockInstance, type InstanceContext } from './context.ts'
+import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { agentOf, driverOf, endMachine, memoryOf, noteInVmmLog } from './machine.ts'
 import type { InstanceRecord } from './record.ts'
@@ -17,7 +17,7 @@ export function readyInBackground(context: InstanceContext, entry: InstanceEntry
   const work = makeReady(context, entry, flowOn(context, entry.id, 'instance.ready', signal)).catch(async (error: unknown) => {
     if (signal.aborted) return
     context.log.warn({ instance: entry.id, error: messageOf(error) }, 'the guest did not get ready and is stopped')
-    using _lock = await lockInstance(context, entry)
+    using _lock = await holdInstance(context, entry)
     if (entry.machine !== machine) return
     const message = `the guest did not get ready: ${messageOf(error)}`
     await noteInVmmLog(context, entry.id, message)

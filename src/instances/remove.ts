@@ -22,7 +22,6 @@ export interface RemoveOptions {
 export async function removeInstance(context: InstanceContext, entry: InstanceEntry, { graceful, unless }: RemoveOptions): Promise<void> {
   using _lock = await lockInstance(context, entry)
   if (unless?.() === true) return
-  if (context.store.byId(entry.id) !== entry) throw new HypemanError('not_found', `the instance ${entry.record.name} is gone`)
   const flow = flowOn(context, entry.id, 'instance.delete')
   if (graceful && entry.machine !== undefined) await step(flow, 'ask', () => askToStop(context, entry, DELETE_GRACE_MS))
   await step(flow, 'remove', () => removeCommitted(context, entry))

@@ -16,9 +16,13 @@ import { restoreInstance, startInstance } from './restore.ts'
 import { standbyInstance } from './standby.ts'
 import { statsOf } from './stats.ts'
 import { stopInstance } from './stop.ts'
+import type { DerivedState } from './state.ts'
 import type { InstanceService } from './types.ts'
 import { unreadableViewOf, viewOf } from './view.ts'
 import { waitForState } from './wait.ts'
+
+/** Longest moment for which a guest that stands still is waited for, in milliseconds. */
+const PAUSED_WAIT_MS = 10_000
 
 /** `removed` is told after an instance is gone, for what nobody else needs then. */
 export function createInstanceService(context: InstanceContext, removed: () => void): InstanceService {
@@ -103,10 +107,17 @@ async function guestOf(
   const { record } = entry
   if (record.skipGuestAgent)
     throw new HypemanError('invalid_state', `${record.name} was created with skip_guest_agent, so nothing can be run or copied in it`)
-  const { state } = waitMs > 0 ? await waitForState(context, entry, 'Running', waitMs, signal) : await entry.observe()
+  const { state } = await stateForGuest(context, entry, waitMs, signal)
   if (state !== 'Running')
     throw new HypemanError('invalid_state', `instance must be running (current state: ${state}); hypeman start ${record.name}`)
   return agentOf(entry, context, signal)
+}
+
+/** With `waitMs` an instance may still become Running. One that stands still for a snapshot does so for a moment only, and is waited for in any case. */
+async function stateForGuest(context: InstanceContext, entry: InstanceEntry, waitMs: number, signal: AbortSignal): Promise<DerivedState> {
+  const seen = await entry.observePatiently()
+  const limitMs = seen.state === 'Paused' ? Math.max(waitMs, PAUSED_WAIT_MS) : waitMs
+  return seen.state === 'Running' || limitMs === 0 ? seen : waitForState(context, entry, 'Running', limitMs, signal)
 }
 
 /** Events are the lines of the instance's own log; one that can't be read is passed over, so that it does not hide the others. */

@@ -30,9 +30,10 @@ export async function suspendInstance(context: InstanceContext, entry: InstanceE
   await step(flow, 'save', () => memory.suspend(machine, specOf(context, record), flow.signal))
   const savedMemory = await step(flow, 'seal', () => sealMemory(context, record, directory))
   undo.move()
+  // From here on it is true, and must be said before the process ends: nobody may see an instance that is neither running nor in standby.
+  entry.holdsMemory = true
   await step(flow, 'end', () => machine.kill())
   detach(entry)
-  entry.holdsMemory = true
   await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), savedMemory })
   context.events.state(entry.id, 'Standby', 'memory is on disk')
 }

@@ -36,7 +36,8 @@ export async function waitForState(
       const seen = await entry.observe()
       if (context.store.byId(entry.id) !== entry)
         throw new HypemanError('not_found', `the instance ${entry.record.name} was deleted while it was waited for`)
-      if (!entry.settling && (seen.state === wanted || (resting.has(seen.state) && !isOnItsWay(entry)))) return { ...seen, timedOut: false }
+      if (!entry.settling && (seen.state === wanted || (resting.has(seen.state) && !isOnItsWay(context, entry))))
+        return { ...seen, timedOut: false }
       if (until.aborted) return { ...seen, timedOut: true }
       await wake.promise
       wake = Promise.withResolvers<void>()
@@ -46,7 +47,7 @@ export async function waitForState(
   }
 }
 
-/** True while work is under way that will change the state. */
-function isOnItsWay(entry: InstanceEntry): boolean {
-  return entry.readying !== undefined || entry.removing
+/** True while work is under way that may change the state. */
+function isOnItsWay(context: InstanceContext, entry: InstanceEntry): boolean {
+  return entry.readying !== undefined || entry.removing || context.locks.isHeld(entry.id)
 }

@@ -55,6 +55,11 @@ export class KeyedLock {
     }
   }
 
+  /** True while somebody holds the key. */
+  isHeld(key: string): boolean {
+    return this.#entries.has(key)
+  }
+
   #hold(key: string, entry: Entry, exclusive: boolean): HeldLock {
     if (exclusive) entry.writer = true
     else entry.readers += 1

@@ -125,7 +125,10 @@ async function launch(
   })
   const log = createWriteStream(logFile, { flags: 'a' })
   child.stderr.pipe(log, { end: false })
-  const url = await listeningUrl(child, log)
+  const url = await listeningUrl(child, log).catch((error: unknown) => {
+    child.kill('SIGKILL')
+    throw error
+  })
   const token = await signIn(dataDirectory)
   return { child, url, token }
 }

@@ -85,6 +85,7 @@ export class StandInMachine implements Machine {
     this.#channel = socket
     await once(socket, 'connect', { signal }).catch((error: unknown) => {
       socket.destroy()
+      signal.throwIfAborted()
       throw error
     })
     return socket
