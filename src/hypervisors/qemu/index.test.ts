@@ -4,52 +4,19 @@ import assert from 'node:assert/strict'
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, test } from 'node:test'
-import { setTimeout as delay } from 'node:timers/promises'
 import { isHypemanError } from '../../api/errors.ts'
 import { isAlive } from '../../platform/process.ts'
-import { bareHost, type Backing } from '../../../tests/support/bare-qemu.ts'
+import { bareHost } from '../../../tests/support/bare-qemu.ts'
 import { run } from '../../../tests/support/command.ts'
+import { checkChain, files, startFaulty } from '../../../tests/support/faulty-qemu.ts'
 import { diskMissing, mountDisk } from '../../../tests/support/loop-disk.ts'
-import type { MachineSpec } from '../driver.ts'
 import { addLayer, layerName } from './layers.ts'
-import { QemuMachine } from './machine.ts'
 import { readManifest } from './memory.ts'
 
 const host = await bareHost()
 after(() => host[Symbol.asyncDispose]())
 const { driver, memory } = host
 const never = new AbortController().signal
-
-/** Fails commands by name: before they are sent, or after QEMU has carried them out, as if the answer had got lost. */
-class FaultyMachine extends QemuMachine {
-  faults: Record<string, 'before' | 'after'> = {}
-
-  override async command(...call: Parameters<QemuMachine['command']>): Promise<unknown> {
-    const [name] = call
-    const fault = this.faults[name]
-    if (fault === 'before') throw new Error(`fault before ${name}`)
-    const answer = await super.command(...call)
-    if (fault !== 'after') return answer
-    this.faults = {}
-    throw new Error(`fault after ${name}`)
-  }
-}
-
-async function startFaulty(backing: Backing = 'a file'): Promise<{ machine: FaultyMachine; spec: MachineSpec }> {
-  const { machine, spec } = await host.start(FaultyMachine, backing)
-  assert.ok(machine instanceof FaultyMachine)
-  return { machine, spec }
-}
-
-async function files(directory: string): Promise<string[]> {
-  const sockets = ['agent.sock', 'qmp.sock', 'logs']
-  return (await readdir(directory)).filter((name) => !sockets.includes(name)).toSorted()
-}
-
-async function checkChain(directory: string, layer: number): Promise<void> {
-  const { code, stderr } = await run('qemu-img', ['check', '-q', '-U', layerName(layer)], { cwd: directory })
-  assert.equal(code, 0, stderr)
-}
 
 const wholeImage = ['device.state', 'disk-0.raw', 'disk-1.qcow2', 'memory-1.base', 'memory.json']
 
@@ -105,7 +72,7 @@ test('a paused machine stays paused when it is captured', async () => {
 })
 
 /** Tests that leave the machine running on a sound disk share it. */
-const shared = startFaulty()
+const shared = startFaulty(host)
 
 for (const command of ['blockdev-add', 'stop', 'xen-save-devices-state', 'blockdev-snapshot'])
   for (const when of ['before', 'after'] as const)
@@ -259,7 +226,7 @@ test('a machine is not adopted for another directory, whose record was copied fr
 
 for (const when of ['before', 'after'] as const)
   test(`a suspend that fails ${when} the devices are saved leaves nothing of it`, async () => {
-    const { machine, spec } = await startFaulty()
+    const { machine, spec } = await startFaulty(host)
     const before = await files(spec.directory)
     await machine.pause()
     machine.faults = { 'xen-save-devices-state': when }
@@ -329,128 +296,3 @@ test(
     await small.memory.capture(machine, spec, await small.directory(), never)
   },
 )
-
-// Memory that is no file comes as a stream, while the machine runs.
-
-test('a machine whose memory is no file is captured while it runs, and what was captured starts machines', async () => {
-  const { machine, spec } = await host.start(QemuMachine, 'no file')
-  const before = await files(spec.directory)
-  for (const generation of [1, 2]) {
-    const payload = await host.directory()
-    const report = await memory.capture(machine, spec, payload, never)
-    assert.ok(report.memoryBytes > 0 && report.pausedMs > 0)
-    assert.deepEqual([report.notResumed, report.note], [undefined, undefined])
-    assert.equal(await machine.status(), 'running')
-    assert.equal((await machine.activeLayer()).number, generation + 1)
-    assert.deepEqual(await files(spec.directory), [...before, ...Array.from({ length: generation }, (_, index) => layerName(index + 2))])
-    await checkChain(payload, generation)
-
-    const directory = await host.directory()
-    await driver.materialise(payload, directory, true)
-    const fork = host.owns(await memory.restore(host.spec(directory), await driver.stamp(), never))
-    await fork.resume()
-    await memory.consumeMemory(directory)
-    const second = await memory.capture(fork, host.spec(directory), await host.directory(), never)
-    assert.ok(second.memoryBytes < 8 * 1024 ** 2, 'a fork maps a file: what it wrote is all that is saved')
-  }
-})
-
-test('what a fork of streamed memory has is byte for byte what the machine had', async () => {
-  const { machine, spec } = await host.start(QemuMachine, 'no file')
-  await machine.pause() // so that it can be compared
-  const payload = await host.directory()
-  await memory.capture(machine, spec, payload, never)
-  assert.equal(await machine.status(), 'paused', 'a paused machine stays paused')
-  const directory = await host.directory()
-  await driver.materialise(payload, directory, true)
-  const fork = host.owns(await memory.restore(host.spec(directory), await driver.stamp(), never))
-  const dump = async (one: QemuMachine, where: string): Promise<Buffer> => {
-    const file = path.join(where, 'dump')
-    await one.command('pmemsave', { val: 0, size: spec.memoryMib * 1024 ** 2, filename: file })
-    return readFile(file)
-  }
-  assert.ok(fork instanceof QemuMachine)
-  assert.ok((await dump(machine, spec.directory)).equals(await dump(fork, directory)))
-})
-
-const streamed = startFaulty('no file')
-
-/** Not by its own word alone: its firmware counts time in memory (the BIOS data area has a tick count at 0x46c). */
-async function untilItRuns(machine: QemuMachine): Promise<void> {
-  const ticks = async (): Promise<string> => String(await machine.command('human-monitor-command', { 'command-line': 'xp /1wx 0x46c' }))
-  const before = await ticks()
-  for (const deadline = performance.now() + 20_000; (await ticks()) === before; await delay(20))
-    assert.ok(performance.now() < deadline, `the machine says that it is ${await machine.status()}, but nothing happens in it`)
-  assert.equal(await machine.status(), 'running')
-}
-
-for (const command of ['query-migrate', 'migrate-set-capabilities', 'blockdev-add', 'stop', 'blockdev-snapshot', 'migrate'])
-  for (const when of ['before', 'after'] as const)
-    test(`a live capture that fails ${when} ${command} leaves the machine running on a sound disk, and the next one works`, async () => {
-      const { machine, spec } = await streamed
-      const target = await host.directory()
-      machine.faults = { [command]: when }
-      await assert.rejects(memory.capture(machine, spec, target, never), new RegExp(`fault ${when} ${command}`))
-      machine.faults = {}
-      await untilItRuns(machine)
-      assert.deepEqual(await files(target), [])
-      assert.equal((await readdir(spec.directory)).includes('capture.sock'), false)
-      const { number } = await machine.activeLayer()
-      await checkChain(spec.directory, number)
-
-      const next = await host.directory()
-      await memory.capture(machine, spec, next, never)
-      assert.equal(await memory.holdsMemory(next), true)
-      await checkChain(next, number)
-    })
-
-test('an abort in the middle of a live capture ends it, the machine runs on, and the next capture works', async () => {
-  const { machine, spec } = await streamed
-  const target = await host.directory()
-  const abort = new AbortController()
-  const command = machine.command.bind(machine)
-  machine.command = async (...call) => {
-    const answer = await command(...call)
-    if (call[0] === 'migrate') abort.abort(new Error('enough'))
-    return answer
-  }
-  await assert.rejects(memory.capture(machine, spec, target, abort.signal), /enough/)
-  machine.command = command
-  await untilItRuns(machine)
-  assert.deepEqual(await files(target), [])
-  const next = await host.directory()
-  await memory.capture(machine, spec, next, never)
-  assert.equal(await memory.holdsMemory(next), true)
-})
-
-test('a machine whose memory is no file goes to standby and comes back, and forgets an image when it goes on', async () => {
-  const { machine, spec } = await host.start(QemuMachine, 'no file')
-  const before = await files(spec.directory)
-  await machine.pause()
-  await memory.suspend(machine, spec, never)
-  assert.deepEqual(await files(spec.directory), [...before, 'device.state', 'memory-1.base', 'memory.json'].toSorted())
-  await machine.resume()
-  assert.equal(await machine.status(), 'running')
-  assert.deepEqual(await files(spec.directory), before)
-
-  await machine.pause()
-  await memory.suspend(machine, spec, never)
-  await machine.kill()
-  const restored = host.owns(await memory.restore(spec, await driver.stamp(), never))
-  await restored.resume()
-  await memory.consumeMemory(spec.directory)
-  assert.equal(await restored.status(), 'running')
-})
-
-test('a full disk ends a live capture, and the machine runs', { skip: diskMissing('ext4') }, async () => {
-  await using disk = await mountDisk('ext4', 64)
-  await using small = await bareHost(disk.path)
-  const { machine, spec } = await small.start(QemuMachine, 'no file')
-  const target = await small.directory()
-  await disk.fill(300_000)
-  await assert.rejects(small.memory.capture(machine, spec, target, never), (error) => isHypemanError(error, 'storage_full'))
-  await untilItRuns(machine)
-  assert.deepEqual(await files(target), [])
-  await disk.freeUp()
-  await small.memory.capture(machine, spec, await small.directory(), never)
-})
