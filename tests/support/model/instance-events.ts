@@ -16,7 +16,7 @@ const momentsOf: Partial<Record<Call['operation']['kind'], readonly string[]>> =
   restore: ['Paused', 'Initializing'],
   remove: ['Shutdown', 'Stopped'],
   snapshot: ['Paused'],
-  fork: ['Paused', 'Created', 'Initializing', 'Stopped', 'Standby'],
+  fork: ['Paused', 'Created', 'Initializing', 'Stopped', 'Standby', 'Running'],
   forkSnapshot: ['Paused', 'Created', 'Initializing', 'Stopped', 'Standby', 'Running'],
   restoreSnapshot: ['Paused', 'Created', 'Initializing', 'Stopped', 'Standby', 'Running'],
 }
