@@ -105,6 +105,23 @@ test('an instance on its way to standby is never seen as stopped', async () => {
   assert.deepEqual(seen, ['Standby'])
 })
 
+test('a command that a delete breaks off is not told that the instance is gone, for it is not yet', async () => {
+  await using world = await testContext()
+  const asked = Promise.withResolvers<void>()
+  const entry = await running(world, {
+    ...stateOnly('running'),
+    kill: () => Promise.resolve(),
+    openAgentChannel: (signal) => {
+      asked.resolve()
+      return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+    },
+  })
+  const command = assert.rejects(agentOf(entry, world.context, forever), hasCode('guest_unreachable'))
+  await asked.promise
+  await createInstanceService(world.context, () => undefined).remove(entry.id, { gracefulShutdown: false })
+  await command
+})
+
 test('an operation waits for a VMM that is slow to answer, where a look says Unknown', async () => {
   await using world = await testContext()
   const answer = Promise.withResolvers<MachineStatus>()
