@@ -15,6 +15,8 @@ debian_packages=(
   ca-certificates # TLS to registries
   libatomic1      # the pinned Node is linked with it
   docker-registry # a real registry for the tests; never started as a service
+  xfsprogs        # mkfs.xfs and
+  btrfs-progs     # mkfs.btrfs: copies are tested on these filesystems too
   shellcheck      # lint of the shell scripts
 )
 go_minimum=1.19

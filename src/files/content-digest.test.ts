@@ -9,7 +9,7 @@ import { after, test } from 'node:test'
 import fc from 'fast-check'
 import { diskMissing, mountDisk } from '../../tests/support/loop-disk.ts'
 import { contentDigestPattern, digestFile } from './content-digest.ts'
-import { copySparse } from './sparse.ts'
+import { copyPayload } from './copy.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'digest-'))
 after(() => rm(root, { recursive: true }))
@@ -111,7 +111,7 @@ for (const kind of ['ext4', 'xfs'] as const)
     for (const at of [0, 5_000, 1024 ** 2 + 1, 6 * 1024 ** 2]) bytes.fill(at % 251, at, at + 3_000)
     await writeWithHoles(source, bytes, 512)
     const copy = path.join(disk.path, 'copy')
-    await copySparse(source, copy)
+    await copyPayload(source, copy)
     assert.notEqual((await stat(copy)).size, (await stat(copy)).blocks * 512)
     assert.equal(await digest(copy), await digest(source))
   })

@@ -8,7 +8,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { constants, readFileSync } from 'node:fs'
 import { open, type FileHandle } from 'node:fs/promises'
 import { readIdentity, type FileIdentity } from './identity.ts'
-import { extentsOf } from './sparse.ts'
+import { extentsOf } from './extents.ts'
 
 const BLOCK = 4096
 const zeros = Buffer.alloc(BLOCK)

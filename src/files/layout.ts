@@ -92,3 +92,11 @@ export const volumeFiles = {
   /** A raw ext4 image, sparse. */
   disk: 'disk.raw',
 } as const
+
+/**
+ * True for files that belong to one run of a machine and are nobody else's: logs, pids, locks, sockets, files in the making. A copy of a
+ * directory leaves them out, by this rule alone: whoever adds such a file names it so.
+ */
+export function isOfRun(name: string): boolean {
+  return name === instanceFiles.logs || name === 'lock' || /\.(?:log|pid|lock|sock|tmp)$/.test(name)
+}

@@ -7,8 +7,8 @@ import { lstat } from 'node:fs/promises'
 import path from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { HypemanError } from '../api/errors.ts'
+import { copyPayload } from '../files/copy.ts'
 import type { DataLayout } from '../files/layout.ts'
-import { copySparse } from '../files/sparse.ts'
 import { createStaged } from '../files/stage.ts'
 import { refuseForeignFiles } from '../files/tree.ts'
 
@@ -37,8 +37,8 @@ export async function importKernel(layout: DataLayout, assets: string): Promise<
   if (await exists(layout.kernel(id))) await refuseForeignFiles(layout.kernel(id))
   else {
     await using staged = await createStaged(layout, `kernel-${id}`)
-    await copySparse(source.kernel, path.join(staged.path, 'vmlinuz'))
-    await copySparse(source.initrd, path.join(staged.path, 'initrd.cpio'))
+    await copyPayload(source.kernel, path.join(staged.path, 'vmlinuz'), { durable: false })
+    await copyPayload(source.initrd, path.join(staged.path, 'initrd.cpio'), { durable: false })
     await staged.commit(layout.kernel(id))
   }
   return kernelOf(layout, id)

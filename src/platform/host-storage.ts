@@ -1,8 +1,8 @@
 // What the filesystem of the data directory can do, by doing it on small files that are gone afterwards.
 
-import { constants } from 'node:fs'
+import { constants, readFileSync } from 'node:fs'
 // oxlint-disable-next-line no-restricted-imports -- with COPYFILE_FICLONE_FORCE it clones or fails, and never copies
-import { access, copyFile, link, mkdtemp, open, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { access, copyFile, link, mkdtemp, open, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
 import { diskError } from './disk-error.ts'
@@ -94,7 +94,7 @@ export async function refuseUnsuitable(directory: string): Promise<void> {
     }
   })
   const lacks = probes.filter(({ ok }) => !ok)
-  if (lacks.length > 0) throw unsuitable(directory, await filesystemOf(directory), lacks)
+  if (lacks.length > 0) throw unsuitable(directory, filesystemOf(directory), lacks)
 }
 
 /** The error for a filesystem that lacks something essential. */
@@ -112,11 +112,14 @@ async function diskErrorsOf<T>(where: string, act: () => Promise<T>): Promise<T>
 }
 
 /** Kind of the filesystem that a path lies on: `ext4`. proc(5), `/proc/<pid>/mountinfo`: the fifth field is the mount point, the kind follows the dash. */
-export async function filesystemOf(directory: string): Promise<string> {
-  const mounts = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n').flatMap((line) => {
-    const [, point, kind] = /^\S+ \S+ \S+ \S+ (\S+) .*? - (\S+) /.exec(line) ?? []
-    return point === undefined || kind === undefined ? [] : [{ point: point.replaceAll('\\040', ' '), kind }]
-  })
+export function filesystemOf(directory: string): string {
+  if (process.platform !== 'linux') return 'an unknown filesystem'
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .flatMap((line) => {
+      const [, point, kind] = /^\S+ \S+ \S+ \S+ (\S+) .*? - (\S+) /.exec(line) ?? []
+      return point === undefined || kind === undefined ? [] : [{ point: point.replaceAll('\\040', ' '), kind }]
+    })
   const holding = mounts.filter(({ point }) => point === '/' || directory === point || directory.startsWith(`${point}/`))
   // The last of the longest: later mounts cover earlier ones.
   return holding.toSorted((one, other) => one.point.length - other.point.length).at(-1)?.kind ?? 'an unknown filesystem'

@@ -6,7 +6,8 @@ import { constants } from 'node:fs'
 import { open, rename, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
-import { copySparse, extentsOf } from '../../src/files/sparse.ts'
+import { copyPayload } from '../../src/files/copy.ts'
+import { extentsOf } from '../../src/files/extents.ts'
 import { run } from './command.ts'
 
 /** Flips one bit in the middle of a file's data, in place. */
@@ -41,7 +42,7 @@ async function flipSilently(file: string): Promise<void> {
 /** Puts a copy with a flipped bit in the file's place; what shares the file is not touched. Disposing puts the file back. */
 export async function replaceDamaged(file: string): Promise<AsyncDisposable> {
   const kept = await setAside(file)
-  await copySparse(kept.path, file)
+  await copyPayload(kept.path, file)
   await flipBit(file)
   return kept
 }

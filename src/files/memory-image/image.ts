@@ -3,11 +3,10 @@
 //   header: "HMMDIFF1" · u32 page size · u32 0 · u64 RAM bytes · u64 number of runs · u64 offset of the first page · zeros
 //   run:    u64 first page · u64 number of pages
 
-import { constants } from 'node:fs'
-import { copyFile, open, stat, type FileHandle } from 'node:fs/promises'
+import { open, stat, type FileHandle } from 'node:fs/promises'
 import { HypemanError } from '../../api/errors.ts'
+import { copyPayload } from '../copy.ts'
 import { diskErrors } from '../stage.ts'
-import { copySparse } from '../sparse.ts'
 import { COPY_BYTES, openMemory, pageBytes, readFully, readPages, writeFully, type Mapping, type PageRun } from './private-pages.ts'
 
 const magic = Buffer.from('HMMDIFF1', 'latin1')
@@ -152,23 +151,15 @@ export async function applyDiffToProcess(file: string, mapping: Mapping): Promis
   for await (const { page, data } of diffPages(file, mapping.bytes)) await memory.writePages(page, data)
 }
 
-/** Makes a new base of a base and a diff over it: what both are together. */
-export async function mergeDiff(base: string, diff: string, target: string): Promise<void> {
+/** Makes a new base of a base and a diff over it: what both are together. Whoever commits the directory, or names the base, syncs it. */
+export async function mergeDiff(base: string, diff: string, target: string, signal?: AbortSignal): Promise<void> {
   const { size } = await stat(base)
   await diskErrors(target, async () => {
-    await cloneOrCopy(base, target)
+    await copyPayload(base, target, { durable: false, ...(signal === undefined ? {} : { signal }) })
     await using handle = await open(target, 'r+')
-    for await (const { page, data } of diffPages(diff, size)) await writeFully(handle, data, page * pageBytes)
+    for await (const { page, data } of diffPages(diff, size)) {
+      signal?.throwIfAborted()
+      await writeFully(handle, data, page * pageBytes)
+    }
   })
-}
-
-async function cloneOrCopy(source: string, target: string): Promise<void> {
-  try {
-    await copyFile(source, target, constants.COPYFILE_FICLONE_FORCE | constants.COPYFILE_EXCL)
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined
-    if (code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'EXDEV' && code !== 'EINVAL' && code !== 'ENOSYS' && code !== 'ENOTTY')
-      throw error
-    await copySparse(source, target)
-  }
 }

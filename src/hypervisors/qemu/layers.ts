@@ -6,6 +6,7 @@ import { link, lstat, readdir, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { execa } from 'execa'
 import { HypemanError, isHypemanError } from '../../api/errors.ts'
+import { sharesBlocks } from '../../files/clone.ts'
 import { createStaged, diskErrors, syncDirectory, syncFile } from '../../files/stage.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { isMissing } from '../../files/tree.ts'
@@ -158,8 +159,10 @@ export async function joinLayers(directory: string, upTo: number, signal?: Abort
   })
   if (names.length <= DEEPEST) return
   try {
+    // Copied in the kernel (-C), clusters share their blocks with the layers. Where that can't be, reading them finds zeros that need no room.
+    const inKernel = (await diskErrors(joined, () => sharesBlocks(path.join(directory, layerName(upTo)), joined))) ? ['-C'] : []
     // Without a backing file: told of one (-B), qemu-img takes it for the last layer's and copies that layer alone.
-    const args = ['convert', '-q', '-f', 'qcow2', '-O', 'qcow2', layerName(upTo), joined]
+    const args = ['convert', '-q', ...inKernel, '-f', 'qcow2', '-O', 'qcow2', layerName(upTo), joined]
     await diskErrors(joined, () => runTool('qemu-img', args, directory, signal))
     await diskErrors(joined, () => syncFile(joined))
   } catch (error) {

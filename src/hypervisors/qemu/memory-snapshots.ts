@@ -61,7 +61,7 @@ export function memorySnapshots(
       const pausedMs = performance.now() - started
       await joinLayers(spec.directory, layer.below - 1, signal)
       await linkLayers(spec.directory, target, layer.below)
-      await finishImage(saved, spec.directory, target, layer.below)
+      await finishImage(saved, spec.directory, target, layer.below, signal)
       return {
         pausedMs,
         memoryBytes: saved.bytes,
@@ -83,7 +83,7 @@ export function memorySnapshots(
       const saved = await savePaused(qemu, spec, mapped, signal)
       await joinLayers(spec.directory, layer - 1, signal)
       qemu.mayBeSaved = true
-      if ('kind' in saved) await finishImage(saved, spec.directory, spec.directory, layer)
+      if ('kind' in saved) await finishImage(saved, spec.directory, spec.directory, layer, signal)
       else await finishStreamed(spec.directory, spec.directory, ramBytes, layer)
       undo.move()
       return { pausedMs: performance.now() - started, memoryBytes: saved.bytes }

@@ -153,13 +153,13 @@ function nextBase(mapping: Mapping): string {
 }
 
 /** Completes an image: links or merges the base and writes the manifest. `source` is the directory with the mapped base. */
-export async function finishImage(saved: SavedPages, source: string, target: string, layer: number): Promise<void> {
+export async function finishImage(saved: SavedPages, source: string, target: string, layer: number, signal: AbortSignal): Promise<void> {
   const { mapping } = saved
   const base = path.join(source, mapping.file)
   const image = { version: 1, mapped: mapping.file, ramBytes: mapping.bytes, lastLayer: layer } as const
   if (saved.kind === 'base') return writeManifest(source, target, { ...image, base: nextBase(mapping), hasDiff: false })
   if (saved.bytes > MERGE_ABOVE_BYTES && saved.bytes > (await stat(base)).blocks * 512 * MERGE_ABOVE_SHARE) {
-    await mergeDiff(base, path.join(target, diffFile), path.join(target, nextBase(mapping)))
+    await mergeDiff(base, path.join(target, diffFile), path.join(target, nextBase(mapping)), signal)
     await rm(path.join(target, diffFile))
     return writeManifest(source, target, { ...image, base: nextBase(mapping), hasDiff: false })
   }

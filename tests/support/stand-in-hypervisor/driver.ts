@@ -7,7 +7,7 @@ import { HypemanError } from '../../../src/api/errors.ts'
 import type { Hypervisor, HypervisorName, Machine, MemorySnapshots, VersionStamp } from '../../../src/hypervisors/driver.ts'
 import { messageOf } from '../../../src/platform/flow.ts'
 import { adoptProcess } from '../../../src/platform/process.ts'
-import { copySparse } from '../../../src/files/sparse.ts'
+import { copyPayload } from '../../../src/files/copy.ts'
 import {
   completeImage,
   demandManifest,
@@ -78,7 +78,7 @@ function memorySnapshots(program: string, stamp: VersionStamp): MemorySnapshots 
       })
       await standIn.pause()
       await standIn.save(path.join(target, imageName(disk)))
-      await copySparse(path.join(spec.directory, diskName(disk)), path.join(target, diskName(disk)))
+      await copyPayload(path.join(spec.directory, diskName(disk)), path.join(target, diskName(disk)))
       undo.move()
       const notResumed = wasRunning ? await standIn.resume().then(() => undefined, messageOf) : undefined
       const pausedMs = performance.now() - started

@@ -7,7 +7,7 @@ import { link, readdir, readFile, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
 import { HypemanError } from '../../../src/api/errors.ts'
-import { copySparse } from '../../../src/files/sparse.ts'
+import { copyPayload } from '../../../src/files/copy.ts'
 import { stageRecord, syncDirectory, syncFile, writeRecord } from '../../../src/files/stage.ts'
 import type { FilePart } from '../../../src/hypervisors/driver.ts'
 import { isMissing } from '../../../src/files/tree.ts'
@@ -106,7 +106,7 @@ export async function ownDisk(directory: string): Promise<number> {
 /** Makes a fresh disk with the content of disk `below`, which stays as it is; everything above that is removed. Returns its number. */
 export async function diskOver(directory: string, below: number): Promise<number> {
   await removeDisks(directory, (number) => number > below)
-  await copySparse(path.join(directory, diskName(below)), path.join(directory, diskName(below + 1)))
+  await copyPayload(path.join(directory, diskName(below)), path.join(directory, diskName(below + 1)))
   return below + 1
 }
 
