@@ -123,8 +123,9 @@ async function openServices({ config, version, layout, log, makeDrivers, stoppin
       'a restore that was cut off can not be undone; the state from before it is kept at this path until you remove it',
     )
   if (undone.length > 0) log.warn({ instances: undone }, 'restores that were cut off are undone')
-  const swept = await sweep(layout, new Set(stuck.keys()))
+  const { swept, left } = await sweep(layout, new Set(stuck.keys()))
   if (swept.length > 0) log.info({ swept }, 'what was half made or half removed is gone')
+  if (left.length > 0) log.warn({ left }, 'what was half made or half removed could not be removed and takes room')
 
   const [kernel, hypervisors] = await Promise.all([importKernel(layout, config.assets_dir), makeDrivers(layout, log)])
   log.info({ kernel: kernel.id, hypervisors: hypervisors.map(({ name }) => name) }, 'kernel and hypervisors')

@@ -5,9 +5,11 @@ import path from 'node:path'
 import { after, test } from 'node:test'
 import { dataLayout } from './layout.ts'
 import { isHypemanError } from '../api/errors.ts'
-import { diskMissing, mountDisk } from '../../tests/support/loop-disk.ts'
+import { run } from '../../tests/support/command.ts'
+import { diskMissing, mountDisk, type PowerCut } from '../../tests/support/loop-disk.ts'
+import { failingDisk, watchSyncs } from '../../tests/support/syncs.ts'
 import { parseRecordText } from './record-text.ts'
-import { createStaged, makeDataDirectories, moveToTrash, stageRecord, sweep, syncTree, writeRecord } from './stage.ts'
+import { createStaged, makeDataDirectories, makeOwnDirectory, moveToTrash, stageRecord, sweep, syncTree, writeRecord } from './stage.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'hypeman-stage-'))
 after(() => rm(root, { recursive: true }))
@@ -70,7 +72,8 @@ test('the sweep removes what an earlier run left staged or half removed', async 
   const layout = await freshLayout()
   await mkdir(path.join(layout.staging, 'a/b'), { recursive: true })
   await mkdir(path.join(layout.trash, 'c'))
-  assert.deepEqual((await sweep(layout)).toSorted(), ['a', 'c'])
+  const { swept, left } = await sweep(layout)
+  assert.deepEqual([swept.toSorted(), left], [['a', 'c'], []])
   assert.deepEqual(await readdir(layout.staging), [])
 })
 
@@ -91,6 +94,146 @@ test('a commit whose last sync fails is none: the name is free and nothing is le
   }
   assert.deepEqual([...(await readdir(layout.instances)), ...(await readdir(layout.staging))], [])
 })
+
+test('a removal whose sync fails is none: what was to be removed is in its place', async (t) => {
+  const layout = await freshLayout()
+  await mkdir(layout.volume('v'))
+  await writeFile(path.join(layout.volume('v'), 'disk'), 'x')
+  await watchSyncs(t, (file) => {
+    if (file === layout.volumes) throw failingDisk()
+  })
+  await assert.rejects(moveToTrash(layout, layout.volume('v')), (error) => isHypemanError(error, 'storage_unsuitable'))
+  assert.deepEqual(await readdir(layout.volume('v')), ['disk'])
+  assert.deepEqual(await readdir(layout.trash), [])
+})
+
+test('neither the data directory nor one of its parts is ever removed', async () => {
+  const layout = await freshLayout()
+  await writeFile(path.join(layout.instances, 'kept'), 'x')
+  // An empty id names the directory of all.
+  for (const target of [
+    layout.root,
+    layout.instances,
+    layout.instance(''),
+    layout.images,
+    layout.image(''),
+    layout.trash,
+    `${layout.root}/x/..`,
+  ])
+    await assert.rejects(moveToTrash(layout, target), /data directory/)
+  assert.deepEqual(await readdir(layout.instances), ['kept'])
+})
+
+test('a part of the data directory that is a link is refused at start, and what it leads to is not swept', async () => {
+  const layout = await freshLayout()
+  const outside = path.join(root, 'elsewhere')
+  await mkdir(outside)
+  await writeFile(path.join(outside, 'precious'), 'x')
+  await rm(layout.staging, { recursive: true })
+  await symlink(outside, layout.staging)
+  await assert.rejects(
+    makeDataDirectories(layout),
+    (error) => isHypemanError(error, 'storage_unsuitable') && /staging is a link/.test(error.message),
+  )
+  assert.deepEqual(await readdir(outside), ['precious'])
+})
+
+test('a part of the data directory on another filesystem is refused at start', { skip: diskMissing('tmpfs') }, async () => {
+  await using disk = await mountDisk('tmpfs', 1)
+  const layout = { ...dataLayout(path.join(root, 'parted')), volumes: disk.path }
+  await assert.rejects(
+    makeDataDirectories(layout),
+    (error) => isHypemanError(error, 'storage_unsuitable') && /another filesystem/.test(error.message),
+  )
+})
+
+test('every directory that is new when a server starts is synced into its parent', async (t) => {
+  const layout = dataLayout(path.join(root, String((count += 1))))
+  const synced: string[] = []
+  await watchSyncs(t, (file) => void synced.push(file))
+  await makeDataDirectories(layout)
+  for (const parent of [root, layout.root, layout.images]) assert.ok(synced.includes(parent), parent)
+  synced.length = 0
+  await makeOwnDirectory(path.join(layout.registry, 'blobs'))
+  await makeOwnDirectory(path.join(layout.registry, 'blobs'))
+  assert.deepEqual(synced, [layout.registry])
+})
+
+test('what can not be removed keeps neither a removal nor a start from going on, and is told', { skip: diskMissing('ext4') }, async (t) => {
+  await using disk = await mountDisk('ext4', 16)
+  const layout = dataLayout(path.join(disk.path, 'data'))
+  await makeDataDirectories(layout)
+  const stubborn = path.join(layout.volume('v'), 'stubborn')
+  await mkdir(layout.volume('v'))
+  await writeFile(stubborn, 'x')
+  assert.equal((await run('chattr', ['+i', stubborn])).code, 0)
+  const warnings = t.mock.method(process, 'emitWarning', () => undefined)
+  await moveToTrash(layout, layout.volume('v'))
+  assert.deepEqual(await readdir(layout.volumes), [])
+  assert.match(String(warnings.mock.calls[0]?.arguments[0]), /volumes\/v is removed, but still takes room/)
+  await mkdir(path.join(layout.staging, 'half-made'))
+  const { swept, left } = await sweep(layout)
+  assert.deepEqual([swept, left.length], [['half-made'], 1])
+  const [grave = { path: '' }] = left
+  assert.equal((await run('chattr', ['-i', path.join(grave.path, 'stubborn')])).code, 0)
+  assert.deepEqual(await sweep(layout), { swept: [path.basename(grave.path)], left: [] })
+})
+
+for (const [kind, megabytes] of [
+  ['ext4', 24],
+  ['xfs', 320],
+  ['btrfs', 128],
+] as const)
+  test(
+    `whenever the power is lost, things are whole or not there, and there if that was said: ${kind}`,
+    { skip: diskMissing(kind) },
+    async (t) => {
+      await using disk = await mountDisk(kind, megabytes)
+      const layout = dataLayout(path.join(disk.path, 'data'))
+      const payload = Buffer.alloc(300_000, 7)
+      const record = path.join(layout.cache, 'record.json')
+      const instants: { readonly cut: PowerCut; readonly said: 'nothing' | 'made' | 'replaced' | 'removed' }[] = []
+      let said: (typeof instants)[number]['said'] = 'nothing'
+      const note = async (): Promise<void> => void instants.push({ cut: await disk.cut(), said })
+      await makeDataDirectories(layout)
+      await writeRecord(record, { generation: 1 })
+      await note()
+      await watchSyncs(t, note)
+      {
+        await using staged = await createStaged(layout, 'instance-a')
+        await mkdir(path.join(staged.path, 'guest'))
+        await writeFile(path.join(staged.path, 'guest/disk'), payload)
+        await stageRecord(path.join(staged.path, 'record.json'), { a: 1 })
+        await staged.commit(layout.instance('a'))
+      }
+      said = 'made'
+      await note()
+      await writeRecord(record, { generation: 2 })
+      said = 'replaced'
+      await note()
+      await moveToTrash(layout, layout.instance('a'))
+      said = 'removed'
+      await note()
+      t.mock.restoreAll()
+      assert.ok(instants.length >= 12, `${instants.length} instants`)
+
+      for (const instant of instants) {
+        await disk.losePower(instant.cut)
+        const there = await readdir(layout.instances)
+        if (instant.said === 'nothing' || instant.said === 'replaced') assert.ok(there.length <= 1)
+        else assert.deepEqual(there, instant.said === 'removed' ? [] : ['a'])
+        for (const id of there) {
+          assert.deepEqual(parseRecordText(await readFile(path.join(layout.instance(id), 'record.json'), 'utf8')), { a: 1 })
+          assert.ok((await readFile(path.join(layout.instance(id), 'guest/disk'))).equals(payload))
+        }
+        const { generation } = parseRecordText(await readFile(record, 'utf8')) as { generation: number }
+        if (instant.said === 'nothing') assert.equal(generation, 1)
+        else if (instant.said === 'made') assert.ok(generation === 1 || generation === 2)
+        else assert.equal(generation, 2)
+        assert.deepEqual((await sweep(layout)).left, [])
+      }
+    },
+  )
 
 test('a record that can not take its name leaves no temporary file', async () => {
   const layout = await freshLayout()

@@ -29,27 +29,43 @@ export async function makeDataDirectories(layout: DataLayout): Promise<void> {
       `the data directory ${layout.root} is no directory; choose another with --data-dir (DATA_DIR)`,
     )
   await mayWrite(layout.root, () => makePath(layout.root))
-  for (const directory of [
+  const { dev } = await stat(layout.root)
+  for (const directory of partsOf(layout)) {
+    await makeOwnDirectory(directory)
+    // Renames and hard links end at a filesystem's border: every commit would fail.
+    if ((await lstat(directory)).dev !== dev)
+      throw new HypemanError(
+        'storage_unsuitable',
+        `${directory} is another filesystem than ${layout.root}; the data directory must be one: move it there whole`,
+      )
+  }
+}
+
+/** The data directory's own directories, parents first: they hold what comes and goes. */
+function partsOf(layout: DataLayout): readonly string[] {
+  return [
     layout.staging,
     layout.trash,
     layout.instances,
     layout.snapshots,
     layout.images,
+    layout.imageReferences,
+    layout.imageRootfs,
+    layout.registry,
     layout.volumes,
     layout.kernels,
     layout.cache,
-  ])
-    await makeOwnDirectory(directory)
+  ]
 }
 
-/** Makes a directory of the server's own if it is not there. A link is refused: what it leads to may be anybody's, and is swept and deleted from. */
+/** Makes a directory of the server's own, durably, if it is not there. A link is refused: what it leads to may be anybody's, and is swept and deleted from. */
 export async function makeOwnDirectory(directory: string): Promise<void> {
   await mayWrite(directory, async () => {
     const present = await lstat(directory).catch((error: unknown) => {
       if (isMissing(error)) return undefined
       throw error
     })
-    if (present === undefined) await mkdir(directory, { mode: 0o700 })
+    if (present === undefined) await makeSynced(directory)
     else if (!present.isDirectory())
       throw new HypemanError(
         'storage_unsuitable',
@@ -61,7 +77,7 @@ export async function makeOwnDirectory(directory: string): Promise<void> {
 /** As mkdir with `recursive`, which says ENOENT where the filesystem is read-only (Node 26). */
 async function makePath(directory: string): Promise<void> {
   try {
-    await mkdir(directory, { mode: 0o700 })
+    await makeSynced(directory)
   } catch (error) {
     if (!isMissing(error)) {
       if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return
@@ -70,6 +86,11 @@ async function makePath(directory: string): Promise<void> {
     await makePath(path.dirname(directory))
     await makePath(directory)
   }
+}
+
+async function makeSynced(directory: string): Promise<void> {
+  await mkdir(directory, { mode: 0o700 })
+  await syncDirectory(path.dirname(directory))
 }
 
 /** As `diskErrors`, at the start of the server: there, what this user may not write is the data directory. */
@@ -141,10 +162,12 @@ export async function stageRecord(file: string, value: object): Promise<void> {
   await diskErrors(file, () => writeFile(file, recordText(value), { flag: 'wx', mode: 0o600 }))
 }
 
-/** Removes a file or directory: first a rename makes it invisible, then its contents go. Never follows links. A missing path is no error. */
+/**
+ * Removes a file or directory: first a rename makes it invisible, durably, then its contents go. Never follows links. A missing path is no error.
+ * When it throws, the path is as it was. What then can't be removed from the trash is a warning of the process's: the next start sweeps it.
+ */
 export async function moveToTrash(layout: DataLayout, target: string): Promise<void> {
-  if (!path.resolve(target).startsWith(`${layout.root}${path.sep}`))
-    throw new Error(`${target} is outside the data directory ${layout.root}`)
+  refuseToRemove(layout, path.resolve(target))
   const grave = path.join(layout.trash, `${path.basename(target)}-${randomBytes(6).toString('hex')}`)
   try {
     await rename(target, grave)
@@ -152,8 +175,24 @@ export async function moveToTrash(layout: DataLayout, target: string): Promise<v
     if (isMissing(error)) return
     throw error
   }
-  await syncDirectory(path.dirname(target))
-  await rm(grave, { recursive: true, force: true })
+  try {
+    await syncDirectory(path.dirname(target))
+  } catch (error) {
+    await rename(grave, target)
+    throw diskError(target, error)
+  }
+  try {
+    await rm(grave, { recursive: true, force: true })
+  } catch (error) {
+    process.emitWarning(`${target} is removed, but still takes room as ${grave} until the server starts again: ${String(error)}`)
+  }
+}
+
+/** What is removed lies in the data directory, and is neither a part of it nor holds one. */
+function refuseToRemove(layout: DataLayout, target: string): void {
+  if (!target.startsWith(`${layout.root}${path.sep}`)) throw new Error(`${target} is outside the data directory ${layout.root}`)
+  if (partsOf(layout).some((directory) => `${directory}${path.sep}`.startsWith(`${target}${path.sep}`)))
+    throw new Error(`${target} is a part of the data directory itself and is not removed`)
 }
 
 /** Removes what a killed process left of records that it was writing in a directory. */
@@ -162,16 +201,28 @@ export async function removeUnfinishedRecords(directory: string): Promise<void> 
     if (entry.isFile() && /\.json\.[0-9a-f]{12}\.tmp$/.test(entry.name)) await rm(path.join(directory, entry.name), { force: true })
 }
 
-/** At start: removes what an earlier run left staged or half removed, but for what is `spared`; returns the names. */
-export async function sweep(layout: DataLayout, spared: ReadonlySet<string> = new Set()): Promise<readonly string[]> {
+export interface Swept {
+  /** Names of what is gone. */
+  readonly swept: readonly string[]
+  /** What could not be removed, and why; it is in nobody's way. */
+  readonly left: readonly { readonly path: string; readonly reason: string }[]
+}
+
+/** At start: removes what an earlier run left staged or half removed, but for what is `spared`. */
+export async function sweep(layout: DataLayout, spared: ReadonlySet<string> = new Set()): Promise<Swept> {
   const swept: string[] = []
+  const left: { path: string; reason: string }[] = []
   for (const directory of [layout.staging, layout.trash])
     for (const name of await readdir(directory)) {
       if (directory === layout.staging && spared.has(name)) continue
-      await rm(path.join(directory, name), { recursive: true, force: true })
-      swept.push(name)
+      try {
+        await rm(path.join(directory, name), { recursive: true, force: true })
+        swept.push(name)
+      } catch (error) {
+        left.push({ path: path.join(directory, name), reason: String(error) })
+      }
     }
-  return swept
+  return { swept, left }
 }
 
 /** Files synced at a time: the kernel makes one journal commit of what is asked for together. */
@@ -203,7 +254,7 @@ export async function syncFile(file: string): Promise<void> {
 async function refuseExisting(final: string): Promise<void> {
   // rename(2) replaces an empty directory silently; a committed name is never taken over.
   try {
-    await (await open(final, 'r')).close()
+    await lstat(final)
   } catch (error) {
     if (isMissing(error)) return
     throw error

@@ -61,6 +61,8 @@ export async function replaceInstance(
     await stageRecord(path.join(other, instanceFiles.record), filled)
     await stageRecord(path.join(staged.path, journalFile), { version: 1, id, instanceId: entry.id } satisfies Journal)
     await syncTree(staged.path)
+    // The journal must be found after whatever follows the swap.
+    await syncDirectory(context.layout.staging)
     return filled
   })
   undo.defer(async () => {
