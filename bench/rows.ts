@@ -9,6 +9,7 @@ import { digestHex } from '../src/images/index.ts'
 import { kernelOf } from '../src/kernels/index.ts'
 import { snapshotFormat } from '../src/snapshots/record.ts'
 import type { TestServer } from '../tests/support/server.ts'
+import { measureCopies } from './copies.ts'
 import { bootByHand, forkByHand, type BareSpec, type HandRun } from './floor.ts'
 import { measureIndex } from './index-scale.ts'
 import { limitRow, median, ratioRow, residentMb, timed, type Bench, type Measurement, type Row } from './measure.ts'
@@ -25,6 +26,7 @@ export const measurements: readonly Measurement[] = [
   { id: 'snapshot', run: measureSnapshots },
   { id: 'memory', run: measureMemory },
   { id: 'index', run: measureIndex },
+  { id: 'copy', run: measureCopies },
 ]
 
 /** S1: forks of a small and a large guest, against QEMU by hand; and the two against each other. All four by turns, so that what else the machine does hits them alike. */
