@@ -42,7 +42,10 @@ const nothing: Content = { memory: '', disk: '' }
 export const instanceRules: Rules<InstanceState, InstanceEvent> = {
   initial: { phase: 'absent', ...nothing },
   step: (state, event) => readings(state).flatMap((reading) => after(reading, event) ?? []),
+  isLook: (event) => looks.has(event.what) || ('ok' in event && !event.ok),
 }
+
+const looks: ReadonlySet<InstanceHappening['what']> = new Set(['update', 'missing', 'snapshot', 'fork', 'seen', 'read', 'notRunning'])
 
 /** A booting instance may have become Running by now. */
 function readings(state: InstanceState): readonly InstanceState[] {

@@ -10,6 +10,7 @@ type Event = { readonly sent: number; readonly answered: number; readonly option
 const register: Rules<string, Event> = {
   initial: '',
   step: (state, event) => ('write' in event ? [event.write] : event.read === state ? [state] : []),
+  isLook: (event) => 'read' in event,
 }
 
 test('calls one after another are explained in their order alone', () => {
@@ -42,6 +43,17 @@ test('an order that works is found behind ones that do not', () => {
   ]
   assert.ok(linearize(register, events).explained)
   assert.ok(!linearize(register, [...events, { sent: 25, answered: 26, read: 'a' }]).explained)
+})
+
+test('a write of what is there already may be needed later', () => {
+  const events: Event[] = [
+    { sent: 0, answered: 1, write: 'a' },
+    { sent: 2, answered: 9, write: 'a' },
+    { sent: 3, answered: 4, write: 'b' },
+    { sent: 5, answered: 6, read: 'b' },
+    { sent: 10, answered: 11, read: 'a' },
+  ]
+  assert.ok(linearize(register, events).explained)
 })
 
 test('a call whose end nobody saw may have happened, may happen later, or never', () => {

@@ -8,6 +8,8 @@ export interface Rules<State, Event> {
   readonly initial: State
   /** The states after the event; none if it can't happen in this state with its answer. What an event may leave open, a later one may decide. */
   step(state: State, event: Event): readonly State[]
+  /** True for what changes nothing in any state, but for what it lets one know. */
+  readonly isLook: (event: Event) => boolean
 }
 
 export type Explanation<State, Event> =
@@ -51,11 +53,13 @@ export function linearize<State, Event extends Timed & { readonly optional?: boo
     if (count > best.count) Object.assign(best, { count, state, next: next.flatMap((at) => events[at]?.event ?? []) })
     const branches = next.flatMap((at) => {
       const one = events[at]
-      return one === undefined ? [] : rules.step(state, one.event).map((after) => ({ at, after, same: isSame(state, after) }))
+      if (one === undefined) return []
+      const look = rules.isLook(one.event)
+      return rules.step(state, one.event).map((after) => ({ at, after, idle: look && isSame(state, after) }))
     })
-    // What changes nothing may as well happen now: no other order needs it later.
-    const unchanged = branches.find(({ same }) => same)
-    for (const { at, after } of unchanged === undefined ? branches : [unchanged]) {
+    // A look that fits now may as well happen now: no other order needs it later.
+    const idle = branches.find((branch) => branch.idle)
+    for (const { at, after } of idle === undefined ? branches : [idle]) {
       done[at] = true
       if (search(after, first, count + 1)) return true
       done[at] = false

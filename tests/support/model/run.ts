@@ -1,6 +1,7 @@
 // One run of the model: clients at random and at once, then a quiet look at all that is left, then everything goes. What the history says is judged at
 // the end, and what the server still holds is compared with the beginning.
 
+import { writeFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { footprintOf, grownSince } from '../footprint.ts'
 import type { TestServer } from '../server.ts'
@@ -42,6 +43,8 @@ export async function runModel(server: TestServer, run: ModelRun): Promise<Model
   const ms = performance.now() - began
   await lookAtEverything(server, clients)
   await removeEverything(clients)
+  const file = process.env['HYPEMAN_MODEL_HISTORY']
+  if (file !== undefined) await writeFile(file, JSON.stringify(clients.history))
   const faults = [...check(clients.history), ...(await grownSince(server, before)).map((what) => `left behind: ${what}`)]
   return { faults, history: clients.history, ms }
 }

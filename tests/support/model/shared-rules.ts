@@ -25,6 +25,7 @@ export const nameRules: Rules<string, NameEvent> = {
         return event satisfies never
     }
   },
+  isLook: ({ what }) => what === 'refused',
 }
 
 export type SnapshotEvent = Timed & { readonly what: 'appear' | 'used' | 'remove' | 'missing' }
@@ -45,6 +46,7 @@ export const snapshotRules: Rules<'absent' | 'there' | 'gone', SnapshotEvent> = 
         return what satisfies never
     }
   },
+  isLook: ({ what }) => what === 'used' || what === 'missing',
 }
 
 export interface VolumeState {
@@ -95,6 +97,7 @@ export const volumeRules: Rules<VolumeState, VolumeEvent> = {
         return event satisfies never
     }
   },
+  isLook: ({ what }) => what === 'seen' || what === 'missing' || what === 'refused',
 }
 
 function isRefused(state: VolumeState, wanted: 'name' | 'read' | 'write' | 'remove'): boolean {
