@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
@@ -11,13 +12,17 @@ const logFile = path.join(root, 'log')
 
 test('a detached process writes to its log, inherits files, and its end is told', async () => {
   await writeFile(path.join(root, 'input'), 'inherited')
+  // It must not end before it has been seen to run.
+  const gate = path.join(root, 'gate')
+  execFileSync('mkfifo', [gate])
   const started = await spawnDetached({
     command: 'sh',
-    args: ['-c', 'cat <&3; exit 7'],
+    args: ['-c', 'cat <&3; read _ <gate; exit 7'],
     cwd: root,
     logFile,
     inherit: [path.join(root, 'input')],
   })
+  await writeFile(gate, '\n')
   assert.deepEqual(await started.exited, { code: 7, reason: 'exited with code 7' })
   assert.equal(await readFile(logFile, 'utf8'), 'inherited')
 })
