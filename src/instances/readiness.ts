@@ -96,8 +96,10 @@ async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Pr
     await memoryOf(context, entry.record).consumeMemory(context.layout.instance(entry.id))
     entry.holdsMemory = false
   }
-  const { programStartedAt, agentReadyAt } = entry.record
-  // In no order: after a crash between them the instance is made ready once more.
+  const { programStartedAt, agentReadyAt, identityDue } = entry.record
+  // A fork's memory has the identity of its source: it is gone for good before the record says that the fork has its own.
+  if (identityDue === 'fork') await consume()
+  // In no order else: after a crash between them the instance is made ready once more.
   await Promise.all([
     consume(),
     context.store.update(entry, {

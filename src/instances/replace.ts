@@ -8,7 +8,7 @@ import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { exchangePaths } from '../files/exchange.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
 import { defineRecord, fileWord, RecordError } from '../files/record-format.ts'
-import { createStaged, moveToTrash, stageRecord, syncDirectory, syncTree } from '../files/stage.ts'
+import { createStaged, moveToTrash, stageRecord, syncDirectory, syncTree, writeRecord } from '../files/stage.ts'
 import { isMissing, linkTree, refuseForeignFiles } from '../files/tree.ts'
 import { messageOf, step, type FlowContext } from '../platform/flow.ts'
 import { newId } from '../platform/ids.ts'
@@ -59,9 +59,9 @@ export async function replaceInstance(
     const filled = { ...(await replacement.fill(other)), restoring: id }
     await keepLogs(place, other)
     await stageRecord(path.join(other, instanceFiles.record), filled)
-    await stageRecord(path.join(staged.path, journalFile), { version: 1, id, instanceId: entry.id } satisfies Journal)
     await syncTree(staged.path)
-    // The journal must be found after whatever follows the swap.
+    // Whole or absent at every instant: the next start of the server reads it wherever this one is cut off.
+    await writeRecord(path.join(staged.path, journalFile), { version: 1, id, instanceId: entry.id } satisfies Journal)
     await syncDirectory(context.layout.staging)
     return filled
   })

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
@@ -20,4 +21,13 @@ test('a file that holds no key is refused, not replaced', async () => {
   const file = path.join(directory, 'short')
   await writeFile(file, 'x\n')
   await assert.rejects(readOrMakeSecret(file), /holds no usable key/)
+})
+
+test('a key whose making was cut off before it had its name is made anew', async () => {
+  const file = path.join(directory, 'cut-off')
+  await writeFile(`${file}.tmp`, '')
+  const secret = await readOrMakeSecret(file)
+  assert.match(secret, /^[0-9a-f]{64}$/)
+  assert.equal(await readOrMakeSecret(file), secret)
+  assert.ok(!existsSync(`${file}.tmp`))
 })

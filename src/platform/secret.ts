@@ -2,7 +2,8 @@
 
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { open, readFile, rm } from 'node:fs/promises'
+import { open, readFile, rename, rm } from 'node:fs/promises'
+import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
 import { diskError } from './disk-error.ts'
 
@@ -26,16 +27,25 @@ export async function readOrMakeSecret(file: string): Promise<string> {
   )
 }
 
+/** Whole under its name or not there, also after a loss of power. */
 async function makeSecret(file: string): Promise<string> {
   const secret = randomBytes(32).toString('hex')
-  await using handle = await open(file, 'wx', 0o600)
+  const temporary = `${file}.tmp`
+  await rm(temporary, { force: true })
   try {
-    await handle.writeFile(`${secret}\n`)
-    await handle.sync()
+    await writeSynced(temporary, `${secret}\n`)
+    await rename(temporary, file)
+    await using directory = await open(path.dirname(file), 'r')
+    await directory.sync()
   } catch (error) {
-    // Half a key would be in the way of the next start.
-    await rm(file, { force: true })
+    await rm(temporary, { force: true })
     throw diskError(file, error)
   }
   return secret
+}
+
+async function writeSynced(file: string, text: string): Promise<void> {
+  await using handle = await open(file, 'wx', 0o600)
+  await handle.writeFile(text)
+  await handle.sync()
 }

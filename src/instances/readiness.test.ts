@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { AgentClient } from '../agent/contract.ts'
+import type { Hypervisor, MemorySnapshots } from '../hypervisors/driver.ts'
+import { testContext } from '../../tests/support/instance-context.ts'
+import { flowOn } from './context.ts'
+import { makeReady } from './readiness.ts'
+
+test("a fork's memory, which has the identity of its source, is gone before the record says that the fork has its own", async () => {
+  const consumed = Promise.withResolvers<void>()
+  const asked = Promise.withResolvers<void>()
+  const memory = {
+    async consumeMemory() {
+      asked.resolve()
+      await consumed.promise
+    },
+  } as Partial<MemorySnapshots> as MemorySnapshots
+  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
+  await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
+  const { context } = host
+  const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString() })
+  entry.holdsMemory = true
+  entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
+
+  const ready = makeReady(context, entry, flowOn(context, entry.id, 'instance.fork'))
+  await asked.promise
+  await entry.writing
+  assert.equal(entry.record.identityDue, 'fork')
+  consumed.resolve()
+  assert.equal(await ready, true)
+  assert.deepEqual([entry.record.identityDue, entry.holdsMemory], [null, false])
+})
