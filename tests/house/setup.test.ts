@@ -65,7 +65,8 @@ test('node_modules that differ from the lock file are told by the first differen
   assert.equal((await match()).stderr, 'node_modules/b is installed but not locked\n')
 })
 
-test('the base image is the same, byte for byte, each time, and skopeo reads its two layers', async () => {
+// Hundreds of short processes, each slow to start on a machine that is busy.
+test('the base image is the same, byte for byte, each time, and skopeo reads its two layers', { timeout: 240_000 }, async () => {
   await using scratch = await temporaryDirectory()
   const [one, two] = [path.join(scratch.path, 'one.tar'), path.join(scratch.path, 'two.tar')]
   for (const out of [one, two]) assert.equal((await run(path.join(root, 'scripts/build-base-image'), [out])).code, 0)
