@@ -2,6 +2,7 @@
 
 import path from 'node:path'
 import { snapshotFiles } from '../files/layout.ts'
+import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { refuseForeignFiles } from '../files/tree.ts'
 import type { FlowContext } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
@@ -28,11 +29,15 @@ export function holdSnapshot(context: SnapshotContext, record: SnapshotRecord, s
   return context.locks.acquire(record.id, { waitMs: context.instances.settings.lockWaitMs, what: `snapshot ${record.id}`, shared })
 }
 
-/** A snapshot's payload, for a flow that holds it; `conflict` if it is missing, or a file of the snapshot leads out of the data directory. */
+/** A snapshot's payload, for a flow that holds it; `corrupt_snapshot` if it is missing, or a file of the snapshot leads out of the data directory. */
 export async function payloadOf({ instances }: SnapshotContext, record: SnapshotRecord): Promise<string> {
   const directory = instances.layout.snapshot(record.id)
   const payload = path.join(directory, snapshotFiles.payload)
-  await refuseForeignFiles(directory)
-  await refuseForeignFiles(payload)
+  try {
+    await refuseForeignFiles(directory)
+    await refuseForeignFiles(payload)
+  } catch (cause) {
+    throw isHypemanError(cause, 'conflict') ? new HypemanError('corrupt_snapshot', cause.message, { cause }) : cause
+  }
   return payload
 }

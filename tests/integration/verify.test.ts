@@ -169,7 +169,7 @@ for (const [what, name, damage] of [
 test('a payload that vanished, and a file too many, are refused and found', async () => {
   {
     await using _kept = await setAside(fileOf(late, 'guest'))
-    await assertRefused('guest/memory.json', () => fork(late))
+    await assertRefused('guest is missing', () => fork(late))
     const { status, files } = await verify(late)
     assert.equal(status, 'bad')
     assert.ok(files.every((file) => file.status === (file.name.startsWith('guest/') ? 'missing' : 'ok')))
@@ -246,8 +246,11 @@ test('records that were damaged while the server was away are never taken for ot
     await using _instance = await replaceDamaged(path.join(server.dataDirectory, 'instances', asleep, 'record.json'))
     await server.restart({})
     assert.deepEqual(
-      (await server.client.instances.list()).map((one) => one.name),
-      ['origin'],
+      (await server.client.instances.list()).map((one) => [one.id, one.state]),
+      [
+        [origin, 'Running'],
+        [asleep, 'Unknown'],
+      ],
     )
     assert.deepEqual(
       (await server.client.snapshots.list()).map((one) => one.id),
