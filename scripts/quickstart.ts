@@ -52,10 +52,10 @@ async function mainJob(world: World): Promise<void> {
     await run('original', `echo ${note.before} > ${note.file}; (${counter}) >/dev/null 2>&1 &`)
     await run('original', 'until [ -s /run/counter ]; do sleep 0.1; done')
   })
+  const counted = Number(await run('original', 'cat /run/counter'))
   const snapshot = await step('take a snapshot while it runs', () =>
     client().instances.snapshot('original', { kind: 'Standby', name: 'first' }),
   )
-  const counted = Number(await run('original', 'cat /run/counter'))
 
   const forks: ForkReport[] = []
   for (const name of forkNames) {
