@@ -46,7 +46,7 @@ import { createVolumeService } from './volumes/index.ts'
 const SHORT_SECRET = 16
 
 /** Makes the hypervisors of a server whose data directory is its own by then. */
-export type MakeDrivers = (layout: DataLayout, log: Logger) => Promise<readonly Hypervisor[]>
+export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig) => Promise<readonly Hypervisor[]>
 
 /** Runs a server until the signal aborts; its VMs go on. Throws what keeps it from starting. Returns the exit code. */
 export async function serve(flags: ServeFlags, signal: AbortSignal, makeDrivers: MakeDrivers = makeQemuDrivers): Promise<number> {
@@ -127,7 +127,7 @@ async function openServices({ config, version, layout, log, makeDrivers, stoppin
   if (swept.length > 0) log.info({ swept }, 'what was half made or half removed is gone')
   if (left.length > 0) log.warn({ left }, 'what was half made or half removed could not be removed and takes room')
 
-  const [kernel, hypervisors] = await Promise.all([importKernel(layout, config.assets_dir), makeDrivers(layout, log)])
+  const [kernel, hypervisors] = await Promise.all([importKernel(layout, config.assets_dir), makeDrivers(layout, log, config)])
   log.info({ kernel: kernel.id, hypervisors: hypervisors.map(({ name }) => name) }, 'kernel and hypervisors')
   const drivers = new Map<HypervisorName, Hypervisor>(hypervisors.map((driver) => [driver.name, driver]))
 
@@ -196,11 +196,16 @@ async function openServices({ config, version, layout, log, makeDrivers, stoppin
   }
 }
 
-async function makeQemuDrivers(layout: DataLayout, log: Logger): Promise<readonly Hypervisor[]> {
+async function makeQemuDrivers(layout: DataLayout, log: Logger, { snapshots }: ServerConfig): Promise<readonly Hypervisor[]> {
   const [verdict, tscKhz] = await Promise.all([judgeAccelerator(), hostTscKhz()])
   log.info(verdict, 'accelerator')
+  const live = snapshots.live && canCatchWrites()
+  if (snapshots.live && !live)
+    log.warn(
+      'snapshots.live is on, but userfaultfd is not to be had (hypeman doctor tells why): first snapshots make a machine stand still',
+    )
   return (['q35', 'microvm'] as const).map((machineType) =>
-    createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout, live: canCatchWrites() }),
+    createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout, live }),
   )
 }
 

@@ -24,7 +24,7 @@ const (
 )
 
 // runHooks runs all hooks, whatever fails; the error names those that failed.
-func (s *Server) runHooks(request identity, limit time.Duration) error {
+func (s *Server) runHooks(request Identity, limit time.Duration) error {
 	if err := syscall.Access(s.Root+hooksDirectory, 0); err == syscall.ENOENT || err == syscall.ENOTDIR {
 		return nil
 	}
@@ -50,7 +50,7 @@ func (s *Server) runHooks(request identity, limit time.Duration) error {
 	return nil
 }
 
-func (s *Server) runHook(path string, request identity, limit time.Duration) error {
+func (s *Server) runHook(path string, request Identity, limit time.Duration) error {
 	if limit <= 0 {
 		return errors.New("not run, since the hooks before it took all of the time")
 	}

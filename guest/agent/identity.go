@@ -14,8 +14,8 @@ import (
 	"hypeman/guest/process"
 )
 
-// identity is the part that configure and a renewal have in common. JSON is configure's form.
-type identity struct {
+// Identity is the part that configure and a renewal have in common. JSON is configure's form.
+type Identity struct {
 	Reason     string          `json:"-"` // a renewal's alone, as is the next
 	Generation int             `json:"-"`
 	InstanceID string          `json:"instance_id"`
@@ -53,7 +53,7 @@ func run(one step) stepResult {
 }
 
 type configureRequest struct {
-	identity
+	Identity
 	Volumes []struct {
 		Disk      string `json:"disk"`
 		MountPath string `json:"mount_path"`
@@ -83,8 +83,8 @@ func (s *Server) configure(w http.ResponseWriter, r *http.Request) error {
 	}
 	if s.identity.configured == "" {
 		s.identity.configured = request.InstanceID
-		steps := []step{s.entropy(request.identity), s.clock(request.identity), s.machineID(request.identity), s.hostname(request.identity)}
-		steps = append(steps, s.network(request.identity)...)
+		steps := []step{s.entropy(request.Identity), s.clock(request.Identity), s.machineID(request.Identity), s.hostname(request.Identity)}
+		steps = append(steps, s.network(request.Identity)...)
 		// Mounted now, so that a fork has only to write into it.
 		steps = append(steps, step{"boot-id", func() error { return s.Guest.ReplaceBootID(newBootID()) }})
 		for _, volume := range request.Volumes {
@@ -103,7 +103,7 @@ func (s *Server) configure(w http.ResponseWriter, r *http.Request) error {
 	return s.health(w, r)
 }
 
-func (s *Server) machineID(request identity) step {
+func (s *Server) machineID(request Identity) step {
 	return step{"machine-id", func() error {
 		if len(request.MachineID) != 32 || strings.Trim(request.MachineID, "0123456789abcdef") != "" {
 			return errors.New("machine_id is not 32 hexadecimal digits")
@@ -112,7 +112,7 @@ func (s *Server) machineID(request identity) step {
 	}}
 }
 
-func (s *Server) hostname(request identity) step {
+func (s *Server) hostname(request Identity) step {
 	return step{"hostname", func() error {
 		if err := s.Guest.SetHostname(request.Hostname); err != nil {
 			return err
@@ -130,7 +130,7 @@ func (s *Server) hostname(request identity) step {
 	}}
 }
 
-func (s *Server) network(request identity) []step {
+func (s *Server) network(request Identity) []step {
 	if request.Network == nil {
 		return nil
 	}
@@ -142,7 +142,7 @@ func (s *Server) network(request identity) []step {
 	}}}
 }
 
-func hostsFor(request identity) string {
+func hostsFor(request Identity) string {
 	own := "127.0.1.1"
 	if request.Network != nil {
 		own, _, _ = strings.Cut(request.Network.Address, "/")

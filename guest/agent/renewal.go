@@ -22,7 +22,7 @@ func (s *Server) Renew(message []byte) (answer []byte) {
 			answer = refusal(errors.New("the agent failed; its console log has the details"))
 		}
 	}()
-	request, err := parseRenewal(string(message))
+	request, err := ParseRenewal(string(message))
 	if err != nil {
 		return refusal(err)
 	}
@@ -35,7 +35,7 @@ func (s *Server) Renew(message []byte) (answer []byte) {
 	return append(strconv.AppendInt(answer, time.Now().UnixNano(), 10), '\n')
 }
 
-func (s *Server) renewalSteps(request identity) []step {
+func (s *Server) renewalSteps(request Identity) []step {
 	if request.Reason == "clock" {
 		return []step{s.clock(request)}
 	}
@@ -56,8 +56,9 @@ func (s *Server) renewalSteps(request identity) []step {
 	return steps
 }
 
-func parseRenewal(message string) (identity, error) {
-	var request identity
+// ParseRenewal reads a renewal's lines.
+func ParseRenewal(message string) (Identity, error) {
+	var request Identity
 	var net network.Config
 	for message != "" {
 		var line string
@@ -127,7 +128,7 @@ func oneLine(err error) string {
 	return strings.ReplaceAll(err.Error(), "\n", " ")
 }
 
-func (s *Server) entropy(request identity) step {
+func (s *Server) entropy(request Identity) step {
 	return step{"entropy", func() error {
 		bytes, err := base64.StdEncoding.DecodeString(request.Entropy)
 		if err != nil || len(bytes) < 64 {
@@ -137,7 +138,7 @@ func (s *Server) entropy(request identity) step {
 	}}
 }
 
-func (s *Server) clock(request identity) step {
+func (s *Server) clock(request Identity) step {
 	return step{"clock", func() error {
 		now, err := strconv.ParseInt(request.TimeUnixNs, 10, 64)
 		if err != nil {

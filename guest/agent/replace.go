@@ -9,7 +9,7 @@ import (
 
 // The files of a guest's identity, by plain system calls: a fork waits for them.
 
-func (s *Server) writeGeneration(request identity) error {
+func (s *Server) writeGeneration(request Identity) error {
 	content := `{"generation":` + strconv.Itoa(request.Generation) + `,"instance_id":` + strconv.Quote(request.InstanceID) +
 		`,"reason":"` + request.Reason + `","time_unix_ns":` + strconv.Quote(request.TimeUnixNs) + "}\n"
 	return s.replaceFile("/run/hypeman/generation", content, 0o644)

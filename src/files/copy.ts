@@ -9,7 +9,8 @@ import { cloneFile } from './clone.ts'
 import { copyInThread, type Watch } from './copy-job.ts'
 import { copySmall } from './copy-small.ts'
 import { isOfRun } from './layout.ts'
-import { diskErrors, syncDirectory, syncFile, syncTree } from './stage.ts'
+import { syncDirectory, syncFile, syncTree } from './stage.ts'
+import { diskErrors } from '../platform/disk-error.ts'
 
 /** Up to so much data, starting the thread that copies costs more than it saves. */
 const SMALL_BYTES = 32 * 1024 ** 2

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { lstat, mkdir, open, opendir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
-import { diskError } from '../platform/disk-error.ts'
+import { diskError, diskErrors } from '../platform/disk-error.ts'
 import type { DataLayout } from './layout.ts'
 import { recordText } from './record-text.ts'
 import { isMissing } from './tree.ts'
@@ -260,13 +260,4 @@ async function refuseExisting(final: string): Promise<void> {
     throw error
   }
   throw new Error(`${final} exists already`)
-}
-
-/** Runs file work on a path; a disk that is full, read-only or failing becomes an error that says so. */
-export async function diskErrors<T>(where: string, act: () => Promise<T>): Promise<T> {
-  try {
-    return await act()
-  } catch (error) {
-    throw diskError(where, error)
-  }
 }

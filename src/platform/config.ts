@@ -65,6 +65,12 @@ const settings = z.strictObject({
       lock: duration.prefault('1m'),
     })
     .prefault({}),
+  snapshots: z
+    .strictObject({
+      /** The first snapshot of a machine is taken while it runs, and takes longer for it. */
+      live: z.union([z.boolean(), z.stringbool()]).default(false),
+    })
+    .prefault({}),
   /** Faults to inject, for tests (faults.ts). */
   hypeman_faults: z.string().optional(),
 })

@@ -17,3 +17,12 @@ export function diskError(where: string, error: unknown): unknown {
       return error
   }
 }
+
+/** Runs file work on a path; a disk that is full, read-only or failing becomes an error that says so. */
+export async function diskErrors<T>(where: string, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act()
+  } catch (error) {
+    throw diskError(where, error)
+  }
+}

@@ -5,7 +5,7 @@ import { constants, readFileSync } from 'node:fs'
 import { access, copyFile, link, mkdtemp, open, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
-import { diskError } from './disk-error.ts'
+import { diskErrors } from './disk-error.ts'
 import { found, lacking, reasonOf, type Probe, type Wording } from './probe.ts'
 
 const otherFilesystem = 'put the data directory (--data-dir, DATA_DIR) on ext4, XFS or btrfs'
@@ -85,7 +85,7 @@ export async function probeStorage(dataDir: string): Promise<Probe[]> {
  * looks at more. `storage_full` if there is no room to find out.
  */
 export async function refuseUnsuitable(directory: string): Promise<void> {
-  const probes = await diskErrorsOf(directory, async () => {
+  const probes = await diskErrors(directory, async () => {
     const scratch = await mkdtemp(path.join(directory, '.hypeman-probe-'))
     try {
       return [await probeSparse(scratch), await probeLinks(scratch)]
@@ -101,14 +101,6 @@ export async function refuseUnsuitable(directory: string): Promise<void> {
 export function unsuitable(directory: string, filesystem: string, lacks: readonly Probe[]): HypemanError {
   const words = lacks.map(({ name, value, means }) => `no ${name} (${value}): ${means}`)
   return new HypemanError('storage_unsuitable', `${directory} is on ${filesystem}, which keeps ${words.join('; and ')}; ${otherFilesystem}`)
-}
-
-async function diskErrorsOf<T>(where: string, act: () => Promise<T>): Promise<T> {
-  try {
-    return await act()
-  } catch (error) {
-    throw diskError(where, error)
-  }
 }
 
 /** Kind of the filesystem that a path lies on: `ext4`. proc(5), `/proc/<pid>/mountinfo`: the fifth field is the mount point, the kind follows the dash. */

@@ -6,6 +6,7 @@ import path from 'node:path'
 import { test } from 'node:test'
 import { pino } from 'pino'
 import { aRecord, testContext } from '../../tests/support/instance-context.ts'
+import { aSnapshot } from '../../tests/support/records.ts'
 import { isHypemanError } from '../api/errors.ts'
 import { newId } from '../platform/ids.ts'
 import type { SnapshotRecord } from './record.ts'
@@ -14,23 +15,7 @@ import { SnapshotStore } from './store.ts'
 const log = pino({ level: 'silent' })
 
 function snapshot(change: Partial<SnapshotRecord> = {}): SnapshotRecord {
-  const source = change.instance ?? aRecord()
-  return {
-    version: 1,
-    id: newId(),
-    name: '',
-    kind: 'Standby',
-    tags: {},
-    sourceInstanceId: source.id,
-    sourceInstanceName: source.name,
-    sourceHypervisor: source.hypervisor,
-    createdAt: new Date().toISOString(),
-    sizeBytes: 2,
-    allocatedBytes: 1,
-    pausedMs: 0,
-    instance: source,
-    ...change,
-  }
+  return aSnapshot({ kind: 'Standby', ...change })
 }
 
 async function storeOf(...records: readonly SnapshotRecord[]): Promise<SnapshotStore> {

@@ -3,7 +3,7 @@
 import { open, stat } from 'node:fs/promises'
 import { execa } from 'execa'
 import { HypemanError } from '../api/errors.ts'
-import { diskErrors } from '../files/stage.ts'
+import { diskErrors } from '../platform/disk-error.ts'
 import { GIB } from './record.ts'
 
 /** One inode for so many bytes; what mke2fs gives file systems of common sizes. */

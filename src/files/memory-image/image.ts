@@ -6,7 +6,7 @@
 import { open, stat, type FileHandle } from 'node:fs/promises'
 import { HypemanError } from '../../api/errors.ts'
 import { copyPayload } from '../copy.ts'
-import { diskErrors } from '../stage.ts'
+import { diskErrors } from '../../platform/disk-error.ts'
 import { COPY_BYTES, openMemory, pageBytes, readFully, readPages, writeFully, type Mapping, type PageRun } from './private-pages.ts'
 
 const magic = Buffer.from('HMMDIFF1', 'latin1')

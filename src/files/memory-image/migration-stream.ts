@@ -9,7 +9,7 @@
 
 import type { FileHandle } from 'node:fs/promises'
 import { HypemanError } from '../../api/errors.ts'
-import { diskErrors } from '../stage.ts'
+import { diskErrors } from '../../platform/disk-error.ts'
 import { pageBytes } from './private-pages.ts'
 
 const MAGIC = 0x5145_564d

@@ -28,7 +28,7 @@ import { startFromImage, type QemuProgram } from './start.ts'
 
 /** Why a machine that booted stands still while its memory is saved. */
 const standsStill =
-  'the guest stood still while all of its memory was copied, since userfaultfd is not to be had here (hypeman doctor tells why)'
+  'the guest stood still while all of its memory was copied; later snapshots of its forks, and of it after a restore, copy what changed'
 
 /** A file system with less than this is full for all that a VMM writes at once. */
 const SMALLEST_SPACE_BYTES = 1024 ** 2

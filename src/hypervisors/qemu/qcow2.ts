@@ -5,7 +5,8 @@ import { open, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
 import { writeFully } from '../../files/memory-image/private-pages.ts'
-import { diskErrors, syncDirectory, syncFile } from '../../files/stage.ts'
+import { syncDirectory, syncFile } from '../../files/stage.ts'
+import { diskErrors } from '../../platform/disk-error.ts'
 
 const CLUSTER_BITS = 16
 const CLUSTER = 1 << CLUSTER_BITS

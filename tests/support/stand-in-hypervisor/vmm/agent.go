@@ -9,8 +9,9 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
+
+	"hypeman/guest/agent"
 )
 
 // What guest/protocol.md names in its sections 3 and "exec".
@@ -21,20 +22,6 @@ const (
 	frameHeader  = 5
 	longestFrame = 65536
 )
-
-type identity struct {
-	Reason     string           `json:"reason"`
-	Generation int              `json:"generation"`
-	InstanceID string           `json:"instance_id"`
-	Hostname   string           `json:"hostname"`
-	MachineID  string           `json:"machine_id"`
-	Entropy    string           `json:"entropy"`
-	Network    *networkIdentity `json:"network"`
-}
-
-type networkIdentity struct {
-	Mac string `json:"mac"`
-}
 
 var started = time.Now()
 
@@ -80,7 +67,7 @@ func healthOf(guest *guest) map[string]any {
 }
 
 func configure(guest *guest, w http.ResponseWriter, r *http.Request) {
-	var request identity
+	var request agent.Identity
 	if !readJSON(w, r, &request) {
 		return
 	}
@@ -99,25 +86,9 @@ func configure(guest *guest, w http.ResponseWriter, r *http.Request) {
 
 // renew takes a renewal (protocol.md, section 3).
 func renew(guest *guest, message []byte) []byte {
-	var request identity
-	for _, line := range strings.Split(string(message), "\n") {
-		key, value, _ := strings.Cut(line, " ")
-		switch key {
-		case "reason":
-			request.Reason = value
-		case "generation":
-			request.Generation, _ = strconv.Atoi(value)
-		case "instance":
-			request.InstanceID = value
-		case "hostname":
-			request.Hostname = value
-		case "machine-id":
-			request.MachineID = value
-		case "entropy":
-			request.Entropy = value
-		case "mac":
-			request.Network = &networkIdentity{value}
-		}
+	request, err := agent.ParseRenewal(string(message))
+	if err != nil {
+		return []byte("refused " + err.Error() + "\n")
 	}
 	guest.run(func() {
 		if request.Reason != "clock" {

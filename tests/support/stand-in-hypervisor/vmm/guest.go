@@ -12,6 +12,8 @@ import (
 	"io"
 	"os"
 	"sync"
+
+	"hypeman/guest/agent"
 )
 
 // diskOffset is where the disk's content lies: its length in four bytes, then the content.
@@ -162,13 +164,13 @@ func (g *guest) writeDisk(content string) (string, error) {
 }
 
 // identify gives the guest its name and mixes the host's entropy into what it has.
-func (g *guest) identify(request identity) {
+func (g *guest) identify(request agent.Identity) {
 	if request.Reason != "restore" {
 		g.memory.InstanceID = request.InstanceID
 		g.memory.Hostname = request.Hostname
 		g.memory.MachineID = request.MachineID
 		if request.Network != nil {
-			g.memory.Mac = request.Network.Mac
+			g.memory.Mac = request.Network.MAC
 		}
 	}
 	g.memory.Generation = request.Generation
