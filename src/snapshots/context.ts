@@ -1,9 +1,10 @@
 // What the flows of snapshots work with, made once by the composition root.
 
+import { access } from 'node:fs/promises'
 import path from 'node:path'
-import { snapshotFiles } from '../files/layout.ts'
 import { HypemanError, isHypemanError } from '../api/errors.ts'
-import { refuseForeignFiles } from '../files/tree.ts'
+import { snapshotFiles } from '../files/layout.ts'
+import { isMissing, refuseForeignFiles } from '../files/tree.ts'
 import type { FlowContext } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
 import { flowOn, type InstanceContext } from '../instances/index.ts'
@@ -34,10 +35,12 @@ export async function payloadOf({ instances }: SnapshotContext, record: Snapshot
   const directory = instances.layout.snapshot(record.id)
   const payload = path.join(directory, snapshotFiles.payload)
   try {
-    await refuseForeignFiles(directory)
-    await refuseForeignFiles(payload)
+    await refuseForeignFiles(directory) // the payload's, too
+    await access(payload)
   } catch (cause) {
-    throw isHypemanError(cause, 'conflict') ? new HypemanError('corrupt_snapshot', cause.message, { cause }) : cause
+    if (isHypemanError(cause, 'conflict')) throw new HypemanError('corrupt_snapshot', cause.message, { cause })
+    if (!isMissing(cause)) throw cause
+    throw new HypemanError('corrupt_snapshot', `${payload} is missing; put it back, or delete what it belongs to`, { cause })
   }
   return payload
 }
