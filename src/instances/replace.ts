@@ -52,7 +52,13 @@ export async function replaceInstance(
   const place = context.layout.instance(entry.id)
   const before = { record: entry.record, holdsMemory: entry.holdsMemory }
   await using undo = new AsyncDisposableStack()
-  const staged = undo.use(await step(flow, 'stage', () => createStaged(context.layout, `${stagedPrefix}${id}`)))
+  let swapped = false
+  const staged = await step(flow, 'stage', async () => {
+    const made = await createStaged(context.layout, `${stagedPrefix}${id}`)
+    // What can't be swapped back stays, so that the next start of the server does it.
+    undo.defer(async () => (swapped ? undefined : made[Symbol.asyncDispose]()))
+    return made
+  })
   const other = path.join(staged.path, otherDirectory)
   const record = await step(flow, 'fill', async () => {
     await mkdir(other)
@@ -67,12 +73,17 @@ export async function replaceInstance(
   })
   undo.defer(async () => {
     await killMachine(entry, new HypemanError('canceled', `the restore of ${entry.record.name} is being undone`))
-    await swapBack(place, other, id)
+    if (!swapped) return
+    exchangePaths(place, other)
+    swapped = false
     entry.record = before.record
     entry.holdsMemory = before.holdsMemory
+    await syncSwap(place, other)
   })
   await step(flow, 'swap', async () => {
-    await swap(place, other)
+    exchangePaths(place, other)
+    swapped = true
+    await syncSwap(place, other)
     entry.record = record
     entry.holdsMemory = replacement.holdsMemory
   })
@@ -120,7 +131,9 @@ async function undoReplacement(
   const record = await readPlaced(place)
   if (record === undefined || record.restoring !== journal.id) return undefined
   await endProcess(record)
-  await swapBack(place, path.join(staged, otherDirectory), journal.id)
+  const other = path.join(staged, otherDirectory)
+  exchangePaths(place, other)
+  await syncSwap(place, other)
   return journal.instanceId
 }
 
@@ -135,16 +148,9 @@ async function readPlaced(place: string): Promise<InstanceRecord | undefined> {
   return readInstanceRecord(place)
 }
 
-async function swap(place: string, other: string): Promise<void> {
-  exchangePaths(place, other)
+async function syncSwap(place: string, other: string): Promise<void> {
   await syncDirectory(path.dirname(place))
   await syncDirectory(path.dirname(other))
-}
-
-/** Swaps again, but only if the staged directory is in place; so it may run twice. */
-async function swapBack(place: string, other: string, id: string): Promise<void> {
-  const record = await readInstanceRecord(place)
-  if (record.restoring === id) await swap(place, other)
 }
 
 /** Logs and events go on in the same files: both directories name them. */
