@@ -30,3 +30,35 @@ test("a fork's memory, which has the identity of its source, is gone before the 
   assert.equal(await ready, true)
   assert.deepEqual([entry.record.identityDue, entry.holdsMemory], [null, false])
 })
+
+test('a restored guest keeps the image that it came from until the record says that it runs', async () => {
+  const memory = { consumeMemory: async () => assert.fail('the image is used up') } as Partial<MemorySnapshots> as MemorySnapshots
+  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
+  await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
+  const { context } = host
+  const entry = await host.add({ identityDue: 'restore', programStartedAt: new Date().toISOString() })
+  entry.holdsMemory = true
+  entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
+  context.store.update = async () => {
+    throw new Error('the disk fails')
+  }
+  await assert.rejects(makeReady(context, entry, flowOn(context, entry.id, 'instance.restore')), /the disk fails/)
+  assert.equal(entry.holdsMemory, true)
+})
+
+test('a memory image that is used up, but whose files can not all be removed, does not cost the guest', async () => {
+  const memory = {
+    consumeMemory: async () => {
+      throw new Error('the disk fails')
+    },
+    holdsMemory: async () => false,
+  } as Partial<MemorySnapshots> as MemorySnapshots
+  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
+  await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
+  const { context } = host
+  const entry = await host.add({ identityDue: 'restore', programStartedAt: new Date().toISOString() })
+  entry.holdsMemory = true
+  entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
+  assert.equal(await makeReady(context, entry, flowOn(context, entry.id, 'instance.restore')), true)
+  assert.deepEqual([entry.holdsMemory, entry.record.identityDue], [false, null])
+})

@@ -91,25 +91,32 @@ async function renewIdentity(context: InstanceContext, entry: InstanceEntry, age
 
 async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   const now = new Date().toISOString()
-  const consume = async (): Promise<void> => {
-    if (!entry.holdsMemory) return
-    await memoryOf(context, entry.record).consumeMemory(context.layout.instance(entry.id))
-    entry.holdsMemory = false
-  }
   const { programStartedAt, agentReadyAt, identityDue } = entry.record
-  // A fork's memory has the identity of its source: it is gone for good before the record says that the fork has its own.
-  if (identityDue === 'fork') await consume()
-  // In no order else: after a crash between them the instance is made ready once more.
-  await Promise.all([
-    consume(),
+  const record = (): Promise<void> =>
     context.store.update(entry, {
       programStartedAt: programStartedAt ?? now,
       agentReadyAt: agentReadyAt ?? now,
       identityDue: null,
       savedMemory: null,
-    }),
-  ])
+    })
+  const consume = (): Promise<void> => consumeMemory(context, entry)
+  // A fork's memory has the identity of its source: it is gone for good before the record says that the fork has its own. That of any other
+  // guest is what it goes back to if something fails here, so it goes last.
+  for (const act of identityDue === 'fork' ? [consume, record] : [record, consume]) await act()
   context.events.state(entry.id, 'Running', `${driverOf(context, entry.record).name}, agent ready`)
+}
+
+/** Throws only while the image is still there. */
+async function consumeMemory(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  if (!entry.holdsMemory) return
+  const [memory, directory] = [memoryOf(context, entry.record), context.layout.instance(entry.id)]
+  try {
+    await memory.consumeMemory(directory)
+  } catch (error) {
+    if (await memory.holdsMemory(directory)) throw error
+    context.log.warn({ instance: entry.id, error: messageOf(error) }, 'files of a memory image that is used up could not be removed')
+  }
+  entry.holdsMemory = false
 }
 
 function identityOf(record: InstanceRecord): GuestIdentity {
