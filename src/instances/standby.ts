@@ -26,14 +26,19 @@ export async function suspendInstance(context: InstanceContext, entry: InstanceE
   await using undo = new AsyncDisposableStack()
   undo.defer(() => machine.resume())
   await step(flow, 'pause', () => machine.pause())
-  undo.defer(() => memory.discardMemory(directory))
+  undo.defer(async () => {
+    await memory.discardMemory(directory)
+    entry.holdsMemory = false
+  })
   await step(flow, 'save', () => memory.suspend(machine, specOf(context, record), flow.signal))
   const savedMemory = await step(flow, 'seal', () => sealMemory(context, record, directory))
-  undo.move()
   // From here on it is true, and must be said before the process ends: nobody may see an instance that is neither running nor in standby.
   entry.holdsMemory = true
-  await step(flow, 'end', () => machine.kill())
-  detach(entry)
+  await step(flow, 'end', async () => {
+    await machine.kill()
+    undo.move() // the image is all that there is of the guest now
+    detach(entry)
+  })
   await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), savedMemory })
   context.events.state(entry.id, 'Standby', 'memory is on disk')
 }
