@@ -190,7 +190,7 @@ test('links in place of directories and records are never followed, and deleting
     await symlink(path.join(there, 'instance'), layout.instance(linked))
     await symlink(there, path.join(await putInstance(layout, inside), 'more'))
     await mkdir(layout.instance(recordLink))
-    await writeRecord(path.join(there, 'record.json'), { ...aRecord(), id: recordLink })
+    await writeRecord(path.join(there, 'record.json'), { ...aRecord(), id: recordLink }, null)
     await symlink(path.join(there, 'record.json'), path.join(layout.instance(recordLink), 'record.json'))
     await putSnapshot(layout, snapshotLink)
     await rename(layout.snapshot(snapshotLink.id), path.join(there, 'snapshot'))

@@ -30,7 +30,7 @@ import { canCatchWrites } from './platform/host-rights.ts'
 import { listenAddress, loadConfig, type ServeFlags, type ServerConfig } from './platform/config.ts'
 import { lockDirectory } from './platform/directory-lock.ts'
 import { parseFaults } from './platform/faults.ts'
-import { messageOf } from './platform/flow.ts'
+import { messageOf, type FaultPlan } from './platform/flow.ts'
 import { refuseUnsuitable } from './platform/host-storage.ts'
 import { KeyedLock } from './platform/keyed-lock.ts'
 import { killProcess } from './platform/process.ts'
@@ -49,7 +49,12 @@ const SHORT_SECRET = 16
 export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig) => Promise<readonly Hypervisor[]>
 
 /** Runs a server until the signal aborts; its VMs go on. Throws what keeps it from starting. Returns the exit code. */
-export async function serve(flags: ServeFlags, signal: AbortSignal, makeDrivers: MakeDrivers = makeQemuDrivers): Promise<number> {
+export async function serve(
+  flags: ServeFlags,
+  signal: AbortSignal,
+  makeDrivers: MakeDrivers = makeQemuDrivers,
+  faultPlan?: FaultPlan,
+): Promise<number> {
   const config = await loadConfig(flags)
   const log = pino({ level: config.log_level, base: null })
   await makeDataDirectories(dataLayout(config.data_dir))
@@ -68,7 +73,8 @@ export async function serve(flags: ServeFlags, signal: AbortSignal, makeDrivers:
   const secret = config.jwt_secret ?? (await readOrMakeSecret(layout.secret))
   const stopping = new AbortController()
   const version = await ownVersion()
-  const { services, registry } = await openServices({ config, version, layout, log, makeDrivers, stopping: stopping.signal }, undo)
+  const faults = faultPlan ?? (config.hypeman_faults === undefined ? undefined : parseFaults(config.hypeman_faults))
+  const { services, registry } = await openServices({ config, version, layout, log, makeDrivers, faults, stopping: stopping.signal }, undo)
 
   const http = await createHttpServer({
     services,
@@ -109,11 +115,12 @@ interface Foundation {
   readonly layout: DataLayout
   readonly log: Logger
   readonly makeDrivers: MakeDrivers
+  readonly faults: FaultPlan | undefined
   readonly stopping: AbortSignal
 }
 
 /** Everything behind the routes, brought to the truth on disk and in the process table. */
-async function openServices({ config, version, layout, log, makeDrivers, stopping }: Foundation, undo: AsyncDisposableStack) {
+async function openServices({ config, version, layout, log, makeDrivers, faults, stopping }: Foundation, undo: AsyncDisposableStack) {
   const { undone, stuck } = await undoReplacements(layout, async ({ process }) => {
     if (process !== null) await killProcess(process)
   })
@@ -131,7 +138,6 @@ async function openServices({ config, version, layout, log, makeDrivers, stoppin
   log.info({ kernel: kernel.id, hypervisors: hypervisors.map(({ name }) => name) }, 'kernel and hypervisors')
   const drivers = new Map<HypervisorName, Hypervisor>(hypervisors.map((driver) => [driver.name, driver]))
 
-  const faults = config.hypeman_faults === undefined ? undefined : parseFaults(config.hypeman_faults)
   const store = new InstanceStore(layout, log)
   const snapshots = new SnapshotStore(layout, log)
   const images = await createImageService({
@@ -149,6 +155,7 @@ async function openServices({ config, version, layout, log, makeDrivers, stoppin
     log,
     attachmentsOf: (volumeId) => attachmentsOf(store, volumeId),
     snapshotsUsing: (volumeId) => snapshotsUsing(snapshots, volumeId),
+    faults,
   })
   const context: InstanceContext = {
     layout,
@@ -181,8 +188,10 @@ async function openServices({ config, version, layout, log, makeDrivers, stoppin
     images.collectUnused().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   }
   undo.use(startExpiry(context, log, tidyImages))
-  const registry = await createRegistry({ layout, log, images, platform: hostPlatform() })
+  const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })
   undo.defer(() => registry.close())
+  // What a conversion that was cut off has made, or a removal that failed has left.
+  await images.collectUnused().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   return {
     registry,
     services: {

@@ -8,7 +8,7 @@ import { instanceActions, instanceStates, isLegal, whyIllegal, type InstanceActi
 const wanted: Readonly<Record<InstanceAction, string>> = {
   start: '           no      no           no      no     no       yes     no      no',
   stop: '            yes     yes          yes     yes    yes      no      yes     yes',
-  standby: '         no      no           yes     no     no       no      no      no',
+  standby: '         no      no           yes     yes    no       no      no      no',
   restore: '         no      no           no      no     no       no      yes     no',
   fork: '            no      no           yes     no     no       yes     yes     no',
   snapshotStandby: ' no      no           yes     no     no       no      yes     no',

@@ -19,7 +19,8 @@ interface ActionRow {
 export const instanceActions = {
   start: { can: 'be started', states: ['Stopped'] },
   stop: { can: 'be stopped', states: ['Created', 'Initializing', 'Running', 'Paused', 'Shutdown', 'Standby', 'Unknown'] },
-  standby: { can: 'go to standby', states: ['Running'] },
+  /** Paused is what could not be made to run again after a standby or snapshot that failed. */
+  standby: { can: 'go to standby', states: ['Running', 'Paused'] },
   restore: { can: 'be restored from its own memory', states: ['Standby'] },
   /** From `Running` only with `from_running`. */
   fork: { can: 'be forked', states: ['Running', 'Stopped', 'Standby'] },

@@ -24,7 +24,7 @@ async function freshLayout(): Promise<ReturnType<typeof dataLayout>> {
 test('a committed directory has its final name and nothing is left staged', async () => {
   const layout = await freshLayout()
   await using staged = await createStaged(layout, 'instance-a')
-  await writeRecord(path.join(staged.path, 'record.json'), { a: 1 })
+  await writeRecord(path.join(staged.path, 'record.json'), { a: 1 }, null)
   await staged.commit(layout.instance('a'))
   assert.deepEqual(parseRecordText(await readFile(path.join(layout.instance('a'), 'record.json'), 'utf8'), true), { a: 1 })
   assert.deepEqual(await readdir(layout.staging), [])
@@ -49,7 +49,7 @@ test('a commit never takes over a name that exists, not even an empty directory'
 test('a record is replaced whole, and no temporary file stays', async () => {
   const layout = await freshLayout()
   const file = path.join(layout.cache, 'record.json')
-  await Promise.all([1, 2, 3].map((n) => writeRecord(file, { n, filler: 'x'.repeat(10_000) })))
+  await Promise.all([1, 2, 3].map((n) => writeRecord(file, { n, filler: 'x'.repeat(10_000) }, null)))
   assert.equal(JSON.parse(await readFile(file, 'utf8')).filler.length, 10_000)
   assert.deepEqual(await readdir(layout.cache), ['record.json'])
 })
@@ -196,7 +196,7 @@ for (const [kind, megabytes] of [
       let said: (typeof instants)[number]['said'] = 'nothing'
       const note = async (): Promise<void> => void instants.push({ cut: await disk.cut(), said })
       await makeDataDirectories(layout)
-      await writeRecord(record, { generation: 1 })
+      await writeRecord(record, { generation: 1 }, null)
       await note()
       await watchSyncs(t, note)
       {
@@ -208,7 +208,7 @@ for (const [kind, megabytes] of [
       }
       said = 'made'
       await note()
-      await writeRecord(record, { generation: 2 })
+      await writeRecord(record, { generation: 2 }, null)
       said = 'replaced'
       await note()
       await moveToTrash(layout, layout.instance('a'))
@@ -238,7 +238,7 @@ for (const [kind, megabytes] of [
 test('a record that can not take its name leaves no temporary file', async () => {
   const layout = await freshLayout()
   await mkdir(path.join(layout.cache, 'record.json/full'), { recursive: true })
-  await assert.rejects(writeRecord(path.join(layout.cache, 'record.json'), {}))
+  await assert.rejects(writeRecord(path.join(layout.cache, 'record.json'), {}, null))
   assert.deepEqual(await readdir(layout.cache), ['record.json'])
 })
 
@@ -262,7 +262,7 @@ test('whatever little space is left, things come to be whole or not at all', { s
   const layout = dataLayout(path.join(disk.path, 'data'))
   await makeDataDirectories(layout)
   const record = path.join(layout.cache, 'record.json')
-  await writeRecord(record, { generation: 0 })
+  await writeRecord(record, { generation: 0 }, null)
   const filler = 'x'.repeat(20_000)
   const outcomes = { full: 0, done: 0 }
   for (let leaveBytes = 0; outcomes.done < 2; leaveBytes += 4096) {
@@ -273,7 +273,7 @@ test('whatever little space is left, things come to be whole or not at all', { s
       await stageRecord(path.join(staged.path, 'record.json'), { filler })
       await staged.commit(layout.instance(name))
     })
-    const replaced = await attempt(() => writeRecord(record, { generation: leaveBytes, filler }))
+    const replaced = await attempt(() => writeRecord(record, { generation: leaveBytes, filler }, null))
     await disk.freeUp()
     assert.deepEqual(await readdir(layout.staging), [])
     assert.deepEqual(await readdir(layout.instances), made ? [name] : [])
@@ -282,7 +282,7 @@ test('whatever little space is left, things come to be whole or not at all', { s
     assert.equal(generation, replaced ? leaveBytes : 0)
     outcomes[made && replaced ? 'done' : 'full'] += 1
     await moveToTrash(layout, layout.instance(name))
-    await writeRecord(record, { generation: 0 })
+    await writeRecord(record, { generation: 0 }, null)
   }
   assert.ok(outcomes.full >= 2, 'it was full, too')
 })

@@ -136,19 +136,31 @@ export async function createStaged(layout: DataLayout, name: string): Promise<St
   }
 }
 
-/** Replaces or makes a JSON file, durably: whoever reads it sees the old or the new value whole. */
-export async function writeRecord(file: string, value: object): Promise<void> {
-  const temporary = `${file}.${randomBytes(6).toString('hex')}.tmp`
+/**
+ * Replaces or makes a JSON file, durably: whoever reads it sees the old or the new value whole. `before` is the old value, null if there
+ * was none: it is back when this throws.
+ */
+export async function writeRecord(file: string, value: object, before: object | null): Promise<void> {
   await diskErrors(file, async () => {
+    await replaceFile(file, recordText(value))
     try {
-      await writeSynced(temporary, recordText(value))
-      await rename(temporary, file)
+      await syncDirectory(path.dirname(file))
     } catch (error) {
-      await rm(temporary, { force: true })
+      await (before === null ? rm(file, { force: true }) : replaceFile(file, recordText(before)))
       throw error
     }
-    await syncDirectory(path.dirname(file))
   })
+}
+
+async function replaceFile(file: string, text: string): Promise<void> {
+  const temporary = `${file}.${randomBytes(6).toString('hex')}.tmp`
+  try {
+    await writeSynced(temporary, text)
+    await rename(temporary, file)
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  }
 }
 
 async function writeSynced(file: string, text: string): Promise<void> {

@@ -4,7 +4,7 @@
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
 import type { DataLayout } from '../files/layout.ts'
-import { messageOf, type FaultPlan } from '../platform/flow.ts'
+import { loggedFlow, messageOf, step, type FaultPlan } from '../platform/flow.ts'
 import { convertImage, type ConversionContext } from './convert.ts'
 import { Conversions, type Conversion, type ConversionRequest, type Wish } from './conversions.ts'
 import { digestOf, ImageFinder, nameOf, type Found } from './find.ts'
@@ -123,7 +123,8 @@ export class ImageCatalog {
     // A pull of another digest may be under way for the name.
     const digests = new Set([digestOf(found), this.store.reference(nameOf(found))?.digest ?? digestOf(found)])
     this.conversions.detach(nameOf(found))
-    await this.store.dropReference(nameOf(found))
+    const flow = loggedFlow(this.#options, 'image.delete', { image: nameOf(found) })
+    await step(flow, 'remove', () => this.store.dropReference(nameOf(found)))
     for (const digest of digests) await this.#collect(digest)
   }
 
@@ -177,7 +178,15 @@ export class ImageCatalog {
     const before = this.store.reference(wish.name)
     const aliases = [...new Set([...(before?.aliases ?? []), ...wish.aliases])]
     const createdAt = before?.digest === digest ? before.createdAt : wish.createdAt
-    await this.store.putReference({ version: 1, digest, ...wish, aliases, createdAt })
+    const flow = loggedFlow(this.#options, 'image.name', { image: wish.name })
+    await using undo = new AsyncDisposableStack()
+    undo.defer(async () => {
+      const now = this.store.reference(wish.name)
+      if (now === before || now?.name !== wish.name) return
+      await (before?.name === wish.name ? this.store.putReference(before) : this.store.dropReference(wish.name))
+    })
+    await step(flow, 'record', () => this.store.putReference({ version: 1, digest, ...wish, aliases, createdAt }))
+    undo.move()
   }
 
   /** Removes a root file system if no name, no conversion but `ending` and no user needs it. */
@@ -188,7 +197,7 @@ export class ImageCatalog {
     if (this.store.unreadable().some(({ kind }) => kind === 'image reference')) return
     if (this.store.references().some((reference) => reference.digest === digest)) return
     if (this.#holds.has(digest) || this.#options.inUse(digest)) return
-    await this.store.dropImage(digest)
+    await step(loggedFlow(this.#options, 'image.collect', { digest }), 'remove', () => this.store.dropImage(digest))
     this.#options.log.info({ digest }, 'a root file system that nothing needs was removed')
   }
 
@@ -205,17 +214,12 @@ export class ImageCatalog {
   }
 
   #contextOf(conversion: Conversion): ConversionContext {
-    const { layout, log, platform, maxUnpackedBytes, faults } = this.#options
+    const { layout, platform, maxUnpackedBytes } = this.#options
     return {
       layout,
       platform,
       limits: { maxUnpackedBytes },
-      flow: {
-        flow: 'image.convert',
-        signal: conversion.aborter.signal,
-        onStep: (event) => log.debug({ image: titleOf(conversion), ...event }, 'step'),
-        faults,
-      },
+      flow: loggedFlow(this.#options, 'image.convert', { image: titleOf(conversion) }, conversion.aborter.signal),
     }
   }
 }

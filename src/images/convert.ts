@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { imageFiles, type DataLayout } from '../files/layout.ts'
-import { createStaged, moveToTrash, writeRecord } from '../files/stage.ts'
+import { createStaged, moveToTrash, stageRecord } from '../files/stage.ts'
 import { diskErrors } from '../platform/disk-error.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
 import { parseConfig } from './config.ts'
@@ -71,12 +71,15 @@ export async function convertImage(
     createdAt: new Date().toISOString(),
     config,
   }
-  await writeRecord(path.join(result.path, imageFiles.record), record)
+  await stageRecord(path.join(result.path, imageFiles.record), record)
+  await using committed = new AsyncDisposableStack()
+  committed.defer(() => moveToTrash(layout, layout.image(digestHex(digest))))
   await step(flow, 'commit', async () => {
     // One whose record can't be read may be there.
     await moveToTrash(layout, layout.image(digestHex(digest)))
     await result.commit(layout.image(digestHex(digest)))
   })
+  committed.move()
   return record
 }
 

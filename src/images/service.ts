@@ -10,7 +10,7 @@ import { matchesTags } from '../api/schemas/common.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { DataLayout } from '../files/layout.ts'
 import { createStaged } from '../files/stage.ts'
-import { messageOf, type FaultPlan } from '../platform/flow.ts'
+import { loggedFlow, messageOf, step, type FaultPlan } from '../platform/flow.ts'
 import { archivedDigest } from './archive.ts'
 import { ImageCatalog } from './catalog.ts'
 import type { Wish } from './conversions.ts'
@@ -103,7 +103,8 @@ export class Images implements ImageService, PushTarget {
     if (here?.kind === 'conversion' && here.wish.origin === 'local' && here.conversion.status !== 'failed') return finder.view(here)
     const known = store.reference(reference.name)
     try {
-      const resolved = await this.#resolve(reference, request)
+      const flow = loggedFlow(this.#options, 'image.pull', { image: reference.name })
+      const resolved = await step(flow, 'resolve', () => this.#resolve(reference, request))
       return await this.#catalog.convert(registrySource(reference, resolved, request.credentials), {
         ...wishFor(reference.name, 'registry'),
         tags: request.tags ?? known?.tags ?? {},
@@ -133,10 +134,11 @@ export class Images implements ImageService, PushTarget {
 
   async importArchive(name: string, archive: Readable, tags: Readonly<Record<string, string>> = {}): Promise<Image> {
     const reference = taggedReference(name)
-    return await this.#catalog.convert(await archiveSource(this.#intake(), archive, reference.name), {
-      ...wishFor(reference.name, 'local'),
-      tags,
-    })
+    const flow = loggedFlow(this.#options, 'image.import', { image: reference.name })
+    await using undo = new AsyncDisposableStack()
+    const source = await step(flow, 'receive', async () => undo.use(await archiveSource(this.#intake(), archive, reference.name)))
+    undo.move()
+    return await this.#catalog.convert(source, { ...wishFor(reference.name, 'local'), tags })
   }
 
   async registerPushed(pushed: PushedImage): Promise<Image> {

@@ -79,7 +79,7 @@ export class ImageStore {
     const unreadable = this.#unreadable.get(file)
     if (unreadable?.newer === true)
       throw new HypemanError('incompatible_version', `the image ${record.name} can't be changed: ${unreadable.reason}`)
-    await writeRecord(file, record)
+    await writeRecord(file, record, this.#references.get(record.name) ?? null)
     this.#unreadable.delete(file)
     this.#forgetReference(record.name)
     this.#index(record)
@@ -90,10 +90,16 @@ export class ImageStore {
     this.#forgetReference(name)
   }
 
-  /** Removes a root file system; it is gone from the index before its files are. */
+  /** Removes a root file system. From the call on nobody finds it; if it can't be removed, it is back. */
   async dropImage(digest: string): Promise<void> {
+    const record = this.#images.get(digest)
     this.#images.delete(digest)
-    await moveToTrash(this.#layout, this.#layout.image(digestHex(digest)))
+    try {
+      await moveToTrash(this.#layout, this.#layout.image(digestHex(digest)))
+    } catch (error) {
+      if (record !== undefined) this.#images.set(digest, record)
+      throw error
+    }
   }
 
   #index(record: ReferenceRecord): void {

@@ -54,7 +54,7 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   const withMemory = source.withMemory && request.targetState !== 'Stopped'
 
   await using undo = new AsyncDisposableStack()
-  const staged = undo.use(await step(flow, 'stage', () => createStaged(context.layout, `instance-${id}`)))
+  const staged = await step(flow, 'stage', async () => undo.use(await createStaged(context.layout, `instance-${id}`)))
   const { check } = source
   const made = step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
   // The check runs while the disk makes links; what it finds explains why they could not be made, too.
@@ -64,9 +64,9 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   const record = { ...forkRecord(source, request, id, withMemory), savedMemory }
   await mkdir(path.join(staged.path, instanceFiles.logs))
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
-  await step(flow, 'commit', () => staged.commit(context.layout.instance(id)))
   const entry = new InstanceEntry(record, withMemory)
   undo.defer(() => removeCommitted(context, entry))
+  await step(flow, 'commit', () => staged.commit(context.layout.instance(id)))
   context.store.add(entry)
   await reachState(context, entry, request.targetState, flow)
   undo.move()

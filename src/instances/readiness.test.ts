@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { AgentClient } from '../agent/contract.ts'
 import type { Hypervisor, MemorySnapshots } from '../hypervisors/driver.ts'
-import { testContext } from '../../tests/support/instance-context.ts'
+import { stateOnly, testContext } from '../../tests/support/instance-context.ts'
+import { identityOf } from '../platform/process.ts'
 import { flowOn } from './context.ts'
 import { makeReady } from './readiness.ts'
 
@@ -20,6 +21,7 @@ test("a fork's memory, which has the identity of its source, is gone before the 
   const { context } = host
   const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString() })
   entry.holdsMemory = true
+  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
   entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
 
   const ready = makeReady(context, entry, flowOn(context, entry.id, 'instance.fork'))
@@ -38,6 +40,7 @@ test('a restored guest keeps the image that it came from until the record says t
   const { context } = host
   const entry = await host.add({ identityDue: 'restore', programStartedAt: new Date().toISOString() })
   entry.holdsMemory = true
+  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
   entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
   context.store.update = async () => {
     throw new Error('the disk fails')
@@ -58,7 +61,46 @@ test('a memory image that is used up, but whose files can not all be removed, do
   const { context } = host
   const entry = await host.add({ identityDue: 'restore', programStartedAt: new Date().toISOString() })
   entry.holdsMemory = true
+  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
   entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
   assert.equal(await makeReady(context, entry, flowOn(context, entry.id, 'instance.restore')), true)
   assert.deepEqual([entry.holdsMemory, entry.record.identityDue], [false, null])
+})
+
+test('a fork that has its identity and can not say so on disk runs all the same', async () => {
+  let held = true
+  const memory = {
+    consumeMemory: async () => {
+      held = false
+    },
+    holdsMemory: async () => held,
+  } as Partial<MemorySnapshots> as MemorySnapshots
+  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
+  await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
+  const { context } = host
+  const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString() })
+  entry.holdsMemory = true
+  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
+  entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
+  context.store.update = async () => {
+    throw new Error('the disk fails')
+  }
+  assert.equal(await makeReady(context, entry, flowOn(context, entry.id, 'instance.restore')), true)
+  assert.deepEqual([entry.holdsMemory, entry.record.identityDue], [false, null])
+})
+
+test('a guest whose VMM has ended by then is not said to run, and keeps its image', async () => {
+  const memory = { consumeMemory: async () => assert.fail('the image is used up') } as Partial<MemorySnapshots> as MemorySnapshots
+  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
+  for (const identityDue of ['fork', 'restore'] as const) {
+    await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
+    const { context } = host
+    const entry = await host.add({ identityDue, programStartedAt: new Date().toISOString() })
+    entry.holdsMemory = true
+    // Its pid is another's.
+    entry.machine = stateOnly('running')
+    entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
+    await assert.rejects(makeReady(context, entry, flowOn(context, entry.id, 'instance.restore')), /ended as soon as its guest was ready/)
+    assert.equal(entry.holdsMemory, true)
+  }
 })

@@ -5,6 +5,7 @@ import type { AgentClient, GuestIdentity, GuestWorkload } from '../agent/contrac
 import { HypemanError } from '../api/errors.ts'
 import { userModeNetwork } from '../networks/index.ts'
 import { messageOf, step, type FlowContext } from '../platform/flow.ts'
+import { isAlive } from '../platform/process.ts'
 import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { agentOf, driverOf, endMachine, memoryOf, noteInVmmLog } from './machine.ts'
@@ -16,6 +17,10 @@ export function readyInBackground(context: InstanceContext, entry: InstanceEntry
   const signal = AbortSignal.any([entry.stopWaiting.signal, context.stopping])
   const work = makeReady(context, entry, flowOn(context, entry.id, 'instance.ready', signal)).catch(async (error: unknown) => {
     if (signal.aborted) return
+    if ((await entry.observe()).state === 'Running') {
+      context.log.error({ instance: entry.id, error: messageOf(error) }, 'the guest runs, but not all could be done that goes with it')
+      return
+    }
     context.log.warn({ instance: entry.id, error: messageOf(error) }, 'the guest did not get ready and is stopped')
     using _lock = await holdInstance(context, entry)
     if (entry.machine !== machine) return
@@ -92,22 +97,25 @@ async function renewIdentity(context: InstanceContext, entry: InstanceEntry, age
 async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   const now = new Date().toISOString()
   const { programStartedAt, agentReadyAt, identityDue } = entry.record
-  const record = (): Promise<void> =>
-    context.store.update(entry, {
-      programStartedAt: programStartedAt ?? now,
-      agentReadyAt: agentReadyAt ?? now,
-      identityDue: null,
-      savedMemory: null,
-    })
-  const consume = (): Promise<void> => consumeMemory(context, entry)
-  // A fork's memory has the identity of its source: it is gone for good before the record says that the fork has its own. That of any other
-  // guest is what it goes back to if something fails here, so it goes last.
-  for (const act of identityDue === 'fork' ? [consume, record] : [record, consume]) await act()
+  const change = {
+    ...{ programStartedAt: programStartedAt ?? now, agentReadyAt: agentReadyAt ?? now },
+    ...{ identityDue: null, savedMemory: null },
+  }
+  // A fork's memory has the identity of its source: it is gone for good before the record says that the fork has its own.
+  if (identityDue === 'fork' && entry.holdsMemory) {
+    await consumeMemory(context, entry)
+    await recordLate(context, entry, change)
+  } else {
+    await context.store.update(entry, change)
+    await consumeMemory(context, entry)
+  }
   context.events.state(entry.id, 'Running', `${driverOf(context, entry.record).name}, agent ready`)
 }
 
-/** Throws only while the image is still there. */
+/** The last thing that may fail: without its image a guest can't go back to standby. After a crash before this it is made ready once more. */
 async function consumeMemory(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  if (entry.machine === undefined || !isAlive(entry.machine.process))
+    throw new HypemanError('guest_unreachable', `the VMM of ${entry.record.name} ended as soon as its guest was ready`)
   if (!entry.holdsMemory) return
   const [memory, directory] = [memoryOf(context, entry.record), context.layout.instance(entry.id)]
   try {
@@ -117,6 +125,16 @@ async function consumeMemory(context: InstanceContext, entry: InstanceEntry): Pr
     context.log.warn({ instance: entry.id, error: messageOf(error) }, 'files of a memory image that is used up could not be removed')
   }
   entry.holdsMemory = false
+}
+
+/** It is true whether it can be recorded or not: what is not is done once more when the server starts. */
+async function recordLate(context: InstanceContext, entry: InstanceEntry, change: Partial<InstanceRecord>): Promise<void> {
+  try {
+    await context.store.update(entry, change)
+  } catch (error) {
+    entry.record = { ...entry.record, ...change }
+    context.log.warn({ instance: entry.id, error: messageOf(error) }, 'the guest runs, and that it has its identity could not be recorded')
+  }
 }
 
 function identityOf(record: InstanceRecord): GuestIdentity {

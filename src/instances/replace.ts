@@ -67,7 +67,7 @@ export async function replaceInstance(
     await stageRecord(path.join(other, instanceFiles.record), filled)
     await syncTree(staged.path)
     // Whole or absent at every instant: the next start of the server reads it wherever this one is cut off.
-    await writeRecord(path.join(staged.path, journalFile), { version: 1, id, instanceId: entry.id } satisfies Journal)
+    await writeRecord(path.join(staged.path, journalFile), { version: 1, id, instanceId: entry.id } satisfies Journal, null)
     await syncDirectory(context.layout.staging)
     return filled
   })
@@ -88,9 +88,25 @@ export async function replaceInstance(
     entry.holdsMemory = replacement.holdsMemory
   })
   await replacement.reach()
-  await step(flow, 'confirm', () => context.store.update(entry, { restoring: null }))
+  await step(flow, 'confirm', async () => {
+    await demandLife(entry)
+    await context.store.update(entry, { restoring: null })
+  })
   undo.move()
-  await step(flow, 'drop-old', () => moveToTrash(context.layout, staged.path))
+  try {
+    await step(flow, 'drop-old', () => moveToTrash(context.layout, staged.path))
+  } catch (error) {
+    // It is restored all the same.
+    context.log.warn({ instance: entry.id, error: messageOf(error) }, 'what a restore has replaced goes when the server starts again')
+  }
+}
+
+/** What has ended since it was reached is not what was asked for, and the old state is still here. */
+async function demandLife(entry: InstanceEntry): Promise<void> {
+  if (entry.record.process === null) return
+  const { state } = await entry.observe()
+  if (state === 'Stopped' || state === 'Standby')
+    throw new HypemanError('guest_unreachable', `the VMM of ${entry.record.name} ended as soon as it was restored; it is as it was before`)
 }
 
 /** What became of the replacements that were under way when the server ended. */

@@ -1,5 +1,6 @@
 // Flow: restore a standby instance (`POST /instances/{id}/restore`), and start a stopped one (`POST /instances/{id}/start`).
 
+import { step } from '../platform/flow.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { permit } from './permission.ts'
@@ -25,7 +26,8 @@ export async function startInstance(context: InstanceContext, entry: InstanceEnt
   const command = { entrypoint: request.entrypoint ?? record.entrypoint, cmd: request.cmd ?? record.cmd }
   await using undo = new AsyncDisposableStack()
   undo.defer(() => context.store.update(entry, { entrypoint: record.entrypoint, cmd: record.cmd }))
-  await context.store.update(entry, command)
-  await bootInstance(context, entry, flowOn(context, entry.id, 'instance.start'), 'background')
+  const flow = flowOn(context, entry.id, 'instance.start')
+  await step(flow, 'command', () => context.store.update(entry, command))
+  await bootInstance(context, entry, flow, 'background')
   undo.move()
 }

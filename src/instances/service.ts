@@ -4,7 +4,8 @@ import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { instanceEvent, type InstanceEvent } from '../api/events.ts'
 import { matchesTags } from '../api/schemas/common.ts'
 import type { EventsQuery } from '../api/schemas/instance-requests.ts'
-import { lockInstance, type InstanceContext } from './context.ts'
+import { step } from '../platform/flow.ts'
+import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import { createInstance } from './create.ts'
 import type { InstanceEntry } from './entry.ts'
 import { forkInstance } from './fork.ts'
@@ -52,7 +53,7 @@ export function createInstanceService(context: InstanceContext, removed: () => v
         const expiresAt = expiryOf(body)
         if (expiresAt === undefined) throw new HypemanError('invalid_request', 'there is nothing to update; give ttl or expires_at')
         using _lock = await lockInstance(context, entry)
-        await context.store.update(entry, { expiresAt })
+        await step(flowOn(context, entry.id, 'instance.update'), 'record', () => context.store.update(entry, { expiresAt }))
       }),
     async remove(ref, { gracefulShutdown }) {
       if (!(await removeUnreadable(context, ref))) await removeInstance(context, find(ref), { graceful: gracefulShutdown })

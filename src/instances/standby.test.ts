@@ -15,6 +15,7 @@ test('a VMM that can not be ended goes on with its guest, and the image of it is
       return { pausedMs: 1, memoryBytes: 1 }
     },
     discardMemory: async () => void done.push('discard'),
+    holdsMemory: async () => false,
   } as Partial<MemorySnapshots> as MemorySnapshots
   const machine: Machine = {
     ...stateOnly('running'),

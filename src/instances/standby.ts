@@ -13,30 +13,34 @@ export async function standbyInstance(context: InstanceContext, entry: InstanceE
   await suspendInstance(context, entry)
 }
 
-/** The flow itself; the caller holds the lock. On failure the instance is running as before. */
+/** The flow itself; the caller holds the lock. On failure the instance is running, or paused if even that fails: then it can be tried again. */
 export async function suspendInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
-  await permit(entry, 'standby')
+  const state = await permit(entry, 'standby')
   const { record } = entry
   const machine = liveMachine(entry)
   const memory = memoryOf(context, record)
   const flow = flowOn(context, entry.id, 'instance.standby')
   const directory = context.layout.instance(entry.id)
-  await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
+  if (state === 'Running') await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
 
   await using undo = new AsyncDisposableStack()
   undo.defer(() => machine.resume())
   await step(flow, 'pause', () => machine.pause())
   undo.defer(async () => {
-    await memory.discardMemory(directory)
-    entry.holdsMemory = false
+    try {
+      await memory.discardMemory(directory)
+    } finally {
+      entry.holdsMemory = await memory.holdsMemory(directory)
+    }
   })
   await step(flow, 'save', () => memory.suspend(machine, specOf(context, record), flow.signal))
   const savedMemory = await step(flow, 'seal', () => sealMemory(context, record, directory))
-  // From here on it is true, and must be said before the process ends: nobody may see an instance that is neither running nor in standby.
+  // It is true, and must be said before the process ends: nobody may see an instance that is neither running nor in standby.
   entry.holdsMemory = true
   await step(flow, 'end', async () => {
     await machine.kill()
-    undo.move() // the image is all that there is of the guest now
+    // From here on the image is all that there is of the guest.
+    undo.move()
     detach(entry)
   })
   await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), savedMemory })

@@ -27,7 +27,8 @@ export async function bootInstance(
   await using undo = new AsyncDisposableStack()
   const before = entry.record
   const driver = driverOf(context, before)
-  using ports = await step(flow, 'ports', () => allocatePorts(before.network?.ports ?? []))
+  using held = new DisposableStack()
+  const { ports } = await step(flow, 'ports', async () => held.use(await allocatePorts(before.network?.ports ?? [])))
   undo.defer(() => context.store.update(entry, before))
   const fresh = {
     startedAt: new Date().toISOString(),
@@ -39,7 +40,7 @@ export async function bootInstance(
     kernelId: context.kernel.id,
     stamp: await driver.stamp(),
   }
-  await step(flow, 'record', () => context.store.update(entry, { ...fresh, network: withPorts(before, ports.ports) }))
+  await step(flow, 'record', () => context.store.update(entry, { ...fresh, network: withPorts(before, ports) }))
   await step(flow, 'log', () => markBoot(context, entry))
   undo.defer(() => endMachine(context, entry))
   await step(flow, 'vmm', async () => startProcess(context, entry, await driver.boot(specOf(context, entry.record), flow.signal)))
@@ -62,11 +63,16 @@ export async function resumeInstance(context: InstanceContext, entry: InstanceEn
     throw new HypemanError('invalid_state', `the instance ${before.name} holds no memory image to restore; use hypeman start`)
   const memory = memoryOf(context, before)
   if (before.savedMemory !== null) await step(flow, 'check', () => checkMemory(context, before))
-  using ports = await step(flow, 'ports', () => allocatePorts(before.network?.ports ?? []))
-  undo.defer(() => context.store.update(entry, before))
+  using held = new DisposableStack()
+  const { ports } = await step(flow, 'ports', async () => held.use(await allocatePorts(before.network?.ports ?? [])))
+  undo.defer(async () => {
+    // Once its image is used up, the machine is all that there is of the guest: it stays.
+    if (!entry.holdsMemory) return
+    await endMachine(context, entry)
+    await context.store.update(entry, before)
+  })
   const change = { stoppedAt: null, exit: null, identityDue: before.identityDue ?? ('restore' as const), generation: before.generation + 1 }
-  await step(flow, 'record', () => context.store.update(entry, { ...change, network: withPorts(before, ports.ports) }))
-  undo.defer(() => endMachine(context, entry))
+  await step(flow, 'record', () => context.store.update(entry, { ...change, network: withPorts(before, ports) }))
   await step(flow, 'load', async () =>
     startProcess(context, entry, await memory.restore(specOf(context, entry.record), stamp, flow.signal)),
   )

@@ -28,8 +28,12 @@ export async function stopInstance(context: InstanceContext, entry: InstanceEntr
 
 /** What is left of a standby instance starts cold from its disks. */
 async function discardMemory(context: InstanceContext, entry: InstanceEntry): Promise<void> {
-  await memoryOf(context, entry.record).discardMemory(context.layout.instance(entry.id))
-  entry.holdsMemory = false
+  const [memory, directory] = [memoryOf(context, entry.record), context.layout.instance(entry.id)]
+  try {
+    await memory.discardMemory(directory)
+  } finally {
+    entry.holdsMemory = await memory.holdsMemory(directory)
+  }
   await context.store.update(entry, { identityDue: null, programStartedAt: null, agentReadyAt: null })
 }
 

@@ -101,7 +101,7 @@ export class InstanceStore {
   async update(entry: InstanceEntry, change: Partial<InstanceRecord>): Promise<void> {
     const write = async (): Promise<void> => {
       const record = { ...entry.record, ...change }
-      await writeRecord(path.join(this.#layout.instance(entry.id), instanceFiles.record), record)
+      await writeRecord(path.join(this.#layout.instance(entry.id), instanceFiles.record), record, entry.record)
       entry.record = record
     }
     const written = entry.writing.then(write, write)

@@ -3,12 +3,14 @@
 import { HypemanError } from '../api/errors.ts'
 import type { FaultPlan } from './flow.ts'
 
-const faultPattern = /^(?<step>[a-z.-]+\/[a-z-]+)@(?<when>before|after):(?<what>throw|kill|enospc)$/
+const faultPattern = /^(?<step>[a-z.-]+\/[a-z-]+)@(?<when>before|after):(?<what>throw|kill|enospc|eio)$/
+
+const kinds = ['throw', 'kill', 'enospc', 'eio'] as const
 
 interface Fault {
   readonly step: string
   readonly when: 'before' | 'after'
-  readonly what: 'throw' | 'kill' | 'enospc'
+  readonly what: (typeof kinds)[number]
 }
 
 /** Each fault strikes every time its step comes by. */
@@ -27,9 +29,10 @@ export function parseFaults(text: string): FaultPlan {
 
 function parseFault(text: string): Fault {
   const { step, when, what } = faultPattern.exec(text)?.groups ?? {}
-  if (step === undefined || (when !== 'before' && when !== 'after') || (what !== 'throw' && what !== 'kill' && what !== 'enospc'))
-    throw new HypemanError('invalid_request', `${text} is not a fault; write flow/step@before:throw (or after; kill or enospc)`)
-  return { step, when, what }
+  const kind = kinds.find((one) => one === what)
+  if (step === undefined || (when !== 'before' && when !== 'after') || kind === undefined)
+    throw new HypemanError('invalid_request', `${text} is not a fault; write flow/step@before:throw (or after; kill, enospc or eio)`)
+  return { step, when, what: kind }
 }
 
 function act({ step, when, what }: Fault): Promise<void> {
@@ -38,6 +41,8 @@ function act({ step, when, what }: Fault): Promise<void> {
       throw new Error(`fault injected ${when} ${step}`)
     case 'enospc':
       throw Object.assign(new Error(`ENOSPC: no space left on device (injected ${when} ${step})`), { code: 'ENOSPC' })
+    case 'eio':
+      throw Object.assign(new Error(`EIO: i/o error (injected ${when} ${step})`), { code: 'EIO' })
     case 'kill':
       process.kill(process.pid, 'SIGKILL')
       return new Promise(() => undefined) // nothing comes after the signal

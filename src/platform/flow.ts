@@ -1,6 +1,7 @@
 // Named steps: each lifecycle flow is a straight function of steps with an undo armed before each act.
 // From the names come events, timings and fault injection. Not a workflow engine: no retries, no graph.
 
+import type { Logger } from 'pino'
 import { diskError } from './disk-error.ts'
 
 /** What happened in one step of a flow; `ms` is wall time in milliseconds. */
@@ -28,6 +29,22 @@ export interface FlowContext {
   readonly faults?: FaultPlan | undefined
 }
 
+/** What a flow needs that no instance's event log tells of: its steps go to the server's log. */
+export interface FlowHost {
+  readonly log: Logger
+  readonly faults?: FaultPlan | undefined
+}
+
+/** A flow on something else than an instance; `about` names it in the log. */
+export function loggedFlow(
+  { log, faults }: FlowHost,
+  flow: string,
+  about: Readonly<Record<string, string>>,
+  signal: AbortSignal = new AbortController().signal,
+): FlowContext {
+  return { flow, signal, faults, onStep: (event) => log.debug({ ...about, ...event }, 'step') }
+}
+
 /** Runs one named step: checks the signal, consults the fault plan, times the act and reports it. */
 export async function step<T>(context: FlowContext, name: string, act: () => Promise<T> | T): Promise<T> {
   context.signal.throwIfAborted()
@@ -40,7 +57,7 @@ export async function step<T>(context: FlowContext, name: string, act: () => Pro
     context.onStep({ flow: context.flow, step: name, ms: performance.now() - started })
     return result
   } catch (error) {
-    const told = diskError(pathOf(error) ?? id, error)
+    const told = explain(id, error)
     context.onStep({ flow: context.flow, step: name, ms: performance.now() - started, error: messageOf(told) })
     throw told
   }
@@ -51,6 +68,12 @@ export async function together(steps: readonly Promise<unknown>[]): Promise<void
   for (const outcome of await Promise.allSettled(steps)) if (outcome.status === 'rejected') throw outcome.reason
 }
 
+/** Disk errors in words for people, also those that came while an earlier one was undone. */
+function explain(id: string, error: unknown): unknown {
+  if (error instanceof SuppressedError) return new SuppressedError(explain(id, error.error), explain(id, error.suppressed), error.message)
+  return diskError(pathOf(error) ?? id, error)
+}
+
 function pathOf(error: unknown): string | undefined {
   return error instanceof Error && 'path' in error && typeof error.path === 'string' ? error.path : undefined
 }
@@ -58,7 +81,7 @@ function pathOf(error: unknown): string | undefined {
 /** An error's message with those of its causes, outermost first. */
 export function messageOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
-  if (error instanceof SuppressedError) return `${messageOf(error.error)} (then, while undoing: ${messageOf(error.suppressed)})`
+  if (error instanceof SuppressedError) return `${messageOf(error.suppressed)} (then, while undoing: ${messageOf(error.error)})`
   if (error instanceof AggregateError && error.errors.length > 0) return error.errors.map(messageOf).join('; ')
   return error.cause === undefined ? error.message : `${error.message}: ${messageOf(error.cause)}`
 }

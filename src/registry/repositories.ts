@@ -80,7 +80,7 @@ export class RepositoryStore {
       await moveToTrash(this.#layout, file)
       this.#repositories.delete(repository.name)
     } else {
-      await writeRecord(file, repository)
+      await writeRecord(file, repository, this.#repositories.get(repository.name) ?? null)
       this.#unreadable.delete(name)
       this.#repositories.set(repository.name, repository)
     }

@@ -15,7 +15,7 @@ import {
   type IndexManifest,
 } from '../images/index.ts'
 import type { PushTarget } from '../images/types.ts'
-import { messageOf } from '../platform/flow.ts'
+import { loggedFlow, messageOf, step, type FaultPlan, type FlowContext } from '../platform/flow.ts'
 import { BlobStore, type BlobUpload } from './blobs.ts'
 import { collectUnused, hasImage } from './collect.ts'
 import { imageOf, nameIn } from './pushed.ts'
@@ -30,6 +30,7 @@ export interface RegistryOptions {
   readonly platform: string
   /** Largest blob, bytes. */
   readonly maxBlobBytes?: number
+  readonly faults?: FaultPlan | undefined
 }
 
 const DEFAULT_MAX_BLOB_BYTES = 64 * 1024 ** 3
@@ -88,7 +89,9 @@ export class Registry implements RegistryService {
     await this.#endResting()
     if (this.#uploads.size >= MOST_UPLOADS)
       throw new OciError('DENIED', `${MOST_UPLOADS} uploads are under way; finish or cancel one, then start another`)
-    const upload = await this.#blobs.startUpload()
+    await using undo = new AsyncDisposableStack()
+    const upload = await step(this.#push(repository), 'start', async () => undo.use(await this.#blobs.startUpload()))
+    undo.move()
     this.#uploads.set(upload.id, { repository, upload })
     return stateOf(upload)
   }
@@ -101,16 +104,16 @@ export class Registry implements RegistryService {
     const upload = this.#uploadOf(repository, id)
     if (from !== undefined && from !== upload.offset)
       throw new OciError('RANGE_INVALID', `the chunk begins at ${from}, and ${upload.offset} bytes are here`)
-    await upload.append(chunk)
+    await step(this.#push(repository), 'receive', () => upload.append(chunk))
     return stateOf(upload)
   }
 
   async finishUpload(repository: string, id: string, digest: string, rest: Readable): Promise<StoredBlob> {
     const upload = this.#uploadOf(repository, id)
-    await upload.append(rest)
+    await step(this.#push(repository), 'receive', () => upload.append(rest))
     // Another request can't use it any more, and it ends with this one, well or not.
     this.#uploads.delete(id)
-    return await this.#blobs.commit(upload, digest)
+    return await step(this.#push(repository), 'blob', () => this.#blobs.commit(upload, digest))
   }
 
   async cancelUpload(repository: string, id: string): Promise<void> {
@@ -128,12 +131,15 @@ export class Registry implements RegistryService {
     const digest = digestOf(body)
     if (isDigest(reference) && reference !== digest)
       throw new OciError('DIGEST_INVALID', `the manifest has the digest ${digest}, not ${reference}`)
-    const stored = { ...(await this.#blobs.write(body)), mediaType: mediaTypeOf(upload.mediaType, manifest) }
+    const flow = this.#push(repository)
+    const blob = await step(flow, 'manifest', () => this.#blobs.write(body))
+    const stored = { ...blob, mediaType: mediaTypeOf(upload.mediaType, manifest) }
     await this.#change(async () => {
       const before: Repository = this.#repositories.find(repository) ?? { version: 1, name: repository, manifests: {}, tags: {} }
       const tags = isDigest(reference) ? before.tags : { ...before.tags, [reference]: stored.digest }
-      await this.#repositories.put({ ...before, tags, manifests: { ...before.manifests, [stored.digest]: stored.mediaType } })
-      await this.#register(repository, reference, upload.host)
+      const after = { ...before, tags, manifests: { ...before.manifests, [stored.digest]: stored.mediaType } }
+      await step(flow, 'record', () => this.#repositories.put(after))
+      await step(flow, 'register', () => this.#register(repository, reference, upload.host))
       // The parts of an index came before it, by digest; from now on its tag names them.
       const parts = manifest.kind === 'index' && !isDigest(reference) ? manifest.manifests : []
       for (const { digest: part } of parts) await this.#options.images.forget(nameIn(repository, part))
@@ -149,7 +155,9 @@ export class Registry implements RegistryService {
     return this.#change(async () => {
       // A record that can't be read may name anything.
       if (this.#repositories.unreadable().length > 0) return
-      await collectUnused(this.#blobs, this.#repositories, this.#options.images, this.#options.log)
+      const { images, log } = this.#options
+      const flow = loggedFlow(this.#options, 'registry.collect', {})
+      await step(flow, 'remove', () => collectUnused(this.#blobs, this.#repositories, images, log))
     })
   }
 
@@ -189,6 +197,10 @@ export class Registry implements RegistryService {
     for (const { digest, urls } of [manifest.config, ...manifest.layers])
       if (urls === undefined && (await this.#blobs.find(digest)) === undefined)
         throw new OciError('MANIFEST_BLOB_UNKNOWN', `the manifest names the blob ${digest}, which was not pushed`)
+  }
+
+  #push(repository: string): FlowContext {
+    return loggedFlow(this.#options, 'registry.push', { repository })
   }
 
   #uploadOf(repository: string, id: string): BlobUpload {

@@ -1,6 +1,6 @@
 // How bodies are read: JSON that may be absent, and archives that stay streams.
 
-import { Readable } from 'node:stream'
+import { PassThrough, Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { HypemanError } from '../api/errors.ts'
 
@@ -33,6 +33,19 @@ export function passBodiesOn(app: FastifyInstance): void {
 
 /** The body of a route that takes streams. */
 export function streamedBody(body: unknown): Readable {
-  if (body instanceof Readable) return body
+  if (body instanceof Readable) return apart(body)
   throw new HypemanError('invalid_archive', 'the request has no body; send the archive as its body')
+}
+
+/**
+ * The bytes of a body as a stream that may be given up without ending the connection, which takes the answer that says why; Node then reads
+ * what is left. A client that leaves is an error of the stream.
+ */
+export function apart(body: Readable): Readable {
+  const bytes = new PassThrough()
+  body.once('error', (error) => bytes.destroy(error))
+  body.once('close', () => {
+    if (!body.readableEnded) bytes.destroy(Object.assign(new Error('the client left before the body ended'), { code: 'ECONNRESET' }))
+  })
+  return body.pipe(bytes)
 }

@@ -3,6 +3,7 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { catalogue, HypemanError, isHypemanError, type ErrorCode, type ErrorRow } from '../api/errors.ts'
 import type { ErrorBody } from '../api/schemas/common.ts'
+import { messageOf } from '../platform/flow.ts'
 import { InvalidPart, invalidRequest } from './validation.ts'
 
 /** After how many seconds a client shall try again what may succeed then. */
@@ -59,9 +60,21 @@ export function routeNotFound(request: FastifyRequest): HypemanError {
 }
 
 function knownError(error: FastifyError | Error, request: FastifyRequest): HypemanError {
+  if (error instanceof SuppressedError) return notUndone(error, request)
   if (isHypemanError(error)) return error
   if (error instanceof InvalidPart) return invalidRequest(error, request.routeOptions.config.wrongFieldCode)
   return frameworkError(error) ?? internalError(error)
+}
+
+/** A failure after which not all could be undone is still the failure that it was. */
+function notUndone({ error: later, suppressed }: SuppressedError, request: FastifyRequest): HypemanError {
+  const cause: unknown = suppressed
+  const first = cause instanceof Error ? knownError(cause, request) : internalError(new Error(String(cause)))
+  if (first.code === 'internal_error') return first
+  return new HypemanError(first.code, `${first.message} (and not all could be undone: ${messageOf(later)})`, {
+    cause: first,
+    details: first.details,
+  })
 }
 
 /** What Fastify found wrong with a request before a route saw it. */

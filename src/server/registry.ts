@@ -7,6 +7,7 @@ import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import { isHypemanError } from '../api/errors.ts'
 import { OciError, type RegistryService, type StoredBlob, type UploadState } from '../registry/types.ts'
 import { mayDo, type Authenticator } from './auth.ts'
+import { apart } from './bodies.ts'
 
 export interface RegistryRoutesOptions {
   readonly registry: RegistryService
@@ -153,7 +154,7 @@ function sendUpload({ id, offset }: UploadState, repository: string, reply: Fast
 }
 
 function bodyOf(request: FastifyRequest): Readable {
-  return request.body instanceof Readable ? request.body : Readable.from([])
+  return request.body instanceof Readable ? apart(request.body) : Readable.from([])
 }
 
 /** Where the chunk begins, if the client says so: `0-99`, or `bytes 0-99/*`. */

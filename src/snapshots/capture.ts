@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
 import type { TargetState } from '../api/actions.ts'
 import { snapshotFiles } from '../files/layout.ts'
-import { createStaged, stageRecord } from '../files/stage.ts'
+import { createStaged, moveToTrash, stageRecord } from '../files/stage.ts'
 import { treeSize } from '../files/tree.ts'
 import {
   checkMemory,
@@ -39,7 +39,8 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   const state = await permit(entry, request.kind === 'Standby' ? 'snapshotStandby' : 'snapshotStopped', 'conflict')
   using _name = context.store.reserveName(entry.id, request.name, id)
 
-  await using staged = await step(flow, 'stage', () => createStaged(instances.layout, `snapshot-${id}`))
+  await using undo = new AsyncDisposableStack()
+  const staged = await step(flow, 'stage', async () => undo.use(await createStaged(instances.layout, `snapshot-${id}`)))
   const payload = path.join(staged.path, snapshotFiles.payload)
   await mkdir(payload)
   const pausedMs = await fillPayload(context, entry, state, payload, flow)
@@ -59,8 +60,10 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   }
   await step(flow, 'record', () => stageRecord(path.join(staged.path, snapshotFiles.record), record))
   const seals = await step(flow, 'seal', () => sealSnapshot(staged.path, id, driverOf(instances, entry.record), instances.digests))
+  undo.defer(() => moveToTrash(instances.layout, instances.layout.snapshot(id)))
   await step(flow, 'commit', () => staged.commit(instances.layout.snapshot(id)))
   context.store.add(record)
+  undo.move()
   context.keeper.add(id, seals)
   return record
 }

@@ -66,8 +66,8 @@ export class SealKeeper implements AsyncDisposable {
   async update(id: string, change: (seals: readonly FileSeal[]) => readonly FileSeal[]): Promise<void> {
     const write = async (): Promise<void> => {
       const directory = this.#instances.layout.snapshot(id)
-      const seals = change(readSeals(directory, id))
-      await writeRecord(path.join(directory, snapshotFiles.seals), sealsRecordOf(id, seals))
+      const before = readSeals(directory, id)
+      await writeRecord(path.join(directory, snapshotFiles.seals), sealsRecordOf(id, change(before)), sealsRecordOf(id, before))
     }
     const written = (this.#writing.get(id) ?? Promise.resolve()).then(write, write).finally(() => {
       if (this.#writing.get(id) === written) this.#writing.delete(id)

@@ -10,6 +10,7 @@ import type { CreateVolumeBody, VolumeView } from '../api/schemas/volume.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
 import { volumeFiles, type DataLayout } from '../files/layout.ts'
 import { moveToTrash } from '../files/stage.ts'
+import { loggedFlow, step, type FaultPlan } from '../platform/flow.ts'
 import { newId } from '../platform/ids.ts'
 import { createVolume } from './create.ts'
 import { viewOf, type VolumeRecord } from './record.ts'
@@ -23,6 +24,7 @@ export interface VolumeServiceOptions {
   readonly attachmentsOf: (volumeId: string) => readonly VolumeAttachment[]
   /** Ids of the snapshots that name a volume. */
   readonly snapshotsUsing: (volumeId: string) => readonly string[]
+  readonly faults?: FaultPlan | undefined
 }
 
 export class Volumes implements VolumeService, VolumeSource {
@@ -77,7 +79,10 @@ export class Volumes implements VolumeService, VolumeSource {
     // From here on nobody can hold it, so what was checked stays true until it is gone.
     this.#leaving.add(record.id)
     try {
-      await moveToTrash(this.#options.layout, this.#options.layout.volume(record.id))
+      const { layout } = this.#options
+      await step(loggedFlow(this.#options, 'volume.delete', { volumeId: record.id }), 'remove', () =>
+        moveToTrash(layout, layout.volume(record.id)),
+      )
       this.#store.forget(record)
     } finally {
       this.#leaving.delete(record.id)
@@ -129,7 +134,8 @@ export class Volumes implements VolumeService, VolumeSource {
     }
     using _reserved = this.#store.reserve(record.id, record.name)
     const began = performance.now()
-    await createVolume(this.#options.layout, this.#options.log, record, archive)
+    const flow = loggedFlow(this.#options, 'volume.create', { volumeId: record.id })
+    await createVolume({ layout: this.#options.layout, log: this.#options.log, flow }, record, archive)
     this.#store.add(record)
     this.#options.log.info({ volumeId: record.id, name: record.name, ms: Math.round(performance.now() - began) }, 'volume created')
     return this.#view(record)

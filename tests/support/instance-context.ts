@@ -63,7 +63,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     async add(change = {}) {
       const record = { ...aRecord(), ...change }
       await using staged = await createStaged(layout, record.id)
-      await writeRecord(path.join(staged.path, 'record.json'), record)
+      await writeRecord(path.join(staged.path, 'record.json'), record, null)
       await staged.commit(layout.instance(record.id))
       const entry = new InstanceEntry(record, false)
       context.store.add(entry)

@@ -172,7 +172,7 @@ async function writeManifest(source: string, target: string, value: MemoryManife
   if (source !== target) return stageRecord(path.join(target, manifestFile), value)
   await Promise.all([...partsOf(value), layerName(value.lastLayer)].map((name) => syncFile(path.join(target, name))))
   await syncDirectory(target)
-  return writeRecord(path.join(target, manifestFile), value)
+  return writeRecord(path.join(target, manifestFile), value, null)
 }
 
 function partsOf(image: MemoryManifest): string[] {

@@ -66,7 +66,7 @@ export async function demandManifest(directory: string): Promise<Manifest> {
 export async function completeImage(directory: string, disk: number, savedBy: ProcessIdentity): Promise<void> {
   await Promise.all([imageName(disk), diskName(disk)].map((name) => syncFile(path.join(directory, name))))
   await syncDirectory(directory)
-  await writeRecord(path.join(directory, manifestFile), { disk, savedBy } satisfies Manifest)
+  await writeRecord(path.join(directory, manifestFile), { disk, savedBy } satisfies Manifest, null)
 }
 
 /** Completes an image in a staged directory. */

@@ -104,6 +104,8 @@ export class StandInMachine implements Machine {
     })
     if (said === '') throw new HypemanError('host_unavailable', `the stand-in in ${this.directory} has ended`)
     const answer = controlAnswer.parse(JSON.parse(said))
+    if (answer.error?.includes('no space left') === true)
+      throw new HypemanError('storage_full', `no space left to ${request.do} the stand-in in ${this.directory}`)
     if (answer.error !== undefined) throw new Error(`the stand-in could not ${request.do}: ${answer.error}`)
     return answer
   }
