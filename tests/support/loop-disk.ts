@@ -55,6 +55,8 @@ export interface LoopDisk extends AsyncDisposable {
   cut(): Promise<PowerCut>
   /** Mounts the disk as it is after a loss of power: at that instant, or now. Nothing may be open on it. */
   losePower(at?: PowerCut): Promise<void>
+  /** Unmounts it, which nobody may use then, lets the filesystem's own checker look at it, and mounts it again. ext4 only. */
+  mountAgain(): Promise<void>
 }
 
 export async function mountDisk(kind: DiskKind, megabytes: number): Promise<LoopDisk> {
@@ -101,6 +103,14 @@ export async function mountDisk(kind: DiskKind, megabytes: number): Promise<Loop
       if (kind === 'tmpfs') throw new Error('a tmpfs keeps nothing')
       await tool('umount', [at])
       await rename(lost.image, image)
+      await tool('mount', ['-o', recipes[kind].mount, image, at])
+    },
+    async mountAgain() {
+      if (kind !== 'ext4') throw new Error(`no checker is known for ${kind}`)
+      await tool('umount', [at])
+      const { code, stdout, stderr } = await run('e2fsck', ['-p', image])
+      // e2fsck(8): 1 says that it has repaired what it found.
+      if (code !== 0 && code !== 1) throw new Error(`e2fsck failed: ${stdout}${stderr}`)
       await tool('mount', ['-o', recipes[kind].mount, image, at])
     },
     async [Symbol.asyncDispose]() {

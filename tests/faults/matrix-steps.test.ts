@@ -1,0 +1,88 @@
+// Every flow that changes something on disk is broken at each of its steps, in every way, on a real server with stand-in machines. The steps are
+// those that the flows go through when nothing breaks: no list of them is kept anywhere. What must hold afterwards is in matrix/run.ts.
+
+import assert from 'node:assert/strict'
+import { globSync, readFileSync } from 'node:fs'
+import { after, test, type TestContext } from 'node:test'
+import { isWhole } from '../support/scale.ts'
+import { breakFlow, record, type Fault } from './matrix/run.ts'
+import { scenarios } from './matrix/scenarios.ts'
+import type { Scenario } from './matrix/scenario.ts'
+import { isWanted, Stage } from './matrix/stage.ts'
+import { OutcomeTable } from './matrix/table.ts'
+
+const stage = new Stage()
+const table = new OutcomeTable()
+after(async () => {
+  console.log(`\n${table.toString()}\n`)
+  await stage[Symbol.asyncDispose]()
+})
+
+/** Places in the source that name a step that was gone through. */
+const sites = new Set<string>()
+
+for (const scenario of scenarios) test(scenario.name, (t) => breakEverywhere(t, scenario))
+
+async function breakEverywhere(t: TestContext, scenario: Scenario): Promise<void> {
+  const reports = (await record(await stage.world(), scenario)).filter(({ kind }) => kind === 'step')
+  for (const { site } of reports) if (site !== undefined) sites.add(site)
+  const steps = [...new Set(reports.map(({ what }) => what))]
+  assert.ok(steps.length > 0, 'a flow has steps')
+  for (const step of steps) {
+    const outcomes = new Map<string, string>()
+    for (const [label, at] of faultsAt(step, isWhole || isTurn(steps, step))) {
+      const fault = { ...at, afterAll: label.endsWith('after') && step === steps.at(-1) }
+      if (!isWanted(`${scenario.name} | ${step} | ${label}`)) continue
+      await t.test(`${step}: ${label}`, async () => {
+        outcomes.set(label, await strike(scenario, fault))
+      })
+    }
+    table.add(scenario.name, step, outcomes)
+  }
+}
+
+/** Every fault, or the two that tell most. */
+function faultsAt(step: string, all: boolean): readonly (readonly [label: string, fault: Fault])[] {
+  const fault = (what: Fault['what'], when: 'before' | 'after'): readonly [string, Fault] => [
+    `${what} ${when}`,
+    { at: { step, when }, what, lasting: false },
+  ]
+  const cheap = [fault('throw', 'after'), fault('enospc', 'before')]
+  if (!all) return cheap
+  const rest = [fault('throw', 'before'), fault('eio', 'before'), fault('kill', 'before'), fault('kill', 'after'), fault('vmm', 'before')]
+  return isWhole ? [...cheap, ...rest] : [...cheap, fault('kill', 'after'), fault('vmm', 'before')]
+}
+
+/** In a run of a part a flow is killed where it becomes valid: at its commit, or at its last step. */
+function isTurn(steps: readonly string[], step: string): boolean {
+  return step === (steps.find((one) => /\/(?:commit|confirm)$/.test(one)) ?? steps.at(-1))
+}
+
+async function strike(scenario: Scenario, fault: Fault): Promise<string> {
+  try {
+    const { struck, verdict } = await breakFlow(await stage.world(), scenario, fault)
+    if (struck !== undefined) return verdict
+    // A VMM can be ended only while there is one; every other fault must have come.
+    assert.equal(fault.what, 'vmm', 'the fault never came')
+    return 'no VMM'
+  } catch (error) {
+    throw await stage.explain(error)
+  }
+}
+
+test('the matrix goes through every step that the source names', { skip: isWanted('') ? false : 'only some cases were asked for' }, () => {
+  const named = globSync('src/**/*.ts', { exclude: ['**/*.test.ts', 'src/platform/flow.ts'] }).flatMap(stepsIn)
+  assert.ok(named.length > 50, 'steps are found in the source')
+  assert.deepEqual(
+    named.filter((site) => !sites.has(site)),
+    [],
+    'steps that no scenario goes through; add one in tests/faults/matrix',
+  )
+})
+
+/** `file:line` of each call of `step`. */
+function stepsIn(file: string): string[] {
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .flatMap((text, at) => (/(?<![.\w])step\(/.test(text) && !text.includes('function') ? [`${file}:${at + 1}`] : []))
+}

@@ -1,0 +1,181 @@
+// Flows of instances.
+
+import assert from 'node:assert/strict'
+import { createServer } from 'node:net'
+import { once } from 'node:events'
+import type { Scenario, Verdict } from './scenario.ts'
+import type { State, World } from './world.ts'
+
+const content = { memory: 'm', disk: 'd' } as const
+const onDisk = { memory: '', disk: 'd' } as const
+const subject = 'subject'
+const fresh = 'new'
+
+const clean = (world: World): Promise<void> => world.remove(subject, fresh)
+
+/** The verdict that goes with the state of an instance, whose content must be what it is in this state. */
+export async function judgeState(
+  world: World,
+  name: string,
+  verdicts: Readonly<Partial<Record<State | 'absent', readonly [Verdict, { readonly memory: string; readonly disk: string }]>>>,
+): Promise<Verdict> {
+  const state = await world.stateOf(name)
+  const [verdict, expected] = verdicts[state as State] ?? assert.fail(`${name} is ${state}`)
+  if (state !== 'absent') assert.deepEqual(await world.wake(name), expected, `what ${name} has, which was ${state}`)
+  return verdict
+}
+
+const none = { memory: '', disk: '' } as const
+
+/** A port that is free now; taken by every attempt, so that one which keeps it would make the next one fail. */
+let port: Promise<number> | undefined
+async function freePort(): Promise<number> {
+  const listener = createServer().listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  const address = listener.address()
+  listener.close()
+  await once(listener, 'close')
+  return typeof address === 'object' && address !== null ? address.port : assert.fail('no port')
+}
+
+export const create: Scenario = {
+  name: 'create an instance',
+  prepare: clean,
+  async act(world) {
+    port ??= freePort()
+    const network = { enabled: true, ports: [{ guest_port: 80, host_port: await port }] }
+    await world.client.instances.create({ ...world.guests.body, name: fresh, network })
+    await world.untilRunning(fresh)
+  },
+  judge: (world) => judgeState(world, fresh, { absent: ['as before', none], Running: ['done', none], Stopped: ['stopped', none] }),
+  clean,
+  late: ['stopped'],
+  crashed: ['stopped'],
+  vmm: ['stopped'],
+}
+
+export const start: Scenario = {
+  name: 'start a stopped instance',
+  prepare: (world) => world.ensure(subject, 'Stopped', content),
+  async act(world) {
+    await world.client.instances.start(subject, { cmd: ['/bin/sleep', '1000'] })
+    await world.untilRunning(subject)
+  },
+  judge: (world) => judgeState(world, subject, { Running: ['done', onDisk], Stopped: ['as before', onDisk] }),
+  clean,
+}
+
+export const stop: Scenario = {
+  name: 'stop a running instance',
+  prepare: (world) => world.ensure(subject, 'Running', content),
+  act: async (world) => void (await world.client.instances.stop(subject)),
+  judge: (world) => judgeState(world, subject, { Running: ['as before', content], Stopped: ['done', onDisk] }),
+  clean,
+  // Its program has been asked to end by then.
+  refused: ['done'],
+}
+
+export const stopAsleep: Scenario = {
+  name: 'stop an instance in standby',
+  prepare: (world) => world.ensure(subject, 'Standby', content),
+  act: async (world) => void (await world.client.instances.stop(subject)),
+  judge: (world) => judgeState(world, subject, { Standby: ['as before', content], Stopped: ['done', onDisk] }),
+  clean,
+  refused: ['done'],
+}
+
+export const standby: Scenario = {
+  name: 'put an instance into standby',
+  prepare: (world) => world.ensure(subject, 'Running', content),
+  act: async (world) => void (await world.client.instances.standby(subject)),
+  async judge(world) {
+    const isPaused = (await world.stateOf(subject)) === 'Paused'
+    if (isPaused) await world.client.instances.standby(subject)
+    const verdict = await judgeState(world, subject, {
+      Running: ['as before', content],
+      Standby: ['done', content],
+      Stopped: ['stopped', onDisk],
+    })
+    return isPaused ? 'paused' : verdict
+  },
+  clean,
+  refused: ['done'],
+  broken: ['paused'],
+  vmm: ['stopped'],
+}
+
+export const restore: Scenario = {
+  name: 'wake an instance from standby',
+  prepare: (world) => world.ensure(subject, 'Standby', content),
+  act: async (world) => void (await world.client.instances.restore(subject)),
+  judge: (world) => judgeState(world, subject, { Standby: ['as before', content], Running: ['done', content] }),
+  clean,
+}
+
+export const forkRunning: Scenario = {
+  name: 'fork a running instance',
+  async prepare(world) {
+    await world.remove(fresh)
+    await world.ensure(subject, 'Running', content)
+  },
+  act: async (world) => void (await world.client.instances.fork(subject, { name: fresh, from_running: true })),
+  async judge(world) {
+    const source = await judgeState(world, subject, { Running: ['as before', content], Stopped: ['stopped', onDisk] })
+    const fork = await judgeState(world, fresh, { absent: ['as before', none], Running: ['done', content], Standby: ['asleep', content] })
+    return source === 'stopped' ? (fork === 'as before' ? 'stopped' : 'done, source stopped') : fork
+  },
+  clean,
+  crashed: ['asleep'],
+  vmm: ['stopped', 'done, source stopped'],
+}
+
+export const forkStopped: Scenario = {
+  name: 'fork a stopped instance',
+  async prepare(world) {
+    await world.remove(fresh)
+    if ((await world.stateOf(subject)) !== 'Stopped') await world.ensure(subject, 'Stopped', content)
+  },
+  act: async (world) => void (await world.client.instances.fork(subject, { name: fresh })),
+  async judge(world) {
+    await judgeState(world, subject, { Stopped: ['as before', onDisk] })
+    return await judgeState(world, fresh, { absent: ['as before', none], Stopped: ['done', onDisk] })
+  },
+  clean,
+  frozen: [subject],
+}
+
+function deletion(name: string, state: State, graceful: boolean): Scenario {
+  return {
+    name,
+    prepare: (world) => world.ensure(subject, state, content),
+    act: (world) => world.client.instances.delete(subject, { graceful_shutdown: graceful }),
+    judge: (world) =>
+      judgeState(world, subject, {
+        absent: ['done', none],
+        [state]: ['as before', state === 'Stopped' ? onDisk : content],
+        ...(state === 'Running' ? { Stopped: ['stopped', onDisk] as const } : {}),
+      }),
+    clean,
+    refused: ['done', 'stopped'],
+    crashed: ['stopped'],
+    vmm: ['stopped'],
+  }
+}
+
+export const remove = deletion('delete a running instance', 'Running', true)
+export const removeAsleep = deletion('delete an instance in standby', 'Standby', false)
+
+export const update: Scenario = {
+  name: 'change when an instance expires',
+  async prepare(world) {
+    await world.remove(subject)
+    await world.ensure(subject, 'Stopped', content)
+  },
+  act: async (world) => void (await world.client.instances.update(subject, { ttl: '10h' })),
+  async judge(world) {
+    const { expires_at: expires } = await world.client.instances.get(subject)
+    await judgeState(world, subject, { Stopped: ['as before', onDisk] })
+    return expires === null ? 'as before' : 'done'
+  },
+  clean,
+}

@@ -1,0 +1,22 @@
+// Every flow that changes something on disk.
+
+import * as instances from './instance-scenarios.ts'
+import type { Scenario } from './scenario.ts'
+import * as snapshots from './snapshot-scenarios.ts'
+import * as stores from './store-scenarios.ts'
+
+export const scenarios: readonly Scenario[] = [
+  ...[instances.create, instances.start, instances.stop, instances.stopAsleep, instances.standby, instances.restore],
+  ...[instances.forkRunning, instances.forkStopped, instances.remove, instances.removeAsleep, instances.update],
+  ...[snapshots.snapshotRunning, snapshots.snapshotAsleep, snapshots.snapshotStopped],
+  ...[snapshots.restoreToRunning, snapshots.restoreAsleep, snapshots.restoreStopped],
+  ...[snapshots.forkToRunning, snapshots.forkToStopped, snapshots.forkCold, snapshots.removeSnapshot],
+  ...[stores.createVolume, stores.createVolumeFromArchive, stores.deleteVolume],
+  ...[stores.importImage, stores.pullImage, stores.tagImage, stores.deleteImage, stores.pushImage],
+]
+
+/** Ends what scenarios keep between them. */
+export async function dropShared(): Promise<void> {
+  await stores.dropRegistry()
+  await stores.dropImages()
+}
