@@ -162,8 +162,11 @@ export class BlobUpload implements AsyncDisposable {
   /** Syncs and closes the file; nothing can be appended any more. */
   async seal(): Promise<{ readonly file: string; readonly actual: string }> {
     this.#closed = true
-    await diskErrors(this.#staged.path, () => this.#file.sync())
-    await this.#file.close()
+    try {
+      await diskErrors(this.#staged.path, () => this.#file.sync())
+    } finally {
+      await this.#file.close()
+    }
     return { file: path.join(this.#staged.path, 'blob'), actual: `sha256:${this.#hash.digest('hex')}` }
   }
 

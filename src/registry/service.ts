@@ -33,6 +33,8 @@ export interface RegistryOptions {
   readonly faults?: FaultPlan | undefined
 }
 
+/** How the stream of a body fails whose client is gone. */
+const CLIENT_LEFT = 'ECONNRESET'
 const DEFAULT_MAX_BLOB_BYTES = 64 * 1024 ** 3
 /** How long an upload may rest between two requests, in milliseconds. */
 const UPLOAD_REST_MS = 24 * 3_600_000
@@ -104,15 +106,16 @@ export class Registry implements RegistryService {
     const upload = this.#uploadOf(repository, id)
     if (from !== undefined && from !== upload.offset)
       throw new OciError('RANGE_INVALID', `the chunk begins at ${from}, and ${upload.offset} bytes are here`)
-    await step(this.#push(repository), 'receive', () => upload.append(chunk))
+    await this.#receive(repository, upload, chunk)
     return stateOf(upload)
   }
 
   async finishUpload(repository: string, id: string, digest: string, rest: Readable): Promise<StoredBlob> {
     const upload = this.#uploadOf(repository, id)
-    await step(this.#push(repository), 'receive', () => upload.append(rest))
+    await this.#receive(repository, upload, rest)
     // Another request can't use it any more, and it ends with this one, well or not.
     this.#uploads.delete(id)
+    await using _ended = upload
     return await step(this.#push(repository), 'blob', () => this.#blobs.commit(upload, digest))
   }
 
@@ -197,6 +200,18 @@ export class Registry implements RegistryService {
     for (const { digest, urls } of [manifest.config, ...manifest.layers])
       if (urls === undefined && (await this.#blobs.find(digest)) === undefined)
         throw new OciError('MANIFEST_BLOB_UNKNOWN', `the manifest names the blob ${digest}, which was not pushed`)
+  }
+
+  /** An upload that a client broke off, or asked something impossible of, can be gone on with. What failed here is given up, so that its room is free. */
+  async #receive(repository: string, upload: BlobUpload, chunk: Readable): Promise<void> {
+    try {
+      await step(this.#push(repository), 'receive', () => upload.append(chunk))
+    } catch (error) {
+      if (error instanceof OciError || (error instanceof Error && 'code' in error && error.code === CLIENT_LEFT)) throw error
+      this.#uploads.delete(upload.id)
+      await upload[Symbol.asyncDispose]()
+      throw error
+    }
   }
 
   #push(repository: string): FlowContext {

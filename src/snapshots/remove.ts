@@ -21,8 +21,8 @@ export async function removeSnapshot(context: SnapshotContext, record: SnapshotR
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
   const { layout } = context.instances
   await context.keeper.drop(record.id)
-  await step(snapshotFlow(context, record.sourceInstanceId, 'snapshot.delete'), 'remove', () =>
-    moveToTrash(layout, layout.snapshot(record.id)),
-  )
-  context.store.forget(record)
+  await step(snapshotFlow(context, record.sourceInstanceId, 'snapshot.delete'), 'remove', async () => {
+    await moveToTrash(layout, layout.snapshot(record.id))
+    context.store.forget(record)
+  })
 }

@@ -80,10 +80,10 @@ export class Volumes implements VolumeService, VolumeSource {
     this.#leaving.add(record.id)
     try {
       const { layout } = this.#options
-      await step(loggedFlow(this.#options, 'volume.delete', { volumeId: record.id }), 'remove', () =>
-        moveToTrash(layout, layout.volume(record.id)),
-      )
-      this.#store.forget(record)
+      await step(loggedFlow(this.#options, 'volume.delete', { volumeId: record.id }), 'remove', async () => {
+        await moveToTrash(layout, layout.volume(record.id))
+        this.#store.forget(record)
+      })
     } finally {
       this.#leaving.delete(record.id)
     }

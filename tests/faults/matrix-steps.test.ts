@@ -70,8 +70,11 @@ async function strike(scenario: Scenario, fault: Fault): Promise<string> {
   }
 }
 
+/** Digests are made in the background and of large files only, which the guests here have none of: src/snapshots/keeper.test.ts is about that. */
+const elsewhere = ['src/snapshots/keeper.ts']
+
 test('the matrix goes through every step that the source names', { skip: isWanted('') ? false : 'only some cases were asked for' }, () => {
-  const named = globSync('src/**/*.ts', { exclude: ['**/*.test.ts', 'src/platform/flow.ts'] }).flatMap(stepsIn)
+  const named = globSync('src/**/*.ts', { exclude: ['**/*.test.ts', 'src/platform/flow.ts', ...elsewhere] }).flatMap(stepsIn)
   assert.ok(named.length > 50, 'steps are found in the source')
   assert.deepEqual(
     named.filter((site) => !sites.has(site)),
@@ -84,5 +87,5 @@ test('the matrix goes through every step that the source names', { skip: isWante
 function stepsIn(file: string): string[] {
   return readFileSync(file, 'utf8')
     .split('\n')
-    .flatMap((text, at) => (/(?<![.\w])step\(/.test(text) && !text.includes('function') ? [`${file}:${at + 1}`] : []))
+    .flatMap((text, at) => (/(?<![.\w])step\((?!id: string)/.test(text) && !text.includes('function') ? [`${file}:${at + 1}`] : []))
 }

@@ -144,6 +144,21 @@ export const forkStopped: Scenario = {
   frozen: [subject],
 }
 
+export const forkAsleep: Scenario = {
+  name: 'fork an instance in standby',
+  async prepare(world) {
+    await world.remove(fresh)
+    await world.ensure(subject, 'Standby', content)
+  },
+  act: async (world) => void (await world.client.instances.fork(subject, { name: fresh })),
+  async judge(world) {
+    await judgeState(world, subject, { Standby: ['as before', content] })
+    return await judgeState(world, fresh, { absent: ['as before', none], Standby: ['done', content] })
+  },
+  clean,
+  frozen: [subject],
+}
+
 function deletion(name: string, state: State, graceful: boolean): Scenario {
   return {
     name,

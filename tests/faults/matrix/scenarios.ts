@@ -7,7 +7,7 @@ import * as stores from './store-scenarios.ts'
 
 export const scenarios: readonly Scenario[] = [
   ...[instances.create, instances.start, instances.stop, instances.stopAsleep, instances.standby, instances.restore],
-  ...[instances.forkRunning, instances.forkStopped, instances.remove, instances.removeAsleep, instances.update],
+  ...[instances.forkRunning, instances.forkStopped, instances.forkAsleep, instances.remove, instances.removeAsleep, instances.update],
   ...[snapshots.snapshotRunning, snapshots.snapshotAsleep, snapshots.snapshotStopped],
   ...[snapshots.restoreToRunning, snapshots.restoreAsleep, snapshots.restoreStopped],
   ...[snapshots.forkToRunning, snapshots.forkToStopped, snapshots.forkCold, snapshots.removeSnapshot],

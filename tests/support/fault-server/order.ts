@@ -19,8 +19,8 @@ export interface Order {
 
 export interface Report {
   readonly order: number
-  readonly kind: 'step' | 'call' | 'struck'
-  /** `flow/step`, or the call with its path. */
+  readonly kind: 'step' | 'passed' | 'call' | 'struck'
+  /** `flow/step`, at its start (`step`) or its end (`passed`), or the call with its path. */
   readonly what: string
   /** Of a step: file and line of the source that names it. */
   readonly site?: string

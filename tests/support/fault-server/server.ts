@@ -15,7 +15,7 @@ export interface FaultServer extends AsyncDisposable {
   readonly server: TestServer
   /** From the next step or call on; an earlier order is over. */
   order(order: Omit<Order, 'id'>): void
-  /** Resolves when a step that the server takes by itself has been reached under the order, or is not within a second. */
+  /** Resolves when a step that the server takes by itself is over under the order, or the fault has come, or neither within a second. */
   reached(step: string): Promise<void>
   /** Ends the order; returns what happened under it. */
   rescind(): readonly Report[]
@@ -54,8 +54,9 @@ export async function startFaultServer({ on, dataDirectory }: FaultServerOptions
     },
     async reached(step) {
       const deadline = performance.now() + REACHED_WITHIN_MS
-      while (!readReports(home, last).some(({ kind, what }) => kind === 'step' && what === step) && performance.now() < deadline)
-        await delay(5)
+      const isOver = (): boolean =>
+        readReports(home, last).some(({ kind, what }) => kind === 'struck' || (kind === 'passed' && what === step))
+      while (!isOver() && performance.now() < deadline) await delay(5)
     },
     rescind() {
       const reports = readReports(home, last)

@@ -55,7 +55,12 @@ export function createStriker(directory: string, dataDirectory: string): Striker
     end,
     async step(step, when, site) {
       const order = current()
-      if (when === 'before') report(directory, { order: order.id, kind: 'step', what: step, ...(site === undefined ? {} : { site }) })
+      report(directory, {
+        order: order.id,
+        kind: when === 'before' ? 'step' : 'passed',
+        what: step,
+        ...(site === undefined ? {} : { site }),
+      })
       if (order.at === 'nowhere' || !('step' in order.at) || order.at.step !== step || order.at.when !== when) return
       const place = `${when} ${step}`
       if (order.what === 'vmm') {
