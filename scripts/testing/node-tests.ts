@@ -25,7 +25,7 @@ export const unitTests = { concurrency: availableParallelism(), timeoutMs: 60_00
 /** A booting guest keeps a core busy under emulation: half of the cores boot, the rest tests them. */
 export const vmTests = { concurrency: Math.max(1, Math.floor(availableParallelism() / 2)), timeoutMs: 300_000 } as const
 /** Tests that do a part of their work in the usual run (tests/support/scale.ts) do the whole of it. */
-export const wholeTests = { ...vmTests, timeoutMs: 1_800_000, env: { HYPEMAN_WHOLE_TESTS: '1' } } as const
+export const wholeTests = { concurrency: availableParallelism(), timeoutMs: 1_800_000, env: { HYPEMAN_WHOLE_TESTS: '1' } } as const
 
 export async function runNodeTests(options: NodeTestOptions): Promise<NodeTestOutcome> {
   if (options.files.length === 0) return { ...nothing, vmsBooted: 0 }

@@ -5,7 +5,8 @@ import { isWhole } from '../support/scale.ts'
 import { scenarios } from './matrix/scenarios.ts'
 import * as snapshots from './matrix/snapshot-scenarios.ts'
 import * as instances from './matrix/instance-scenarios.ts'
-import { Stage } from './matrix/stage.ts'
+import type { Scenario } from './matrix/scenario.ts'
+import { isEveryCall, Stage } from './matrix/stage.ts'
 import { sweep } from './matrix/sweep.ts'
 
 const stage = new Stage()
@@ -18,5 +19,8 @@ const representative = [
   { scenario: snapshots.restoreToRunning, every: 9 },
 ] as const
 
-for (const { scenario, every } of isWhole ? scenarios.map((one) => ({ scenario: one, every: 1 })) : representative)
+const at = (every: number): readonly { readonly scenario: Scenario; readonly every: number }[] =>
+  scenarios.map((scenario) => ({ scenario, every }))
+
+for (const { scenario, every } of isEveryCall ? at(1) : isWhole ? at(4) : representative)
   test(scenario.name, (t) => sweep(t, stage, { scenario, what: 'kill', lasting: false, every }))

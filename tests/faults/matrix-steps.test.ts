@@ -30,7 +30,7 @@ async function breakEverywhere(t: TestContext, scenario: Scenario): Promise<void
   assert.ok(steps.length > 0, 'a flow has steps')
   for (const step of steps) {
     const outcomes = new Map<string, string>()
-    for (const [label, at] of faultsAt(step, isWhole || isTurn(steps, step))) {
+    for (const [label, at] of faultsAt(step, isWhole || isTurn(steps, step), step === steps.at(-1))) {
       const fault = { ...at, afterAll: label.endsWith('after') && step === steps.at(-1) }
       if (!isWanted(`${scenario.name} | ${step} | ${label}`)) continue
       await t.test(`${step}: ${label}`, async () => {
@@ -41,16 +41,17 @@ async function breakEverywhere(t: TestContext, scenario: Scenario): Promise<void
   }
 }
 
-/** Every fault, or the two that tell most. */
-function faultsAt(step: string, all: boolean): readonly (readonly [label: string, fault: Fault])[] {
+/** Every fault, or the two that tell most. To be killed after a step is to be killed before the next one, so that it is tried after the last one only. */
+function faultsAt(step: string, all: boolean, isLast: boolean): readonly (readonly [label: string, fault: Fault])[] {
   const fault = (what: Fault['what'], when: 'before' | 'after'): readonly [string, Fault] => [
     `${what} ${when}`,
     { at: { step, when }, what, lasting: false },
   ]
   const cheap = [fault('throw', 'after'), fault('enospc', 'before')]
   if (!all) return cheap
-  const rest = [fault('throw', 'before'), fault('eio', 'before'), fault('kill', 'before'), fault('kill', 'after'), fault('vmm', 'before')]
-  return isWhole ? [...cheap, ...rest] : [...cheap, fault('kill', 'after'), fault('vmm', 'before')]
+  if (!isWhole) return [...cheap, fault('kill', 'after'), fault('vmm', 'before')]
+  const killed = [fault('kill', 'before'), ...(isLast ? [fault('kill', 'after')] : [])]
+  return [...cheap, fault('throw', 'before'), fault('eio', 'before'), fault('vmm', 'before'), ...killed]
 }
 
 /** In a run of a part a flow is killed where it becomes valid: at its commit, or at its last step. */

@@ -5,12 +5,17 @@ import type { Scenario } from './scenario.ts'
 import * as snapshots from './snapshot-scenarios.ts'
 import * as stores from './store-scenarios.ts'
 
-export const scenarios: readonly Scenario[] = [
+/** Those that could lose a guest, or what a snapshot holds. */
+export const guestScenarios: readonly Scenario[] = [
   ...[instances.create, instances.start, instances.stop, instances.stopAsleep, instances.standby, instances.restore],
   ...[instances.forkRunning, instances.forkStopped, instances.forkAsleep, instances.remove, instances.removeAsleep, instances.update],
   ...[snapshots.snapshotRunning, snapshots.snapshotAsleep, snapshots.snapshotStopped],
   ...[snapshots.restoreToRunning, snapshots.restoreAsleep, snapshots.restoreStopped],
   ...[snapshots.forkToRunning, snapshots.forkToStopped, snapshots.forkCold, snapshots.removeSnapshot],
+]
+
+export const scenarios: readonly Scenario[] = [
+  ...guestScenarios,
   ...[stores.createVolume, stores.createVolumeFromArchive, stores.deleteVolume],
   ...[stores.importImage, stores.pullImage, stores.tagImage, stores.deleteImage, stores.pushImage],
 ]
