@@ -9,7 +9,7 @@ import fc from 'fast-check'
 import { isHypemanError } from '../../api/errors.ts'
 import { mapPrivately } from '../../../tests/support/private-mapping.ts'
 import { applyDiffToProcess, checkDiff, createHoles, mergeDiff, saveAsBase, saveAsDiff } from './image.ts'
-import { findMapping, isMappedFile, pageBytes, privatePages, type Mapping } from './private-pages.ts'
+import { findMapping, isMappedFile, pageBytes, privatePages, readPrivate, type Mapping } from './private-pages.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'image-'))
 after(() => rm(root, { recursive: true }))
@@ -61,6 +61,26 @@ test('exactly the pages that were written are private, in joined runs, and readi
     { first: 200, count: 1 },
     { first: pages - 1, count: 1 },
   ])
+})
+
+test('the kernel finds the private pages that a look at every page finds', async () => {
+  await using pagemap = await open('/proc/self/pagemap')
+  await fc.assert(
+    fc.asyncProperty(somePages, somePages, somePages, async (filled, read, written) => {
+      const base = await makeBase(filled)
+      using mapped = mapPrivately(base, ramBytes)
+      for (const page of read) assert.ok(mapped.bytes.readUInt8(page * pageBytes) >= 0)
+      write(mapped.bytes, written)
+      const mapping = await mappingOf(base)
+      const found = await readPrivate(pagemap, mapping)
+      assert.equal(
+        found.reduce((sum, { count: pagesOfRun }) => sum + pagesOfRun, 0),
+        written.size,
+      )
+      assert.deepEqual(await privatePages(mapping), found)
+    }),
+    { numRuns: 20 },
+  )
 })
 
 test('base and diff together are what the process saw, and give another process the same memory', async () => {

@@ -2,6 +2,7 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { getCompileCacheDir } from 'node:module'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { z } from 'zod'
@@ -36,11 +37,13 @@ export interface Splitting {
 /** Resolves when the process listens. From then on it lives until the stream has ended, also without this server. */
 export async function startSplitting(request: SplitRequest): Promise<Splitting> {
   const { socket, block, ramBytes, memoryFile, stateFile } = request
+  // Its start is waited for: it shall not strip the types of its code each time.
+  const compiled = getCompileCacheDir()
   const child = spawn(process.execPath, [program, socket, block, String(ramBytes), memoryFile, stateFile], {
     cwd: '/',
     detached: true,
     stdio: ['ignore', 'pipe', 'ignore'],
-    env: {},
+    env: compiled === undefined ? {} : { NODE_COMPILE_CACHE: path.dirname(compiled) },
   })
   const lines = createInterface({ input: child.stdout })
   const listening = Promise.withResolvers<void>()
