@@ -61,8 +61,11 @@ export async function createInstance(context: InstanceContext, request: CreateIn
 
   const flow = flowOn(context, id, 'instance.create')
   await using undo = new AsyncDisposableStack()
-  const staged = await step(flow, 'stage', async () => undo.use(await createStaged(context.layout, `instance-${id}`)))
-  await mkdir(path.join(staged.path, instanceFiles.logs))
+  const staged = await step(flow, 'stage', async () => {
+    const made = undo.use(await createStaged(context.layout, `instance-${id}`))
+    await mkdir(path.join(made.path, instanceFiles.logs))
+    return made
+  })
   await step(flow, 'disk', () => driver.createDisk(staged.path, request.overlayBytes))
   const record = newRecord(context, request, id, hypervisor, image)
   await stageRecord(path.join(staged.path, instanceFiles.record), record)

@@ -54,7 +54,11 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   const withMemory = source.withMemory && request.targetState !== 'Stopped'
 
   await using undo = new AsyncDisposableStack()
-  const staged = await step(flow, 'stage', async () => undo.use(await createStaged(context.layout, `instance-${id}`)))
+  const staged = await step(flow, 'stage', async () => {
+    const made = undo.use(await createStaged(context.layout, `instance-${id}`))
+    await mkdir(path.join(made.path, instanceFiles.logs))
+    return made
+  })
   const { check } = source
   const made = step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
   // The check runs while the disk makes links; what it finds explains why they could not be made, too.
@@ -62,7 +66,6 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   const asleep = withMemory && request.targetState === 'Standby'
   const savedMemory = asleep ? await sealMemory(context, request, staged.path) : null
   const record = { ...forkRecord(source, request, id, withMemory), savedMemory }
-  await mkdir(path.join(staged.path, instanceFiles.logs))
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, withMemory)
   undo.defer(() => removeCommitted(context, entry))

@@ -25,8 +25,11 @@ export function readyInBackground(context: InstanceContext, entry: InstanceEntry
     using _lock = await holdInstance(context, entry)
     if (entry.machine !== machine) return
     const message = `the guest did not get ready: ${messageOf(error)}`
-    await noteInVmmLog(context, entry.id, message)
-    await endMachine(context, entry, { exit: { code: null, message }, agentReadyAt: null, programStartedAt: null })
+    try {
+      await noteInVmmLog(context, entry.id, message)
+    } finally {
+      await endMachine(context, entry, { exit: { code: null, message }, agentReadyAt: null, programStartedAt: null })
+    }
     context.events.state(entry.id, entry.derive('gone').state, message)
   })
   const readying = work.then(

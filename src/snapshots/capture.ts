@@ -40,9 +40,12 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   using _name = context.store.reserveName(entry.id, request.name, id)
 
   await using undo = new AsyncDisposableStack()
-  const staged = await step(flow, 'stage', async () => undo.use(await createStaged(instances.layout, `snapshot-${id}`)))
+  const staged = await step(flow, 'stage', async () => {
+    const made = undo.use(await createStaged(instances.layout, `snapshot-${id}`))
+    await mkdir(path.join(made.path, snapshotFiles.payload))
+    return made
+  })
   const payload = path.join(staged.path, snapshotFiles.payload)
-  await mkdir(payload)
   const pausedMs = await fillPayload(context, entry, state, payload, flow)
   const record: SnapshotRecord = {
     version: 1,

@@ -63,7 +63,7 @@ export async function privatePages(mapping: Mapping): Promise<PageRun[]> {
   await using pagemap = await openProc(`/proc/${mapping.pid}/pagemap`)
   const { address, bytes } = mapping
   const regions = scanPrivate(pagemap.fd, address, address + bytes)
-  if (regions === undefined) return readPrivate(pagemap, mapping)
+  if (regions === undefined) return await readPrivate(pagemap, mapping)
   return regions.map(({ start, end }) => ({ first: (start - address) / pageBytes, count: (end - start) / pageBytes }))
 }
 

@@ -33,7 +33,8 @@ function interceptNames(meet: Meet): void {
       return await mkdir(...args)
     },
     async rename(...args: Parameters<typeof rename>) {
-      meet('rename', args[1])
+      // The trash has room for a name more: a directory does not shrink when names leave it. What is really full is in matrix-disk.test.ts.
+      meet('rename', args[1], !String(args[1]).includes('/trash/'))
       await rename(...args)
     },
     async rm(...args: Parameters<typeof rm>) {
@@ -104,7 +105,7 @@ async function interceptHandles(striker: Striker, seen: (file: string) => boolea
       await writeFile.call(this, ...args)
     },
     async sync(this: FileHandle) {
-      meet('sync', pathOf(this))
+      meet('sync', pathOf(this), !(await this.stat()).isDirectory())
       await sync.call(this)
     },
     async truncate(this: FileHandle, size?: number) {
@@ -174,7 +175,7 @@ function interceptExchange(meet: Meet): void {
           if (!prototype.includes('renameat2')) return bound
           return (...names: readonly unknown[]): unknown => {
             try {
-              meet('exchange', names[1])
+              meet('exchange', names[1], false)
             } catch (error) {
               koffi.errno(-((error as { errno?: number }).errno ?? -5))
               return -1
