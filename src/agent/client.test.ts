@@ -16,9 +16,9 @@ import {
   programsOf,
   shell,
   startGuestAgent,
-  until,
   type GuestAgentProcess,
 } from '../../tests/support/guest-agent.ts'
+import { until } from '../../tests/support/until.ts'
 import { connectAgent } from './client.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'hypeman-client-'))

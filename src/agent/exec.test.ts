@@ -13,9 +13,9 @@ import {
   programsOf,
   shell,
   startGuestAgent,
-  until,
   type GuestAgentProcess,
 } from '../../tests/support/guest-agent.ts'
+import { until } from '../../tests/support/until.ts'
 import { hostMagic } from './channel.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'hypeman-exec-'))

@@ -4,7 +4,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { WebSocket } from 'ws'
 import { frameText, startFakeServer } from '../../tests/support/fake-server.ts'
-import { hypeman, startHypeman, until } from '../../tests/support/fake-terminal.ts'
+import { hypeman, startHypeman } from '../../tests/support/fake-terminal.ts'
+import { until } from '../../tests/support/until.ts'
 
 test('input goes to the command up to its end, output comes back, the exit code is passed on', async () => {
   await using server = await startFakeServer()

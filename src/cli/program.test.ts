@@ -7,7 +7,8 @@ import path from 'node:path'
 import { test } from 'node:test'
 import { run } from '../../tests/support/command.ts'
 import { fakeInstance, startFakeServer, untilGone } from '../../tests/support/fake-server.ts'
-import { hypeman, startHypeman, until } from '../../tests/support/fake-terminal.ts'
+import { hypeman, startHypeman } from '../../tests/support/fake-terminal.ts'
+import { until } from '../../tests/support/until.ts'
 
 const web = fakeInstance('web')
 

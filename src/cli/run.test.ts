@@ -6,7 +6,8 @@ import os from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
 import { fakeInstance, startFakeServer, untilGone, type FakeServer } from '../../tests/support/fake-server.ts'
-import { hypeman, startHypeman, until } from '../../tests/support/fake-terminal.ts'
+import { hypeman, startHypeman } from '../../tests/support/fake-terminal.ts'
+import { until } from '../../tests/support/until.ts'
 
 const IMAGE = 'docker.io/library/alpine:3.20'
 const image = (status: string): object => ({ name: IMAGE, digest: 'sha256:00', status, created_at: '2026-01-01T00:00:00Z' })

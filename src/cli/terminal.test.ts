@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fakeInstance, frameText, startFakeServer } from '../../tests/support/fake-server.ts'
-import { until } from '../../tests/support/fake-terminal.ts'
+import { until } from '../../tests/support/until.ts'
 import { openScreen, type Screen } from '../../tests/support/screen.ts'
 
 test('exec at a terminal: keys and Ctrl-C go to the guest, the size follows, the exit code comes back', async () => {

@@ -5,7 +5,7 @@ import { access } from 'node:fs/promises'
 import { mock, test } from 'node:test'
 import { pino } from 'pino'
 import { stateOnly, testContext, type TestContext } from '../../tests/support/instance-context.ts'
-import { until } from '../../tests/support/fake-terminal.ts'
+import { until } from '../../tests/support/until.ts'
 import type { InstanceEntry } from '../instances/index.ts'
 import { startExpiry } from './expire.ts'
 

@@ -5,7 +5,7 @@ import { appendFile, link, mkdir, readFile, rm, truncate, writeFile } from 'node
 import path from 'node:path'
 import { test } from 'node:test'
 import { aDriver, aRecord, testContext, type TestContext } from '../../tests/support/instance-context.ts'
-import { until } from '../../tests/support/fake-terminal.ts'
+import { until } from '../../tests/support/until.ts'
 import { isHypemanError } from '../api/errors.ts'
 import { Digests, type ReadOptions } from '../files/digests.ts'
 import { createStaged, stageRecord } from '../files/stage.ts'

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import type { Finished } from '../support/command.ts'
-import { until } from '../support/fake-terminal.ts'
+import { until } from '../support/until.ts'
 import { openScreen, type Screen } from '../support/screen.ts'
 import { startServer } from '../support/server.ts'
 import { promptOf } from '../support/typed.ts'

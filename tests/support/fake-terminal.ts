@@ -64,12 +64,3 @@ class Sink extends Writable {
     return Buffer.concat(this.#chunks).toString('utf8')
   }
 }
-
-/** Resolves once the condition holds; rejects with its name after thirty seconds. */
-export async function until(what: string, holds: () => boolean): Promise<void> {
-  const end = performance.now() + 30_000
-  while (!holds()) {
-    if (performance.now() > end) throw new Error(`did not come true: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}

@@ -86,13 +86,6 @@ export function hasCode(code: ErrorCode): (error: unknown) => boolean {
   }
 }
 
-export async function until(what: string, met: () => boolean | Promise<boolean>): Promise<void> {
-  for (const deadline = performance.now() + 10_000; !(await met());) {
-    assert.ok(performance.now() < deadline, `timed out waiting until ${what}`)
-    await delay(5)
-  }
-}
-
 /** Pids of what the agent runs. */
 export async function programsOf(guest: GuestAgentProcess): Promise<string[]> {
   const { pid } = guest

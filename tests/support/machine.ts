@@ -17,11 +17,14 @@ export async function runMachine(server: TestServer, body: Omit<CreateParams, 'i
   return created.id
 }
 
-export async function untilRunning(server: TestServer, id: string): Promise<void> {
+/** The log of a server that keeps one is in the failure. */
+export async function untilRunning(server: Pick<TestServer, 'client'> & Partial<Pick<TestServer, 'log'>>, id: string): Promise<void> {
   const { state, state_error: reason } = await server.client.instances.wait(id, { state: 'Running', timeout: '2m' })
   if (state !== 'Running') {
     const { exit_message: message } = await server.client.instances.get(id)
-    throw new Error(`the instance ${id} is ${state} instead of Running: ${reason ?? message ?? 'no reason given'}\n${await server.log()}`)
+    throw new Error(
+      `the instance ${id} is ${state} instead of Running: ${reason ?? message ?? 'no reason given'}\n${(await server.log?.()) ?? ''}`,
+    )
   }
   countVm(`boot ${id}`)
 }
@@ -32,7 +35,7 @@ export interface Ran {
 }
 
 /** Runs a shell command to its end; output is stdout and stderr as they came. */
-export async function runIn(server: TestServer, id: string, command: string): Promise<Ran> {
+export async function runIn(server: Pick<TestServer, 'url' | 'token'>, id: string, command: string): Promise<Ran> {
   const endpoint = { baseUrl: server.url, token: server.token }
   using exec = await openExec(endpoint, id, { command: ['/bin/sh', '-c', command], tty: false }, AbortSignal.timeout(60_000))
   let output = ''
@@ -44,7 +47,7 @@ export async function runIn(server: TestServer, id: string, command: string): Pr
 }
 
 /** Runs a shell command that must succeed; returns its output. */
-export async function shell(server: TestServer, id: string, command: string): Promise<string> {
+export async function shell(server: Pick<TestServer, 'url' | 'token'>, id: string, command: string): Promise<string> {
   const { output, exitCode } = await runIn(server, id, command)
   if (exitCode !== 0) throw new Error(`${JSON.stringify(command)} in ${id} ended with ${exitCode}: ${output}`)
   return output

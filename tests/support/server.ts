@@ -92,13 +92,14 @@ export async function startServer(settings: Readonly<Record<string, string>> = {
     },
     log: () => readFile(logFile, 'utf8'),
     async [Symbol.asyncDispose]() {
+      await using undo = new AsyncDisposableStack()
+      undo.defer(() => rm(home, { recursive: true }))
+      undo.defer(() => end('SIGTERM'))
       if (hasEnded(running.child)) {
         running = await launch(program, dataDirectory, logFile, settings)
         client = clientOf(running)
       }
       for (const instance of await client.instances.list()) await client.instances.delete(instance.id)
-      await end('SIGTERM')
-      await rm(home, { recursive: true })
     },
   }
 }

@@ -1,8 +1,9 @@
 // The VMM processes of a test server, found as an operator would: by their working directory below its data directory.
 
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import path from 'node:path'
 import type { TestServer } from './server.ts'
+import { until } from './until.ts'
 
 /** Pids of all VMMs that run for the server, in order. */
 export function vmmsOf(server: Pick<TestServer, 'dataDirectory'>): number[] {
@@ -23,6 +24,14 @@ export function vmmOf(server: Pick<TestServer, 'dataDirectory'>, id: string): nu
 /** Ends an instance's VMM without warning. */
 export async function killVmm(server: Pick<TestServer, 'dataDirectory'>, id: string): Promise<void> {
   process.kill(vmmOf(server, id), 'SIGKILL')
+}
+
+/** Ends all VMMs of a server, which need not run; resolves when nothing of theirs has a file open any more. */
+export async function killVmms(server: Pick<TestServer, 'dataDirectory'>): Promise<void> {
+  const pids = vmmsOf(server)
+  for (const pid of pids) process.kill(pid, 'SIGKILL')
+  // Until their parent has reaped them: before that a thread may still be ending.
+  await until('the VMMs are gone', () => !pids.some((pid) => existsSync(`/proc/${pid}`)))
 }
 
 function workingDirectory(pid: number): string {

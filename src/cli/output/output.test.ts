@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { PassThrough } from 'node:stream'
 import { test } from 'node:test'
-import { until } from '../../../tests/support/fake-terminal.ts'
+import { until } from '../../../tests/support/until.ts'
 import { startProgress } from './progress.ts'
 import { displayWidth, tableLines, type Column } from './table.ts'
 import { ago, imageName, milliseconds, size } from './text.ts'

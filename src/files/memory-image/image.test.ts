@@ -9,7 +9,7 @@ import fc from 'fast-check'
 import { isHypemanError } from '../../api/errors.ts'
 import { mapPrivately } from '../../../tests/support/private-mapping.ts'
 import { applyDiffToProcess, checkDiff, createHoles, mergeDiff, saveAsBase, saveAsDiff } from './image.ts'
-import { findMapping, isMappedFile, pageBytes, privatePages, readPrivate, type Mapping } from './private-pages.ts'
+import { findMapping, isMappedFile, pageBytes, privatePages, type Mapping } from './private-pages.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'image-'))
 after(() => rm(root, { recursive: true }))
@@ -29,8 +29,8 @@ async function makeBase(filled: ReadonlySet<number>): Promise<string> {
   return file
 }
 
-function mappingOf(file: string): Promise<Mapping> {
-  return findMapping(process.pid, new RegExp(`^${path.basename(file).replaceAll('.', '\\.')}$`), ramBytes)
+function mappingOf(file: string, bytes = ramBytes): Promise<Mapping> {
+  return findMapping(process.pid, new RegExp(`^${path.basename(file).replaceAll('.', '\\.')}$`), bytes)
 }
 
 /** Sets of pages as guests write them: single ones and stretches. */
@@ -64,7 +64,6 @@ test('exactly the pages that were written are private, in joined runs, and readi
 })
 
 test('the kernel finds the private pages that a look at every page finds', async () => {
-  await using pagemap = await open('/proc/self/pagemap')
   await fc.assert(
     fc.asyncProperty(somePages, somePages, somePages, async (filled, read, written) => {
       const base = await makeBase(filled)
@@ -72,7 +71,7 @@ test('the kernel finds the private pages that a look at every page finds', async
       for (const page of read) assert.ok(mapped.bytes.readUInt8(page * pageBytes) >= 0)
       write(mapped.bytes, written)
       const mapping = await mappingOf(base)
-      const found = await readPrivate(pagemap, mapping)
+      const found = await privatePages(mapping, () => undefined)
       assert.equal(
         found.reduce((sum, { count: pagesOfRun }) => sum + pagesOfRun, 0),
         written.size,
@@ -81,6 +80,16 @@ test('the kernel finds the private pages that a look at every page finds', async
     }),
     { numRuns: 20 },
   )
+})
+
+test('where the kernel can not search, guests larger than one look at their pages are looked through whole', async () => {
+  const file = fresh('memory-1.base')
+  const bytes = 300 * 1024 ** 2
+  await createHoles(file, bytes)
+  using mapped = mapPrivately(file, bytes)
+  mapped.bytes.writeUInt8(1, bytes - 1)
+  const mapping = await mappingOf(file, bytes)
+  assert.deepEqual(await privatePages(mapping, () => undefined), [{ first: bytes / pageBytes - 1, count: 1 }])
 })
 
 test('base and diff together are what the process saw, and give another process the same memory', async () => {

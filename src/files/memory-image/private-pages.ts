@@ -58,17 +58,17 @@ export async function isMappedFile(mapping: Mapping, file: string): Promise<bool
   return String((await stat(file)).ino) === mapping.inode
 }
 
-/** Pages that are no longer the file's: written by the process since it mapped them. In order, adjacent runs joined. */
-export async function privatePages(mapping: Mapping): Promise<PageRun[]> {
+/** Pages that are no longer the file's: written by the process since it mapped them. In order, adjacent runs joined. `search` returns undefined where the kernel can't. */
+export async function privatePages(mapping: Mapping, search: typeof scanPrivate = scanPrivate): Promise<PageRun[]> {
   await using pagemap = await openProc(`/proc/${mapping.pid}/pagemap`)
   const { address, bytes } = mapping
-  const regions = scanPrivate(pagemap.fd, address, address + bytes)
+  const regions = search(pagemap.fd, address, address + bytes)
   if (regions === undefined) return await readPrivate(pagemap, mapping)
   return regions.map(({ start, end }) => ({ first: (start - address) / pageBytes, count: (end - start) / pageBytes }))
 }
 
 /** The same by looking at every page, on kernels that can't search. */
-export async function readPrivate(pagemap: FileHandle, mapping: Mapping): Promise<PageRun[]> {
+async function readPrivate(pagemap: FileHandle, mapping: Mapping): Promise<PageRun[]> {
   const runs: { first: number; count: number }[] = []
   const pages = mapping.bytes / pageBytes
   const buffer = Buffer.alloc(ENTRIES_AT_ONCE * 8)

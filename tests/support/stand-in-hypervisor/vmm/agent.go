@@ -134,6 +134,8 @@ func program(guest *guest, argv []string) (string, error) {
 		return guest.readDisk()
 	case len(argv) == 2 && argv[0] == "disk":
 		return guest.writeDisk(argv[1])
+	case len(argv) == 1 && argv[0] == "sync":
+		return "", guest.disk.Sync()
 	case len(argv) == 1 && argv[0] == "all":
 		disk, err := guest.readDisk()
 		if err != nil {

@@ -178,8 +178,12 @@ func (g *guest) identify(request agent.Identity) {
 	g.memory.Random = hex.EncodeToString(mixed[:16])
 }
 
-// powerOff ends the machine as a guest does that turns itself off.
+// powerOff ends the machine as a guest does that turns itself off: its disk is synced by then.
 func (g *guest) powerOff(exitCode int) {
+	if err := g.disk.Sync(); err != nil {
+		fmt.Fprintf(os.Stderr, "stand-in: the disk can't be synced: %v\n", err)
+		os.Exit(1)
+	}
 	if console, err := os.OpenFile(consoleLog, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err == nil {
 		fmt.Fprintf(console, "HYPEMAN-EXIT {\"exit_code\":%d}\n", exitCode)
 		console.Close()
