@@ -2,6 +2,7 @@
 
 import koffi from 'koffi'
 import { HypemanError } from '../api/errors.ts'
+import { failedCall } from './unsuitable.ts'
 
 const AT_FDCWD = -100
 /** renameat2(2); Linux ≥ 3.15 on ext4, XFS, btrfs, tmpfs. */
@@ -25,8 +26,5 @@ function bindRenameAt2(): RenameAt2 {
 /** Exchanges two existing paths on one filesystem. The caller syncs the parents (stage.ts). */
 export function exchangePaths(one: string, other: string): void {
   if (bindRenameAt2()(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) === 0) return
-  throw new HypemanError(
-    'storage_unsuitable',
-    `the filesystem can't exchange ${one} with ${other} (renameat2, errno ${koffi.errno()}); put the data directory on ext4, XFS or btrfs`,
-  )
+  throw failedCall(one, 'renameat2', koffi.errno(), `can't exchange it with ${other}`)
 }

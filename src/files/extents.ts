@@ -2,7 +2,7 @@
 
 import koffi from 'koffi'
 import { HypemanError } from '../api/errors.ts'
-import { unsuitable } from './unsuitable.ts'
+import { failedCall, unsuitable } from './unsuitable.ts'
 
 /** errno of an offset behind the last data, lseek(2); the same on Linux and macOS. */
 const ENXIO = 6
@@ -43,10 +43,11 @@ export function* extentsOf(fd: number, size: number, file: string): Generator<Ex
     const from = Number(seek(fd, at, whence.data))
     if (from < 0) {
       if (koffi.errno() === ENXIO) return
-      throw unsuitable(file, `can't tell holes from data (lseek, errno ${koffi.errno()})`)
+      throw failedCall(file, 'lseek', koffi.errno(), "can't tell holes from data")
     }
     if (from >= size) return
     const to = Number(seek(fd, from, whence.hole))
+    if (to < 0) throw failedCall(file, 'lseek', koffi.errno(), "can't tell data from holes")
     if (to <= from) throw unsuitable(file, 'gives no end to its data (lseek)')
     yield { from, to: Math.min(to, size) }
     at = to
