@@ -10,7 +10,7 @@ import type { DataLayout } from './layout.ts'
 import { recordText } from './record-text.ts'
 import { isMissing } from './tree.ts'
 
-/** A directory in the making. Disposing removes it, unless it was committed. */
+/** A directory in the making. Disposing removes it, unless it was committed; what then can't be removed is a warning of the process's, as of `moveToTrash`. */
 export interface StagedDirectory extends AsyncDisposable {
   readonly path: string
   /** Syncs everything in it, renames it to `final`, which must not exist, and syncs the parent. When this returns it outlasts a power loss. */
@@ -131,7 +131,7 @@ export async function createStaged(layout: DataLayout, name: string): Promise<St
       })
     },
     async [Symbol.asyncDispose]() {
-      if (!committed) await rm(staged, { recursive: true, force: true })
+      if (!committed) await removeUnseen(staged, staged)
     },
   }
 }
@@ -193,10 +193,15 @@ export async function moveToTrash(layout: DataLayout, target: string): Promise<v
     await rename(grave, target)
     throw diskError(target, error)
   }
+  await removeUnseen(grave, target)
+}
+
+/** Removes what no list shows. That it can't be is no failure of what it was for: it is a warning of the process's, and the next start sweeps it. */
+async function removeUnseen(place: string, was: string): Promise<void> {
   try {
-    await rm(grave, { recursive: true, force: true })
+    await rm(place, { recursive: true, force: true })
   } catch (error) {
-    process.emitWarning(`${target} is removed, but still takes room as ${grave} until the server starts again: ${String(error)}`)
+    process.emitWarning(`${was} is removed, but still takes room as ${place} until the server starts again: ${String(error)}`)
   }
 }
 

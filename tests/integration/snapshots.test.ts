@@ -1,8 +1,11 @@
 // Snapshots and forks on real QEMU: what they hold, what they keep apart, what they refuse. One machine is booted and forked for each test.
 
 import assert from 'node:assert/strict'
+import { lstat, readdir } from 'node:fs/promises'
+import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { APIError } from '@onkernel/hypeman'
+import { dataLayout, snapshotFiles } from '../../src/files/layout.ts'
 import { runMachine, shell, untilRunning } from '../support/machine.ts'
 import { startServer } from '../support/server.ts'
 import { vmmsOf } from '../support/vmm.ts'
@@ -45,11 +48,13 @@ async function fork(
 
 test('the source goes on in the same process while it is snapshotted', async () => {
   const [vmm] = vmmsOf(server)
+  const { network } = await client.instances.get(origin)
   const counted = Number(await shell(server, origin, 'cat /run/counter'))
   const snapshot = await client.instances.snapshots.create(origin, { kind: 'Standby' })
   assert.deepEqual(vmmsOf(server), [vmm])
   await shell(server, origin, `until [ "$(cat /run/counter)" -gt ${counted} ]; do sleep 0.1; done`)
-  assert.equal((await client.instances.get(origin)).state, 'Running')
+  const after = await client.instances.get(origin)
+  assert.deepEqual([after.state, after.network], ['Running', network])
   await client.snapshots.delete(snapshot.id)
 })
 
@@ -173,6 +178,61 @@ test('a Stopped snapshot holds the disks, restores in place and runs on another 
   await client.snapshots.delete(snapshot.id)
 })
 
+test('a fork outlives its source and the snapshots of it; what is left forks, and goes back into nobody', async () => {
+  const source = await client.snapshots.fork(snapshotId, { name: 'mother' })
+  countVm('fork')
+  const [gone, left] = [
+    await client.instances.snapshots.create(source.id, { kind: 'Standby' }),
+    await client.instances.snapshots.create(source.id, { kind: 'Standby' }),
+  ]
+  const early = await client.snapshots.fork(gone.id, { name: 'early' })
+  countVm('fork')
+  await client.snapshots.delete(gone.id)
+  await assert.rejects(client.instances.snapshots.restore('nosuchsnapshot', { id: source.id }), refusedWith(404, /nosuchsnapshot/))
+  await client.instances.delete(source.id)
+  const late = await client.snapshots.fork(left.id, { name: 'late' })
+  countVm('fork')
+  for (const { id, name } of [early, late]) await shell(server, id, `echo ${name} > /run/memory`)
+  for (const { id, name } of [early, late]) assert.equal(await shell(server, id, 'cat /run/memory /root/file'), `${name}\nbefore`)
+  await assert.rejects(client.instances.snapshots.restore(left.id, { id: source.id }), refusedWith(404, new RegExp(source.id)))
+  await client.snapshots.delete(left.id)
+  for (const { id } of [early, late]) await client.instances.delete(id)
+})
+
+test('holes stay holes through snapshot, restore and fork, and a payload holds no logs, sockets, pids or locks', async () => {
+  await using source = await fork('sparse')
+  const own = await client.instances.snapshots.create(source.id, { kind: 'Standby' })
+  const payload = path.join(dataLayout(server.dataDirectory).snapshot(own.id), snapshotFiles.payload)
+  const files = await filesOf(payload)
+  assert.ok(files.length > 0)
+  for (const { name, regular } of files) assert.ok(regular && !/^logs|\.(?:log|pid|lock|sock|tmp)$/.test(name), name)
+  await client.instances.standby(source.id)
+  await client.instances.snapshots.restore(own.id, { id: source.id, target_state: 'Standby' })
+  await using child = await fork('sparse-child', { target_state: 'Standby' })
+  const instances = [source.id, child.id].map((id) => dataLayout(server.dataDirectory).instance(id))
+  for (const directory of [payload, ...instances]) {
+    const all = await filesOf(directory)
+    const [apparent, allocated] = [sum(all.map(({ size }) => size)), sum(all.map(({ bytes }) => bytes))]
+    assert.ok(allocated < apparent / 2, `${directory}: ${allocated} of ${apparent} bytes are allocated`)
+  }
+  await client.snapshots.delete(own.id)
+})
+
+async function filesOf(directory: string): Promise<{ name: string; regular: boolean; size: number; bytes: number }[]> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true })
+  return Promise.all(
+    entries
+      .filter((entry) => !entry.isDirectory())
+      .map(async (entry) => {
+        const place = path.join(entry.parentPath, entry.name)
+        const { size, blocks } = await lstat(place)
+        return { name: path.relative(directory, place), regular: entry.isFile(), size, bytes: blocks * 512 }
+      }),
+  )
+}
+
+const sum = (values: readonly number[]): number => values.reduce((all, one) => all + one, 0)
+
 test('what a snapshot can not become is refused before anything is made', async () => {
   const before = (await client.instances.list()).length
   await assert.rejects(
@@ -192,9 +252,13 @@ test('snapshot names are unique for their source: of two at once one wins', asyn
   const refused = attempts.flatMap((attempt) => (attempt.status === 'rejected' ? [attempt.reason as unknown] : []))
   assert.equal(made.length, 1)
   assert.ok(refusedWith(409, /twice/)(refused[0]))
+  const nameless = await Promise.all([1, 2].map(() => client.instances.snapshots.create(origin, { kind: 'Standby', name: '' })))
+  for (const one of nameless) await client.snapshots.delete(one.id)
   await using other = await fork('namesake')
   const same = await client.instances.snapshots.create(other.id, { kind: 'Standby', name: 'twice' })
   for (const one of [made[0]?.id ?? '', same.id]) await client.snapshots.delete(one)
+  const again = await client.instances.snapshots.create(origin, { kind: 'Standby', name: 'twice' })
+  await client.snapshots.delete(again.id)
 })
 
 test('a volume that is written to forbids snapshots and forks; one that is only read does not', async () => {
