@@ -57,8 +57,11 @@ export class BlobStore {
 
   async startUpload(): Promise<BlobUpload> {
     const id = randomBytes(16).toString('hex')
-    const staged = await createStaged(this.#layout, `upload-${id}`)
-    return new BlobUpload(id, staged, await open(path.join(staged.path, 'blob'), 'wx', 0o600), this.#maxBytes)
+    await using undo = new AsyncDisposableStack()
+    const staged = undo.use(await createStaged(this.#layout, `upload-${id}`))
+    const file = await diskErrors(staged.path, () => open(path.join(staged.path, 'blob'), 'wx', 0o600))
+    undo.move()
+    return new BlobUpload(id, staged, file, this.#maxBytes)
   }
 
   /** Makes a received upload the blob that its digest says, and ends the upload either way. */
@@ -80,7 +83,7 @@ export class BlobStore {
 
   /** Commits bytes that are at hand. */
   async write(bytes: Buffer): Promise<StoredBlob> {
-    const upload = await this.startUpload()
+    await using upload = await this.startUpload()
     await upload.appendBytes(bytes)
     return await this.commit(upload, digestOf(bytes))
   }

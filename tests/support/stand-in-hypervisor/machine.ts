@@ -106,6 +106,8 @@ export class StandInMachine implements Machine {
     const answer = controlAnswer.parse(JSON.parse(said))
     if (answer.error?.includes('no space left') === true)
       throw new HypemanError('storage_full', `no space left to ${request.do} the stand-in in ${this.directory}`)
+    if (answer.error?.includes('read-only file system') === true)
+      throw new HypemanError('storage_unsuitable', `the stand-in in ${this.directory} is on a read-only filesystem`)
     if (answer.error !== undefined) throw new Error(`the stand-in could not ${request.do}: ${answer.error}`)
     return answer
   }
