@@ -26,7 +26,7 @@ import {
 import { startExpiry } from './jobs/expire.ts'
 import { importKernel } from './kernels/index.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
-import { canCatchWrites } from './platform/host-rights.ts'
+import { whyNotCatchWrites } from './platform/host-rights.ts'
 import { listenAddress, loadConfig, type ServeFlags, type ServerConfig } from './platform/config.ts'
 import { lockDirectory } from './platform/directory-lock.ts'
 import { parseFaults } from './platform/faults.ts'
@@ -208,13 +208,10 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
 async function makeQemuDrivers(layout: DataLayout, log: Logger, { snapshots }: ServerConfig): Promise<readonly Hypervisor[]> {
   const [verdict, tscKhz] = await Promise.all([judgeAccelerator(), hostTscKhz()])
   log.info(verdict, 'accelerator')
-  const live = snapshots.live && canCatchWrites()
-  if (snapshots.live && !live)
-    log.warn(
-      'snapshots.live is on, but userfaultfd is not to be had (hypeman doctor tells why): first snapshots make a machine stand still',
-    )
+  const whyNotLive = snapshots.live ? whyNotCatchWrites() : 'snapshots.live is off'
+  if (whyNotLive !== undefined) log.info({ reason: whyNotLive }, 'a machine that booted stands still while its memory is saved')
   return (['q35', 'microvm'] as const).map((machineType) =>
-    createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout, live }),
+    createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout, live: whyNotLive === undefined, whyNotLive }),
   )
 }
 

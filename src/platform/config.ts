@@ -67,8 +67,8 @@ const settings = z.strictObject({
     .prefault({}),
   snapshots: z
     .strictObject({
-      /** The first snapshot of a machine is taken while it runs, and takes longer for it. */
-      live: z.union([z.boolean(), z.stringbool()]).default(false),
+      /** Machines that booted are saved while they run, where the kernel lets them. */
+      live: z.union([z.boolean(), z.stringbool()]).default(true),
     })
     .prefault({}),
   /** Faults to inject, for tests (faults.ts). */

@@ -57,9 +57,10 @@ const UFFDIO_API = 0xc018aa3f
 const UFFD_API = 0xaan
 const writeProtectFeature = 1n
 
-/** True if a guest's writes can be caught while its memory is saved (userfaultfd with write protection). */
-export function canCatchWrites(): boolean {
-  return probeUserfaultfd().ok
+/** Why a guest's writes can't be caught while its memory is saved (userfaultfd with write protection); undefined if they can. */
+export function whyNotCatchWrites(): string | undefined {
+  const probe = probeUserfaultfd()
+  return probe.ok ? undefined : `${probe.name}: ${probe.value}`
 }
 
 function probeUserfaultfd(): Probe {

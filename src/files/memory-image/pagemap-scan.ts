@@ -7,7 +7,7 @@ import koffi from 'koffi'
 const PAGEMAP_SCAN = 0xc060_6610
 const ARGUMENT_WORDS = 12
 const field = { size: 0, start: 2, end: 3, walkEnd: 4, vector: 5, vectorLength: 6, inverted: 8, mask: 9, anyOf: 10, returned: 11 } as const
-const category = { file: 4n, present: 8n, swapped: 16n } as const
+const category = { file: 4n, present: 8n, swapped: 16n, zero: 32n } as const
 /** struct page_region: start, end, categories. */
 const REGION_WORDS = 3
 const REGIONS_AT_ONCE = 4096
@@ -18,8 +18,13 @@ type Ioctl = (fd: number, request: number, argument: BigUint64Array) => number
 // Safety: the kernel writes only into the two arrays, which live until the call has returned; it takes no longer than a few milliseconds.
 let ioctl: Ioctl | undefined
 
-/** Regions of addresses, in order, whose pages are private; undefined if this kernel can't search. */
-export function scanPrivate(pagemap: number, start: number, end: number): { readonly start: number; readonly end: number }[] | undefined {
+/** Regions of addresses, in order, whose pages are private; `dropZero`: but for those that are the kernel's page of zeros. undefined if this kernel can't search. */
+export function scanPrivate(
+  pagemap: number,
+  start: number,
+  end: number,
+  dropZero: boolean,
+): { readonly start: number; readonly end: number }[] | undefined {
   if (process.platform !== 'linux') return undefined
   ioctl ??= koffi.load(null).func('int ioctl(int, unsigned long, void *)') as Ioctl
   const vector = new BigUint64Array(REGIONS_AT_ONCE * REGION_WORDS)
@@ -33,8 +38,9 @@ export function scanPrivate(pagemap: number, start: number, end: number): { read
     argument[field.vector] = koffi.address(vector)
     argument[field.vectorLength] = BigInt(REGIONS_AT_ONCE)
     // Not the file's, and there or swapped out.
-    argument[field.inverted] = category.file
-    argument[field.mask] = category.file
+    const none = dropZero ? category.file | category.zero : category.file
+    argument[field.inverted] = none
+    argument[field.mask] = none
     argument[field.anyOf] = category.present | category.swapped
     const count = ioctl(pagemap, PAGEMAP_SCAN, argument)
     if (count < 0) return undefined

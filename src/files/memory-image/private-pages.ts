@@ -24,7 +24,7 @@ export interface Mapping {
   readonly pid: number
   readonly address: number
   readonly bytes: number
-  /** File name without directories, as the kernel shows it. */
+  /** File name without directories, as the kernel shows it; empty for anonymous memory. */
   readonly file: string
   /** `<device>:<inode>` as the kernel shows it. */
   readonly inode: string
@@ -58,11 +58,14 @@ export async function isMappedFile(mapping: Mapping, file: string): Promise<bool
   return String((await stat(file)).ino) === mapping.inode
 }
 
-/** Pages that are no longer the file's: written by the process since it mapped them. In order, adjacent runs joined. `search` returns undefined where the kernel can't. */
+/**
+ * Pages that are no longer the file's: written by the process since it mapped them. In order, adjacent runs joined. Of anonymous memory, pages that were only
+ * read need not be among them. `search` returns undefined where the kernel can't.
+ */
 export async function privatePages(mapping: Mapping, search: typeof scanPrivate = scanPrivate): Promise<PageRun[]> {
   await using pagemap = await openProc(`/proc/${mapping.pid}/pagemap`)
   const { address, bytes } = mapping
-  const regions = search(pagemap.fd, address, address + bytes)
+  const regions = search(pagemap.fd, address, address + bytes, mapping.file === '')
   if (regions === undefined) return await readPrivate(pagemap, mapping)
   return regions.map(({ start, end }) => ({ first: (start - address) / pageBytes, count: (end - start) / pageBytes }))
 }

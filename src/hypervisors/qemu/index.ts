@@ -23,6 +23,8 @@ export interface QemuDriverOptions {
   readonly tscKhz?: number | undefined
   /** This process and its children may use userfaultfd: machines that booted can be saved while they run. */
   readonly live?: boolean | undefined
+  /** Why they can't, for the note of a snapshot that makes one stand still. */
+  readonly whyNotLive?: string | undefined
 }
 
 const names = { q35: 'qemu', microvm: 'qemu-microvm' } as const
@@ -34,6 +36,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     accelerator: options.accelerator,
     tscKhz: options.tscKhz,
     live: options.live,
+    whyNotLive: options.whyNotLive,
   }
   const name = names[options.machineType]
   let version: Promise<string> | undefined

@@ -8,7 +8,7 @@ import type { CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp
 import { joinLayers, linkLayers } from './layers.ts'
 import { prepareLayer } from './live-layer.ts'
 import { QemuMachine } from './machine.ts'
-import { prepareStream, type StreamedMemory } from './memory-stream.ts'
+import { earlierStreamEnded, prepareStream, streamRefusal } from './memory-stream.ts'
 import {
   finishImage,
   finishStreamed,
@@ -20,15 +20,16 @@ import {
   removeImage,
   savePages,
   stateFile,
-  type SavedPages,
 } from './memory.ts'
 import { QmpError } from './qmp.ts'
 import { isControlled } from './sockets.ts'
 import { startFromImage, type QemuProgram } from './start.ts'
 
-/** Why a machine that booted stands still while its memory is saved. */
-const standsStill =
-  'the guest stood still while all of its memory was copied; later snapshots of its forks, and of it after a restore, copy what changed'
+/** Told of a snapshot for which a machine that booted stood still. */
+function stoodStill(reason: string | undefined): string {
+  const because = reason === undefined ? '' : ` (${reason})`
+  return `the guest stood still while all of its memory was copied${because}; later snapshots of its forks, and of it after a restore, copy what changed`
+}
 
 /** A file system with less than this is full for all that a VMM writes at once. */
 const SMALLEST_SPACE_BYTES = 1024 ** 2
@@ -41,50 +42,30 @@ export function memorySnapshots(
   return {
     async capture(machine, spec, target, signal) {
       const qemu = asQemu(machine)
-      if ((await mappedBase(qemu.process.pid, ramBytesOf(spec))) === undefined) return captureStream(qemu, spec, target, signal)
       const wasRunning = (await qemu.status(signal)) === 'running'
-      await using undo = new AsyncDisposableStack()
-      const layer = undo.use(await prepareLayer(qemu, spec.directory))
-      signal.throwIfAborted()
-      const started = performance.now()
-      // Armed before the pause, whose answer may get lost.
-      undo.defer(async () => {
-        if (wasRunning) await qemu.resume()
-      })
-      await qemu.pause()
-      const saved = await savePages(qemu.process.pid, ramBytesOf(spec), spec.directory, target, signal)
-      await saveDevices(qemu, path.join(target, stateFile))
-      // The pivot comes last: if something before it fails, the disk is as it was.
-      await layer.pivot()
-      undo.move()
-      const notResumed = wasRunning ? await qemu.resume().then(() => undefined, messageOf) : undefined
-      const pausedMs = performance.now() - started
-      await joinLayers(spec.directory, layer.below - 1, signal)
-      await linkLayers(spec.directory, target, layer.below)
-      await finishImage(saved, spec.directory, target, layer.below, signal)
-      return {
-        pausedMs,
-        memoryBytes: saved.bytes,
-        ...(notResumed === undefined ? {} : { notResumed }),
-        ...(saved.kind === 'base' ? { note: standsStill } : {}),
-      }
+      const isFile = (await mappedBase(qemu.process.pid, ramBytesOf(spec))) !== undefined
+      const canGoOn = wasRunning && !isFile
+      const refusal = canGoOn ? await streamRefusal(qemu, signal) : program.whyNotLive
+      if (canGoOn && refusal === undefined) return captureLive(qemu, spec, target, signal)
+      const { copiedAll, ...report } = await captureStopped(qemu, spec, target, signal, wasRunning)
+      return copiedAll ? { ...report, note: stoodStill(refusal) } : report
     },
 
     async suspend(machine, spec, signal): Promise<CaptureReport> {
       const qemu = asQemu(machine)
       const started = performance.now()
       const ramBytes = ramBytesOf(spec)
-      const mapped = await mappedBase(qemu.process.pid, ramBytes)
-      const keep = mapped ?? noBase
+      const keep = (await mappedBase(qemu.process.pid, ramBytes)) ?? noBase
       const { number: layer } = await qemu.activeLayer()
       await using undo = new AsyncDisposableStack()
       undo.defer(() => forgetImage(spec.directory, keep))
       await forgetImage(spec.directory, keep)
-      const saved = await savePaused(qemu, spec, mapped, signal)
+      await earlierStreamEnded(qemu, signal)
+      const saved = await savePages(qemu.process.pid, ramBytes, spec.directory, spec.directory, signal)
+      await saveDevices(qemu, path.join(spec.directory, stateFile))
       await joinLayers(spec.directory, layer - 1, signal)
       qemu.mayBeSaved = true
-      if ('kind' in saved) await finishImage(saved, spec.directory, spec.directory, layer, signal)
-      else await finishStreamed(spec.directory, spec.directory, ramBytes, layer)
+      await finishImage(saved, spec.directory, spec.directory, layer, signal)
       undo.move()
       return { pausedMs: performance.now() - started, memoryBytes: saved.bytes }
     },
@@ -113,38 +94,52 @@ export function memorySnapshots(
   }
 }
 
-/** Memory and devices of a paused machine, into its own directory. */
-async function savePaused(
+/** Freezes a machine, copies what it wrote, and lets it go on. */
+async function captureStopped(
   qemu: QemuMachine,
   spec: MachineSpec,
-  mapped: string | undefined,
+  target: string,
   signal: AbortSignal,
-): Promise<SavedPages | StreamedMemory> {
-  const { directory } = spec
-  if (mapped === undefined) {
-    await using stream = await prepareStream(qemu, { ramBytes: ramBytesOf(spec), target: directory, live: false, signal })
-    return await stream.save()
+  wasRunning: boolean,
+): Promise<CaptureReport & { readonly copiedAll: boolean }> {
+  await using undo = new AsyncDisposableStack()
+  const layer = undo.use(await prepareLayer(qemu, spec.directory))
+  signal.throwIfAborted()
+  const started = performance.now()
+  // Armed before the pause, whose answer may get lost.
+  undo.defer(async () => {
+    if (wasRunning) await qemu.resume()
+  })
+  await qemu.pause()
+  const saved = await savePages(qemu.process.pid, ramBytesOf(spec), spec.directory, target, signal)
+  await saveDevices(qemu, path.join(target, stateFile))
+  // The pivot comes last: if something before it fails, the disk is as it was.
+  await layer.pivot()
+  undo.move()
+  const notResumed = wasRunning ? await qemu.resume().then(() => undefined, messageOf) : undefined
+  const pausedMs = performance.now() - started
+  await joinLayers(spec.directory, layer.below - 1, signal)
+  await linkLayers(spec.directory, target, layer.below)
+  await finishImage(saved, spec.directory, target, layer.below, signal)
+  return {
+    pausedMs,
+    memoryBytes: saved.bytes,
+    ...(notResumed === undefined ? {} : { notResumed }),
+    copiedAll: saved.kind === 'base',
   }
-  const saved = await savePages(qemu.process.pid, ramBytesOf(spec), directory, directory, signal)
-  await saveDevices(qemu, path.join(directory, stateFile))
-  return saved
 }
 
 /**
- * Freezes a machine whose memory is no file. The disk's pivot comes first, since QEMU lets the guest run again by itself: if what follows fails, the
- * machine has one frozen layer more, which does no harm. A paused machine stays paused.
+ * Freezes a machine whose memory is no file for its devices alone. The disk's pivot comes first, since QEMU lets the guest run again by itself: if what
+ * follows fails, the machine has one frozen layer more, which does no harm.
  */
-async function captureStream(qemu: QemuMachine, spec: MachineSpec, target: string, signal: AbortSignal): Promise<CaptureReport> {
-  const live = (await qemu.status(signal)) === 'running'
-  const ramBytes = ramBytesOf(spec)
+async function captureLive(qemu: QemuMachine, spec: MachineSpec, target: string, signal: AbortSignal): Promise<CaptureReport> {
   await using undo = new AsyncDisposableStack()
   const layer = undo.use(await prepareLayer(qemu, spec.directory))
-  const stream = undo.use(await prepareStream(qemu, { ramBytes, target, live, signal }))
+  const stream = undo.use(await prepareStream(qemu, { ramBytes: ramBytesOf(spec), target, signal }))
   signal.throwIfAborted()
   const started = performance.now()
-  undo.defer(async () => {
-    if (live) await qemu.resume()
-  })
+  undo.defer(() => qemu.resume())
   await qemu.pause()
   await layer.pivot()
   const { bytes, resumedAt } = await stream.save()
@@ -152,8 +147,8 @@ async function captureStream(qemu: QemuMachine, spec: MachineSpec, target: strin
   undo.move()
   await joinLayers(spec.directory, layer.below - 1, signal)
   await linkLayers(spec.directory, target, layer.below)
-  await finishStreamed(spec.directory, target, ramBytes, layer.below)
-  return { pausedMs: (resumedAt ?? performance.now()) - started, memoryBytes: bytes }
+  await finishStreamed(spec.directory, target, ramBytesOf(spec), layer.below)
+  return { pausedMs: resumedAt - started, memoryBytes: bytes }
 }
 
 function ramBytesOf(spec: MachineSpec): number {

@@ -1,4 +1,4 @@
-// Memory that is no file comes as a stream, while the machine runs: on a QEMU without a guest.
+// Memory that is no file comes as a stream while the machine runs, and out of the process while it is paused: on a QEMU without a guest.
 
 import assert from 'node:assert/strict'
 import { readdir, readFile } from 'node:fs/promises'
@@ -40,7 +40,7 @@ test('a machine whose memory is no file is captured while it runs, and what was 
   }
 })
 
-test('what a fork of streamed memory has is byte for byte what the machine had', async () => {
+test('a paused machine whose memory is no file stays paused; its fork has byte for byte what it had', async () => {
   const { machine, spec } = await host.start(QemuMachine, 'no file')
   await machine.pause() // so that it can be compared
   const payload = await host.directory()
@@ -89,6 +89,18 @@ for (const command of ['query-migrate', 'migrate-set-capabilities', 'blockdev-ad
       await checkChain(next, number)
     })
 
+test('a machine that QEMU can not save while it runs stands still for it, and the reason is told', async () => {
+  const { machine, spec } = await host.start(QemuMachine, 'no file')
+  const command = machine.command.bind(machine)
+  machine.command = (name, ...rest) =>
+    name === 'migrate-set-capabilities' ? command(name, { capabilities: [{ capability: 'none such', state: true }] }) : command(name, ...rest)
+  const payload = await host.directory()
+  const report = await memory.capture(machine, spec, payload, never)
+  assert.match(report.note ?? '', /none such/)
+  await untilItRuns(machine)
+  assert.equal(await memory.holdsMemory(payload), true)
+})
+
 test('an abort in the middle of a live capture ends it, the machine runs on, and the next capture works', async () => {
   const { machine, spec } = await streamed
   const target = await host.directory()
@@ -110,6 +122,7 @@ test('an abort in the middle of a live capture ends it, the machine runs on, and
 
 test('a machine whose memory is no file goes to standby and comes back, and forgets an image when it goes on', async () => {
   const { machine, spec } = await host.start(QemuMachine, 'no file')
+  await memory.capture(machine, spec, await host.directory(), never)
   const before = await files(spec.directory)
   await machine.pause()
   await memory.suspend(machine, spec, never)

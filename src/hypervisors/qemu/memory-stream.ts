@@ -1,5 +1,5 @@
-// Saves memory and devices of a process whose RAM is no file: QEMU sends them as a migration stream to a process of ours, which splits it into an image's parts.
-// With `live` the guest runs again as soon as its devices are out, and each page is sent before the guest's first write to it (QEMU's background snapshot).
+// Saves memory and devices of a guest that goes on (QEMU's background snapshot): QEMU sends them as a migration stream to a process of ours, which splits it into
+// an image's parts. The guest runs again as soon as its devices are kept, and each page is sent before the guest's first write to it. Not for RAM that is a file.
 
 import { rm } from 'node:fs/promises'
 import path from 'node:path'
@@ -10,6 +10,7 @@ import { startSplitting } from '../../files/memory-image/split.ts'
 import { memoryBlock, qemuFiles } from './command-line.ts'
 import type { QemuMachine } from './machine.ts'
 import { firstBase, stateFile } from './memory.ts'
+import { QmpError } from './qmp.ts'
 import { orAbort, socketPath } from './sockets.ts'
 
 /** Bytes a second that no disk takes; QEMU's default would hold the stream back. */
@@ -26,26 +27,25 @@ export interface StreamOptions {
   readonly ramBytes: number
   /** Gets `memory-1.base` and `device.state`, not synced. */
   readonly target: string
-  readonly live: boolean
   readonly signal: AbortSignal
 }
 
 export interface StreamedMemory {
   readonly bytes: number
-  /** When the guest ran again, as `performance.now()` tells it; undefined if it stands still. */
-  readonly resumedAt: number | undefined
+  /** When the guest ran again, as `performance.now()` tells it. */
+  readonly resumedAt: number
 }
 
 /** Everything that can be done before the guest stands still. Disposing it removes what was not saved. */
 export interface PreparedStream extends AsyncDisposable {
-  /** The machine is paused now. With `live` the guest runs again whether this succeeds or not, or is about to. */
+  /** The machine is paused now. The guest runs again whether this succeeds or not, or is about to. */
   save(): Promise<StreamedMemory>
 }
 
+/** For a machine that `streamRefusal` has nothing against. */
 export async function prepareStream(qemu: QemuMachine, options: StreamOptions): Promise<PreparedStream> {
-  const { ramBytes, target, live, signal } = options
-  await earlierEnded(qemu, signal)
-  await qemu.command('migrate-set-capabilities', { capabilities: [{ capability: 'background-snapshot', state: live }] }, signal)
+  const { ramBytes, target, signal } = options
+  await earlierStreamEnded(qemu, signal)
   await qemu.command('migrate-set-parameters', { 'max-bandwidth': UNLIMITED }, signal)
   const [memoryFile, state] = [path.join(target, firstBase), path.join(target, stateFile)]
   const socket = socketPath(qemu.directory, qemuFiles.capture)
@@ -54,11 +54,10 @@ export async function prepareStream(qemu: QemuMachine, options: StreamOptions): 
   let saved = false
   return {
     async save() {
-      const resumed = live ? await qemu.awaitEvent('RESUME') : undefined
+      const resumed = await qemu.awaitEvent('RESUME')
       await qemu.command('migrate', { uri: `unix:${qemuFiles.capture}` })
       try {
-        const resumedAt =
-          resumed === undefined ? undefined : await orAbort(resumed.at, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT_MS)]))
+        const resumedAt = await orAbort(resumed.at, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT_MS)]))
         const bytes = await orAbort(splitting.written, signal)
         await completed(qemu)
         saved = true
@@ -77,8 +76,20 @@ export async function prepareStream(qemu: QemuMachine, options: StreamOptions): 
   }
 }
 
+/** Why the guest can't go on while it is saved, in QEMU's words (the kernel must tell it of the guest's writes); undefined if it can. */
+export async function streamRefusal(qemu: QemuMachine, signal: AbortSignal): Promise<string | undefined> {
+  await earlierStreamEnded(qemu, signal)
+  try {
+    await qemu.command('migrate-set-capabilities', { capabilities: [{ capability: 'background-snapshot', state: true }] }, signal)
+    return undefined
+  } catch (error) {
+    if (error instanceof QmpError) return error.message
+    throw error
+  }
+}
+
 /** Waits until the stream of a capture that was given up, perhaps by an earlier server, has ended. */
-async function earlierEnded(qemu: QemuMachine, signal: AbortSignal): Promise<void> {
+export async function earlierStreamEnded(qemu: QemuMachine, signal: AbortSignal): Promise<void> {
   for (const deadline = performance.now() + EARLIER_LIMIT_MS; ; await delay(20, undefined, { signal })) {
     const { status = 'none' } = await migration(qemu)
     if (!['setup', 'active', 'device', 'cancelling'].includes(status)) return

@@ -124,7 +124,11 @@ export interface SavedPages {
 
 /** Copies the private pages of a paused process into `target`: as a new base if it started cold, else as a diff over the base in `source`. */
 export async function savePages(pid: number, ramBytes: number, source: string, target: string, signal: AbortSignal): Promise<SavedPages> {
-  const mapping = await findMapping(pid, basePattern, ramBytes)
+  const mapping = (await lookForMapping(pid, basePattern, ramBytes)) ?? (await findMapping(pid, anonymous, ramBytes))
+  if (mapping.file === '') {
+    const bytes = await saveAsBase(mapping, await privatePages(mapping), path.join(target, firstBase), signal)
+    return { mapping: { ...mapping, file: noBase }, kind: 'base', bytes }
+  }
   const base = path.join(source, mapping.file)
   if (!(await isMappedFile(mapping, base)))
     throw new HypemanError(
@@ -137,6 +141,8 @@ export async function savePages(pid: number, ramBytes: number, source: string, t
   return { mapping, kind: 'diff', bytes: await saveAsDiff(mapping, runs, path.join(target, diffFile), signal) }
 }
 
+/** The name of a mapping that is no file's. */
+const anonymous = /^$/
 /** What a process maps whose memory is no file: a name that no file has. */
 export const noBase = baseName(0)
 /** Where the memory of such a process is saved. */

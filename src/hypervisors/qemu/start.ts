@@ -22,6 +22,7 @@ export interface QemuProgram {
   readonly tscKhz?: number | undefined
   /** Cold machines get memory that can be saved while they run: the kernel tells QEMU what a guest writes meanwhile (userfaultfd). */
   readonly live?: boolean | undefined
+  readonly whyNotLive?: string | undefined
 }
 
 /** Where a process inherits the device state. */
