@@ -16,7 +16,8 @@ const SNAPSHOTS = 20
 /** So many snapshots, one of them is forked. */
 const FORKED = 5
 /** Counts in memory and, line by line, on disk; what a reset guest would not have is the counter. */
-const counting = '(i=0; while :; do i=$((i+1)); echo $i >> /root/log; echo $i > /run/next; mv /run/next /run/counter; sleep 0.05; done) >/dev/null 2>&1 &'
+const counting =
+  '(i=0; while :; do i=$((i+1)); echo $i >> /root/log; echo $i > /run/next; mv /run/next /run/counter; sleep 0.05; done) >/dev/null 2>&1 &'
 const network = { enabled: true, ports: [{ guest_port: 7, host_port: 0 }] }
 
 test('a connection and a counter go through twenty snapshots of a machine that booted, and every fork goes on from there', async () => {

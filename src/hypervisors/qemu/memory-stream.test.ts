@@ -93,7 +93,9 @@ test('a machine that QEMU can not save while it runs stands still for it, and th
   const { machine, spec } = await host.start(QemuMachine, 'no file')
   const command = machine.command.bind(machine)
   machine.command = (name, ...rest) =>
-    name === 'migrate-set-capabilities' ? command(name, { capabilities: [{ capability: 'none such', state: true }] }) : command(name, ...rest)
+    name === 'migrate-set-capabilities'
+      ? command(name, { capabilities: [{ capability: 'none such', state: true }] })
+      : command(name, ...rest)
   const payload = await host.directory()
   const report = await memory.capture(machine, spec, payload, never)
   assert.match(report.note ?? '', /none such/)
