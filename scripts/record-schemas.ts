@@ -10,6 +10,7 @@ import { manifestFormat } from '../src/hypervisors/qemu/memory.ts'
 import { imageFormat, referenceFormat } from '../src/images/records.ts'
 import { instanceFormat } from '../src/instances/record.ts'
 import { journalFormat } from '../src/instances/replace.ts'
+import { templateFormat } from '../src/instances/template-record.ts'
 import { repositoryFormat } from '../src/registry/repositories.ts'
 import { snapshotFormat } from '../src/snapshots/record.ts'
 import { sealsFormat } from '../src/snapshots/seals.ts'
@@ -25,6 +26,7 @@ export const recordFormats: readonly RecordFormat<unknown>[] = [
   volumeFormat,
   repositoryFormat,
   manifestFormat,
+  templateFormat,
 ]
 
 /** Directory of a format's samples (`v1.json`) and schemas (`v1.schema.json`). */

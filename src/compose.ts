@@ -2,6 +2,7 @@
 
 import { readFile, realpath } from 'node:fs/promises'
 import path from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { pino, type Logger } from 'pino'
 import { z } from 'zod'
 import { connectAgent } from './agent/index.ts'
@@ -22,6 +23,7 @@ import {
   recoverInstances,
   undoReplacements,
   type InstanceContext,
+  Templates,
 } from './instances/index.ts'
 import { startExpiry } from './jobs/expire.ts'
 import { importKernel } from './kernels/index.ts'
@@ -157,6 +159,8 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     snapshotsUsing: (volumeId) => snapshotsUsing(snapshots, volumeId),
     faults,
   })
+  const templates = config.templates ? new Templates(layout, log) : undefined
+  undo.defer(() => templates?.idle())
   const context: InstanceContext = {
     layout,
     log,
@@ -169,6 +173,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     store,
     locks: new KeyedLock(),
     digests: undo.use(new Digests()),
+    templates,
     events: new EventLog(layout, log),
     faults,
     stopping,
@@ -181,11 +186,19 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     }
   })
   await recoverInstances(context)
+  // Those of a QEMU, kernel or image that is not here any more are of no use.
+  await templates?.load(async ({ kind }) => {
+    const stamp = await drivers.get(kind.hypervisor)?.stamp()
+    return isDeepStrictEqual(stamp, kind.stamp) && kind.kernelId === kernel.id && images.byDigest(kind.imageDigest) !== undefined
+  })
   const keeper = undo.use(new SealKeeper(context, snapshots))
   const snapshotContext: SnapshotContext = { instances: context, store: snapshots, locks: new KeyedLock(), keeper }
   void keeper.resume()
   const tidyImages = (): void => {
-    images.collectUnused().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
+    images
+      .collectUnused()
+      .then(() => templates?.dropStale(({ kind }) => images.byDigest(kind.imageDigest) === undefined))
+      .catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   }
   undo.use(startExpiry(context, log, tidyImages))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })

@@ -23,6 +23,7 @@ export interface DataLayout {
   readonly registry: string
   readonly volumes: string
   readonly kernels: string
+  readonly templates: string
   readonly cache: string
   instance(id: string): string
   snapshot(id: string): string
@@ -30,6 +31,8 @@ export interface DataLayout {
   image(digestHex: string): string
   volume(id: string): string
   kernel(id: string): string
+  /** By the hexadecimal digits of what it was made for. */
+  template(key: string): string
 }
 
 export function dataLayout(root: string): DataLayout {
@@ -48,12 +51,14 @@ export function dataLayout(root: string): DataLayout {
     registry: at('images', 'registry'),
     volumes: at('volumes'),
     kernels: at('kernels'),
+    templates: at('templates'),
     cache: at('cache'),
     instance: (id) => at('instances', id),
     snapshot: (id) => at('snapshots', id),
     image: (digestHex) => at('images', 'rootfs', digestHex),
     volume: (id) => at('volumes', id),
     kernel: (id) => at('kernels', id),
+    template: (key) => at('templates', key),
   }
 }
 
@@ -77,6 +82,14 @@ export const snapshotFiles = {
   /** What every file of it was when it was taken (seals.ts). */
   seals: 'seals.json',
   payload: 'guest',
+} as const
+
+/** Files of a template's directory. */
+export const templateFiles = {
+  record: 'template.json',
+  payload: 'guest',
+  /** What the kernel printed while it booted. */
+  consoleLog: 'console.log',
 } as const
 
 /** Files of an image's directory. */

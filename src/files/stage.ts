@@ -54,6 +54,7 @@ function partsOf(layout: DataLayout): readonly string[] {
     layout.registry,
     layout.volumes,
     layout.kernels,
+    layout.templates,
     layout.cache,
   ]
 }

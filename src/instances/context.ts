@@ -14,6 +14,7 @@ import type { VolumeSource } from '../volumes/types.ts'
 import type { InstanceEntry } from './entry.ts'
 import type { EventLog } from './events.ts'
 import type { InstanceStore } from './store.ts'
+import type { Templates } from './templates.ts'
 
 /** Bounds of every wait, in milliseconds unless said otherwise. */
 export interface InstanceSettings {
@@ -44,6 +45,8 @@ export interface InstanceContext {
   readonly store: InstanceStore
   readonly locks: KeyedLock
   readonly digests: Digests
+  /** Absent: every machine is booted. */
+  readonly templates: Templates | undefined
   readonly events: EventLog
   readonly faults: FaultPlan | undefined
   /** Aborts when the server stops. */

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
 import { createStaged, stageRecord } from '../files/stage.ts'
-import type { HypervisorName } from '../hypervisors/driver.ts'
+import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
 import type { ReadyImage } from '../images/types.ts'
 import type { PublishedPort } from '../networks/index.ts'
 import { step } from '../platform/flow.ts'
@@ -16,6 +16,8 @@ import { driverOf } from './machine.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
 import { bootInstance } from './start.ts'
+import type { TemplateKind, TemplateRecord } from './template-record.ts'
+import { beginFromTemplate, takeTemplate, wantTemplate } from './template-use.ts'
 import { claimVolumes } from './volumes.ts'
 
 /** How long a create waits for an image that has to be pulled first, in milliseconds. */
@@ -66,16 +68,40 @@ export async function createInstance(context: InstanceContext, request: CreateIn
     await mkdir(path.join(made.path, instanceFiles.logs))
     return made
   })
-  await step(flow, 'disk', () => driver.createDisk(staged.path, request.overlayBytes))
-  const record = newRecord(context, request, id, hypervisor, image)
+  const kind = await kindOf(context, request, driver, image)
+  const template = kind === undefined ? undefined : await takeTemplate(context, kind, staged.path, flow)
+  if (template === undefined) await step(flow, 'disk', () => driver.createDisk(staged.path, request.overlayBytes))
+  const record = newRecord(context, request, id, hypervisor, image, template)
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
-  const entry = new InstanceEntry(record, false)
+  const entry = new InstanceEntry(record, template !== undefined)
   undo.defer(() => removeCommitted(context, entry))
   await step(flow, 'commit', () => staged.commit(context.layout.instance(id)))
   context.store.add(entry)
-  await bootInstance(context, entry, flow, 'background')
+  if (template !== undefined) await beginFromTemplate(context, entry, flow, template.kind)
+  else await bootInstance(context, entry, flow, 'background')
   undo.move()
+  if (template === undefined && kind !== undefined) wantTemplate(context, entry, kind)
   return entry
+}
+
+/** Of which kind a template would have to be; undefined where there can be none: volumes are devices of one machine's own. */
+async function kindOf(
+  { templates, kernel }: InstanceContext,
+  request: CreateInstance,
+  driver: Hypervisor,
+  image: ReadyImage,
+): Promise<TemplateKind | undefined> {
+  if (templates === undefined || driver.memory === undefined || request.volumes.length > 0) return undefined
+  return {
+    hypervisor: driver.name,
+    imageDigest: image.digest,
+    kernelId: kernel.id,
+    vcpus: request.vcpus,
+    memoryBytes: request.memoryBytes,
+    overlayBytes: request.overlayBytes,
+    hasNetwork: request.ports !== undefined,
+    stamp: await driver.stamp(),
+  }
 }
 
 function checkLimits(context: InstanceContext, request: CreateInstance): void {
@@ -112,6 +138,7 @@ function newRecord(
   id: string,
   hypervisor: HypervisorName,
   image: ReadyImage,
+  template: TemplateRecord | undefined,
 ): InstanceRecord {
   return {
     version: 2,
@@ -137,9 +164,9 @@ function newRecord(
     identityDue: null,
     expiresAt: request.expiresAt,
     forkedFrom: null,
-    stamp: null,
+    stamp: template?.kind.stamp ?? null,
     process: null,
-    startedAt: null,
+    startedAt: template === undefined ? null : new Date().toISOString(),
     stoppedAt: null,
     programStartedAt: null,
     agentReadyAt: null,

@@ -23,6 +23,8 @@ export class InstanceEntry {
   settling = false
   /** The last change of the record; the store's. */
   writing: Promise<void> = Promise.resolve()
+  /** Which template it began with, as long as this server knows. */
+  templateKey: string | undefined
   /** It is being deleted: whatever state it shows on its way is not one to rest in. */
   removing = false
   /** Aborts `readying` and whatever else waits for this machine. */

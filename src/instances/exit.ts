@@ -16,6 +16,11 @@ const exitLine = z.object({
   message: z.string().optional(),
 })
 
+/** Divides the console log into boots. */
+export function bootMark(): string {
+  return `HYPEMAN-BOOT ${new Date().toISOString()}\n`
+}
+
 /** The workload's end as far as the console of this boot tells; null when it says nothing. */
 export async function exitOf(directory: string, record: Pick<InstanceRecord, 'programStartedAt'>): Promise<InstanceRecord['exit']> {
   const tail = await readTail(path.join(directory, instanceFiles.consoleLog))

@@ -137,7 +137,7 @@ export function openAgent(entry: InstanceEntry, context: InstanceContext): Promi
   const { machine } = entry
   if (machine === undefined)
     return Promise.reject(new HypemanError('guest_unreachable', `the instance ${entry.record.name} has no running VMM`))
-  const connecting = connect(machine, context, entry.stopWaiting.signal)
+  const connecting = connectTo(machine, context, entry.stopWaiting.signal)
   entry.agent = connecting
   const forget = (): void => {
     if (entry.agent === connecting) entry.agent = undefined
@@ -146,7 +146,8 @@ export function openAgent(entry: InstanceEntry, context: InstanceContext): Promi
   return connecting
 }
 
-async function connect(machine: Machine, context: InstanceContext, signal: AbortSignal): Promise<AgentClient> {
+/** A connection of its own to a machine's agent. */
+export async function connectTo(machine: Machine, context: InstanceContext, signal: AbortSignal): Promise<AgentClient> {
   const channel = await openChannel(machine, signal)
   try {
     return await context.connectAgent(channel, signal)

@@ -28,7 +28,9 @@ export function readyInBackground(context: InstanceContext, entry: InstanceEntry
     try {
       await noteInVmmLog(context, entry.id, message)
     } finally {
+      const isTemplate = entry.holdsMemory && entry.record.programStartedAt === null
       await endMachine(context, entry, { exit: { code: null, message }, agentReadyAt: null, programStartedAt: null })
+      if (isTemplate) await dropTemplate(context, entry, message)
     }
     context.events.state(entry.id, entry.derive('gone').state, message)
   })
@@ -69,6 +71,13 @@ export async function makeReady(context: InstanceContext, entry: InstanceEntry, 
   return true
 }
 
+/** A guest that began with a template and did not get ready: it has no memory worth keeping, and the next one is booted. */
+async function dropTemplate(context: InstanceContext, entry: InstanceEntry, reason: string): Promise<void> {
+  await memoryOf(context, entry.record).discardMemory(context.layout.instance(entry.id))
+  entry.holdsMemory = false
+  if (entry.templateKey !== undefined) await context.templates?.drop(entry.templateKey, reason)
+}
+
 /** Gives a booting guest its configuration, once; false if its program has ended by then, or could not be started. */
 async function configure(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<boolean> {
   const { record } = entry
@@ -80,6 +89,8 @@ async function configure(context: InstanceContext, entry: InstanceEntry, agent: 
     readOnly: volume.readOnly,
   }))
   const configured = await agent.configure(identityOf(record), volumes, workloadOf(context, record), signal)
+  // From here on it is no template any more: what it has done since would be done again.
+  if (entry.holdsMemory) await useUpMemory(context, entry)
   return configured.workload.state === 'running'
 }
 
@@ -119,7 +130,10 @@ async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Pr
 async function consumeMemory(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   if (entry.machine === undefined || !isAlive(entry.machine.process))
     throw new HypemanError('guest_unreachable', `the VMM of ${entry.record.name} ended as soon as its guest was ready`)
-  if (!entry.holdsMemory) return
+  if (entry.holdsMemory) await useUpMemory(context, entry)
+}
+
+async function useUpMemory(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   const [memory, directory] = [memoryOf(context, entry.record), context.layout.instance(entry.id)]
   try {
     await memory.consumeMemory(directory)

@@ -7,7 +7,7 @@ import { fileSeal } from '../files/seals.ts'
 
 const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
 
-const versionStamp = z
+export const versionStamp = z
   .object({ hypervisor: hypervisorName, version: z.string(), machineType: z.string(), accelerator: z.string() })
   .readonly()
 

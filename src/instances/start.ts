@@ -9,6 +9,7 @@ import { allocatePorts } from '../networks/index.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
+import { bootMark } from './exit.ts'
 import { attach, driverOf, endMachine, memoryOf, openAgent, specOf } from './machine.ts'
 import { makeReady, readyInBackground } from './readiness.ts'
 import type { InstanceRecord } from './record.ts'
@@ -54,8 +55,16 @@ export async function bootInstance(
   if (ready === 'background') readyInBackground(context, entry)
 }
 
-/** Runs a standby instance again from its memory; returns when its agent has answered. On failure it is in standby as before. */
-export async function resumeInstance(context: InstanceContext, entry: InstanceEntry, flow: FlowContext): Promise<void> {
+/**
+ * Runs a standby instance again from its memory; with `await` it returns when its agent has answered, with `background` when its guest runs. On failure it is in
+ * standby as before.
+ */
+export async function resumeInstance(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  flow: FlowContext,
+  ready: 'background' | 'await' = 'await',
+): Promise<void> {
   await using undo = new AsyncDisposableStack()
   const before = entry.record
   const { stamp } = before
@@ -71,7 +80,10 @@ export async function resumeInstance(context: InstanceContext, entry: InstanceEn
     await endMachine(context, entry)
     await context.store.update(entry, before)
   })
-  const change = { stoppedAt: null, exit: null, identityDue: before.identityDue ?? ('restore' as const), generation: before.generation + 1 }
+  // A guest that was never configured is a template's: what it gets is its first configuration, not another identity.
+  const renewed =
+    before.programStartedAt === null ? {} : { identityDue: before.identityDue ?? ('restore' as const), generation: before.generation + 1 }
+  const change = { stoppedAt: null, exit: null, ...renewed }
   await step(flow, 'record', () => context.store.update(entry, { ...change, network: withPorts(before, ports) }))
   await step(flow, 'load', async () =>
     startProcess(context, entry, await memory.restore(specOf(context, entry.record), stamp, flow.signal)),
@@ -79,8 +91,10 @@ export async function resumeInstance(context: InstanceContext, entry: InstanceEn
   // The channel is open before the guest runs: its agent finds it as it was, and need not look for it again.
   void openAgent(entry, context)
   await step(flow, 'resume', () => entry.machine?.resume())
-  await makeReady(context, entry, flow)
+  if (ready === 'background') context.events.state(entry.id, 'Initializing', 'booted already')
+  else await makeReady(context, entry, flow)
   undo.move()
+  if (ready === 'background') readyInBackground(context, entry)
 }
 
 /** Records the process before anything else can happen to it, so that no restart of the server loses it. */
@@ -93,7 +107,7 @@ async function startProcess(context: InstanceContext, entry: InstanceEntry, mach
 async function markBoot(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   const directory = context.layout.instance(entry.id)
   await mkdir(path.join(directory, instanceFiles.logs), { recursive: true })
-  await appendFile(path.join(directory, instanceFiles.consoleLog), `HYPEMAN-BOOT ${new Date().toISOString()}\n`)
+  await appendFile(path.join(directory, instanceFiles.consoleLog), bootMark())
 }
 
 function withPorts(record: InstanceRecord, ports: NonNullable<InstanceRecord['network']>['ports']): InstanceRecord['network'] {

@@ -71,6 +71,8 @@ const settings = z.strictObject({
       live: z.union([z.boolean(), z.stringbool()]).default(true),
     })
     .prefault({}),
+  /** New instances begin with a guest that has booted already, where one was kept of the same image, kernel, machine and sizes. */
+  templates: z.union([z.boolean(), z.stringbool()]).default(true),
   /** Faults to inject, for tests (faults.ts). */
   hypeman_faults: z.string().optional(),
 })

@@ -93,6 +93,14 @@ export function identityOf(pid: number): ProcessIdentity | undefined {
   return { pid, startTicks, bootId: hostBootId() }
 }
 
+/** Processor time that a process has taken, in clock ticks (100 a second); undefined if it is gone or the host does not tell. proc(5): fields 14 and 15 of stat. */
+export function cpuTicksOf(pid: number): number | undefined {
+  const stat = readProc(`/proc/${pid}/stat`)
+  if (stat === undefined) return undefined
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return Number(fields[11]) + Number(fields[12])
+}
+
 /** True while this very process lives. */
 export function isAlive(identity: ProcessIdentity): boolean {
   const now = identityOf(identity.pid)

@@ -53,6 +53,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     store: new InstanceStore(layout, log),
     locks: new KeyedLock(),
     digests,
+    templates: undefined,
     events: new EventLog(layout, log),
     faults: undefined,
     stopping: new AbortController().signal,
