@@ -1,6 +1,6 @@
 // Flow: make a template. A hidden machine is booted until its agent waits for its configuration, and frozen before anybody's reaches it.
 
-import { copyFile, mkdir, rm } from 'node:fs/promises'
+import { mkdir, rename, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -62,7 +62,7 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
   })
   const seals = await step(flow, 'share', async () => {
     await driver.share(directory, payload, true)
-    await copyFile(path.join(directory, instanceFiles.consoleLog), path.join(staged.path, templateFiles.consoleLog))
+    await rename(path.join(directory, instanceFiles.consoleLog), path.join(staged.path, templateFiles.consoleLog))
     await rm(directory, { recursive: true })
     return sealMemory(context, kind, payload)
   })
