@@ -7,6 +7,7 @@ import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { acceleratorOf } from '../src/platform/accelerator.ts'
 import { startServer } from '../tests/support/server.ts'
+import { chartOf } from './chart.ts'
 import type { Bench, Row } from './measure.ts'
 import { knownIds, pick, type Picked } from './picks.ts'
 import { reportOf, type Missing } from './report.ts'
@@ -15,24 +16,27 @@ import { absent, measurements } from './rows.ts'
 
 const root = path.join(import.meta.dirname, '..')
 const resultsFile = path.join(root, 'bench', 'results', 'latest.json')
+const chartFile = path.join(root, 'docs', 'benchmarks.svg')
 const ids = knownIds(measurements, absent)
-const usage = `Usage: npm run bench [-- [--quick] [--hour] [ID]...]
+const usage = `Usage: npm run bench [-- [--quick] [--hour] [--chart] [ID]...]
 
 Measures the rows with these ids, or all: ${ids.join(' ')}
-Prints a table and replaces their numbers in bench/results/latest.json.
+Prints a table, replaces their numbers in bench/results/latest.json and draws docs/benchmarks.svg.
 
   --quick  fewer runs
   --hour   watch the idle server (S10) for an hour instead of a minute
+  --chart  only draw, from the numbers that are there
 `
 
 const flag = { type: 'boolean', default: false } as const
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { quick: flag, hour: flag, help: flag } })
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { quick: flag, hour: flag, chart: flag, help: flag } })
 const interrupt = new AbortController()
 const picked = pick(positionals, measurements, absent)
 if (picked.unknown.length > 0) {
   process.stderr.write(`There is no row ${picked.unknown.join(', ')}.\n\n${usage}`)
   process.exitCode = 2
 } else if (values.help) process.stdout.write(usage)
+else if (values.chart) await draw(await storedResults())
 else {
   try {
     await main(picked)
@@ -96,6 +100,7 @@ async function save(rows: readonly Row[], machine: string): Promise<void> {
   )
   await mkdir(path.dirname(resultsFile), { recursive: true })
   await writeFile(resultsFile, printResults(results))
+  await draw(results)
 }
 
 /** The commit that is measured; with a plus if the code is not what was committed. */
@@ -110,4 +115,8 @@ async function storedResults(): Promise<Result[]> {
     throw error
   })
   return parseResults(text)
+}
+
+async function draw(results: readonly Result[]): Promise<void> {
+  await writeFile(chartFile, await chartOf(results))
 }

@@ -37,6 +37,6 @@ export function reportOf({ machine, rows, missing }: Report): string {
   ].join('\n')
 }
 
-function quantity(value: number, unit: string): string {
+export function quantity(value: number, unit: string): string {
   return `${Math.abs(value) < 10 ? value.toFixed(2) : Math.round(value)} ${unit}`
 }
