@@ -9,7 +9,7 @@ import { cloneFile } from '../src/files/clone.ts'
 import { copyPayload } from '../src/files/copy.ts'
 import { syncDirectory, syncFile } from '../src/files/stage.ts'
 import { diskMissing, mountDisk } from '../tests/support/loop-disk.ts'
-import { ratioRow, type Row } from './measure.ts'
+import { ratioRow, type Bench, type Row } from './measure.ts'
 
 const KIB = 1024
 const MIB = 1024 ** 2
@@ -18,22 +18,19 @@ const EXTENT_KIB = [4, 64, 16, 256, 8, 128, 32, 512] as const
 /** At least 0.9 times the speed. */
 const SLOWEST = 1.11
 
-interface Runs {
-  readonly runs: number
-  readonly say: (text: string) => void
-}
+type Runs = Pick<Bench, 'runs' | 'say' | 'leaveOut'>
 
-export async function measureCopies({ runs, say }: Runs): Promise<Row[]> {
+export async function measureCopies(bench: Runs): Promise<Row[]> {
   const home = await mkdtemp(path.join(os.tmpdir(), 'bench-copy-'))
   await using _home = { [Symbol.asyncDispose]: () => rm(home, { recursive: true }) }
-  return [...(await byExtents(home, { runs, say })), ...(await byReflink({ runs, say }))]
+  return [...(await byExtents(home, bench)), ...(await byReflink(bench))]
 }
 
-async function byExtents(home: string, { runs, say }: Runs): Promise<Row[]> {
+async function byExtents(home: string, { runs, say, leaveOut }: Runs): Promise<Row[]> {
   const [source, target] = [path.join(home, 'source'), path.join(home, 'target')]
   const extents = await makeScattered(source)
   if (await cloneFile(source, target)) {
-    say(`${home} shares blocks: copies by extents are not measured there`)
+    leaveOut('S8', `copies by extents: ${home} shares blocks`)
     return []
   }
   const rows: Row[] = []
@@ -80,10 +77,10 @@ async function copyByCp(source: string, target: string, durable: boolean): Promi
   await syncDirectory(path.dirname(target))
 }
 
-async function byReflink({ runs, say }: Runs): Promise<Row[]> {
+async function byReflink({ runs, say, leaveOut }: Runs): Promise<Row[]> {
   const missing = diskMissing('xfs')
   if (missing !== false) {
-    say(`copies by reflink are not measured: ${missing}`)
+    leaveOut('S8', `copies by reflink: ${missing}`)
     return []
   }
   await using disk = await mountDisk('xfs', 2048)

@@ -26,6 +26,8 @@ const LIMIT_MS = 120_000
 /** One machine run by hand, and how long it took to answer. */
 export interface HandRun extends AsyncDisposable {
   readonly readyMs: number
+  /** The only connection that its agent takes. */
+  readonly agent: AgentClient
   /** Stops the guest, saves its devices and lets it go on; returns how long it stood still, in milliseconds. */
   pauseOnce(): Promise<number>
 }
@@ -76,6 +78,7 @@ async function start(spec: MachineSpec, launch: QemuLaunch): Promise<HandRun> {
   for (const descriptor of [log, ...incoming]) closeSync(descriptor)
   return {
     readyMs,
+    agent,
     async pauseOnce() {
       const from = performance.now()
       await qmp.execute('stop')
@@ -104,8 +107,11 @@ async function connectWhenThere(file: string, signal: AbortSignal): Promise<QmpC
 async function end(child: ChildProcess, qmp: QmpClient, agent: AgentClient, directory: string): Promise<void> {
   agent.close()
   qmp.close()
-  const ended = once(child, 'exit')
-  child.kill('SIGKILL')
-  await ended
+  // Ctrl-C at a terminal has ended it already.
+  if (child.exitCode === null && child.signalCode === null) {
+    const ended = once(child, 'exit')
+    child.kill('SIGKILL')
+    await ended
+  }
   await rm(directory, { recursive: true })
 }

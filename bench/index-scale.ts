@@ -10,7 +10,7 @@ import type { InstanceRecord } from '../src/instances/index.ts'
 import { aRecord } from '../tests/support/instance-context.ts'
 import { aSnapshot, putInstance, putSnapshot } from '../tests/support/records.ts'
 import { startServer, type TestServer } from '../tests/support/server.ts'
-import { limitRow, median, residentMb, timed, type Bench, type Row } from './measure.ts'
+import { against, limitRow, rateRow, residentMb, timed, type Bench, type Row } from './measure.ts'
 
 const INSTANCES = 1_000
 const SNAPSHOTS_EACH = 10
@@ -27,13 +27,15 @@ export async function measureIndex({ runs, say }: Bench): Promise<Row[]> {
   await using full = await startServer()
   await full.stop()
   const ids = await fillDirectory(dataLayout(full.dataDirectory), say)
-  const of = async (measure: (server: TestServer) => Promise<number>): Promise<{ readonly floor: number; readonly values: number[] }> => {
+  const of = async (
+    measure: (server: TestServer) => Promise<number>,
+  ): Promise<{ readonly floors: number[]; readonly values: number[] }> => {
     const [floors, values]: [number[], number[]] = [[], []]
     for (let run = 0; run < runs; run += 1) {
       floors.push(await measure(empty))
       values.push(await measure(full))
     }
-    return { floor: median(floors), values }
+    return { floors, values }
   }
   say(`start with ${ids.length} snapshots`)
   const starts = await of(async (server) => {
@@ -45,35 +47,21 @@ export async function measureIndex({ runs, say }: Bench): Promise<Row[]> {
     [`list ${INSTANCES} instances`, '/instances'],
     ['list snapshots of a tag', '/snapshots?tags[team]=t7'],
   ]
-  const rows: Row[] = [against(limitRow('S9', 'start to serving', 'ms', 3_000, starts.values), starts.floor)]
+  const rows: Row[] = [against(limitRow('S9', 'start to serving', 'ms', 3_000, starts.values), starts.floors)]
   for (const [what, target] of asked) {
     say(what)
-    const { values, floor } = await of((server) => timed(() => fetchAll(server, target)))
-    rows.push(against(limitRow('S9', what, 'ms', 60, values), floor))
+    const { values, floors } = await of((server) => timed(() => fetchAll(server, target)))
+    rows.push(against(limitRow('S9', what, 'ms', 60, values), floors))
   }
   say('get by id')
   const rates: number[] = []
   for (let run = 0; run < runs; run += 1) rates.push(await lookupRate(full, ids))
   const [memory, floor] = [await residentMb(full.pid), await residentMb(empty.pid)]
-  return [...rows, rateRow(rates), against(limitRow('S9', "server's resident memory after all this", 'MB', 200, [memory]), floor)]
-}
-
-function against(row: Row, floor: number): Row {
-  return { ...row, floor, ratio: row.value / floor }
-}
-
-function rateRow(rates: readonly number[]): Row {
-  const value = median(rates)
-  return {
-    id: 'S9',
-    what: `snapshots got by id, ${LOOKUPS_AT_ONCE} at a time`,
-    target: `≥ ${LOOKUPS_PER_SECOND} /s`,
-    value,
-    unit: '/s',
-    met: value >= LOOKUPS_PER_SECOND,
-    runs: rates.length,
-    p90: rates.toSorted((one, other) => one - other)[Math.floor(rates.length / 10)] ?? value,
-  }
+  return [
+    ...rows,
+    rateRow('S9', `snapshots got by id, ${LOOKUPS_AT_ONCE} at a time`, '/s', LOOKUPS_PER_SECOND, rates),
+    against(limitRow('S9', "server's resident memory after all this", 'MB', 200, [memory]), [floor]),
+  ]
 }
 
 /** Returns the ids of the snapshots. */

@@ -1,55 +1,88 @@
-// npm run bench: what the product costs against the floor of bare QEMU, in the same run. `--quick` takes fewer runs; names pick measurements.
+// npm run bench: what the product costs against the floor of bare QEMU, in the same run. `--quick` takes fewer runs; ids pick rows.
 
 import { execFileSync } from 'node:child_process'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import { tableLines, type Column } from '../src/cli/output/table.ts'
 import { acceleratorOf } from '../src/platform/accelerator.ts'
 import { startServer } from '../tests/support/server.ts'
-import type { Row } from './measure.ts'
-import { measurements } from './rows.ts'
+import { chartOf } from './chart.ts'
+import type { Bench, Row } from './measure.ts'
+import { knownIds, pick, type Picked } from './picks.ts'
+import { reportOf, type Missing } from './report.ts'
+import { mergeResults, parseResults, printResults, type Result } from './results.ts'
+import { absent, measurements } from './rows.ts'
 
 const root = path.join(import.meta.dirname, '..')
-const names = measurements.map((one) => one.id)
-const usage = `Usage: npm run bench [-- [--quick] [${names.join('|')}]...]
+const resultsFile = path.join(root, 'bench', 'results', 'latest.json')
+const chartFile = path.join(root, 'docs', 'benchmarks.svg')
+const ids = knownIds(measurements, absent)
+const usage = `Usage: npm run bench [-- [--quick] [--hour] [--chart] [ID]...]
 
-Prints a table and writes bench/results/latest.json.
+Measures the rows with these ids, or all: ${ids.join(' ')}
+Prints a table, replaces their numbers in bench/results/latest.json and draws docs/benchmarks.svg.
+
+  --quick  fewer runs
+  --hour   watch the idle server (S10) for an hour instead of a minute
+  --chart  only draw, from the numbers that are there
 `
 
-const columns: readonly Column<Row>[] = [
-  { title: 'ID', value: (row) => row.id },
-  { title: 'WHAT', value: (row) => row.what },
-  { title: 'MEDIAN', value: (row) => number(row.value, row.unit), right: true },
-  { title: 'P90', value: (row) => number(row.p90, row.unit), right: true },
-  { title: 'FLOOR', value: (row) => (row.floor === undefined ? '-' : number(row.floor, row.unit)), right: true },
-  { title: 'RATIO', value: (row) => (row.ratio === undefined ? '-' : row.ratio.toFixed(2)), right: true },
-  { title: 'TARGET', value: (row) => row.target },
-  { title: 'MET', value: (row) => (row.met ? 'yes' : 'NO') },
-]
-
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { quick: { type: 'boolean' }, help: { type: 'boolean' } } })
-const unknown = positionals.filter((name) => !names.includes(name))
-if (values.help === true || unknown.length > 0) {
-  process.stdout.write(unknown.length > 0 ? `There is no measurement ${unknown.join(', ')}.\n\n${usage}` : usage)
-  process.exitCode = unknown.length > 0 ? 2 : 0
-} else await main(values.quick === true, positionals)
-
-async function main(quick: boolean, chosen: readonly string[]): Promise<void> {
-  const rows: Row[] = []
-  await using server = await startServer()
-  const say = (text: string): void => void process.stderr.write(process.stderr.isTTY ? `\r${text.padEnd(60)}` : `${text}\n`)
-  for (const one of measurements.filter(({ id }) => chosen.length === 0 || chosen.includes(id)))
-    rows.push(...(await one.run({ server, runs: quick ? 3 : 11, say })))
-  if (process.stderr.isTTY) process.stderr.write(`\r${' '.repeat(60)}\r`)
-  const machine = await describeMachine()
-  console.log(`${machine}\n\n${tableLines(columns, rows).join('\n')}`)
-  await save(rows, machine)
+const flag = { type: 'boolean', default: false } as const
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { quick: flag, hour: flag, chart: flag, help: flag } })
+const interrupt = new AbortController()
+const picked = pick(positionals, measurements, absent)
+if (picked.unknown.length > 0) {
+  process.stderr.write(`There is no row ${picked.unknown.join(', ')}.\n\n${usage}`)
+  process.exitCode = 2
+} else if (values.help) process.stdout.write(usage)
+else if (values.chart) await draw(await storedResults())
+else {
+  try {
+    await main(picked)
+  } catch (error) {
+    if (!interrupt.signal.aborted) throw error
+    console.error(error === interrupt.signal.reason ? 'Interrupted.' : error)
+    process.exitCode = 130
+  }
 }
 
-function number(value: number, unit: string): string {
-  return `${value < 10 ? value.toFixed(2) : Math.round(value)} ${unit}`
+async function main({ measurements: chosen, absent: unmeasurable, wants }: Picked): Promise<void> {
+  const rows: Row[] = []
+  const missing: Missing[] = unmeasurable.map(([id, reason]) => ({ id, reason }))
+  // The second one ends the process at once, as ever.
+  process.once('SIGINT', () => interrupt.abort(new Error('interrupted')))
+  const say = (text: string): void => {
+    interrupt.signal.throwIfAborted()
+    process.stderr.write(process.stderr.isTTY ? `\r${text.padEnd(70)}` : `${text}\n`)
+  }
+  if (chosen.length > 0) {
+    await using server = await startServer()
+    const bench: Bench = {
+      server,
+      ...(values.quick ? { runs: 3, longRuns: 1, idleSeconds: 10 } : { runs: 11, longRuns: 3, idleSeconds: 60 }),
+      ...(values.hour ? { idleSeconds: 3_600 } : {}),
+      wants,
+      say,
+      leaveOut: (id, reason) => void missing.push({ id, reason }),
+    }
+    for (const { ids: made, run } of chosen) {
+      try {
+        rows.push(...(await run(bench)).filter(({ id }) => wants(id)))
+      } catch (error) {
+        interrupt.signal.throwIfAborted()
+        // What was measured before it, and what comes after, is worth having.
+        console.error(error)
+        process.exitCode = 1
+        for (const id of made.filter(wants))
+          missing.push({ id, reason: `failed: ${error instanceof Error ? error.message : String(error)}` })
+      }
+    }
+  }
+  if (process.stderr.isTTY) process.stderr.write(`\r${' '.repeat(70)}\r`)
+  const machine = await describeMachine()
+  console.log(reportOf({ machine, rows, missing }))
+  if (rows.length > 0) await save(rows, machine)
 }
 
 async function describeMachine(): Promise<string> {
@@ -59,16 +92,31 @@ async function describeMachine(): Promise<string> {
 }
 
 async function save(rows: readonly Row[], machine: string): Promise<void> {
-  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim()
-  const date = new Date().toISOString()
-  const directory = path.join(root, 'bench', 'results')
-  await mkdir(directory, { recursive: true })
-  await writeFile(
-    path.join(directory, 'latest.json'),
-    `${JSON.stringify(
-      rows.map((row) => ({ ...row, machine, commit, date })),
-      null,
-      2,
-    )}\n`,
+  const origin = { machine, commit: commitHere(), date: new Date().toISOString() }
+  const results = mergeResults(
+    await storedResults(),
+    rows.map((row) => ({ ...row, ...origin })),
+    ids,
   )
+  await mkdir(path.dirname(resultsFile), { recursive: true })
+  await writeFile(resultsFile, printResults(results))
+  await draw(results)
+}
+
+/** The commit that is measured; with a plus if the code is not what was committed. */
+function commitHere(): string {
+  const git = (...args: string[]): string => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim()
+  return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', 'src', 'guest', 'bench/*.ts') === '' ? '' : '+')
+}
+
+async function storedResults(): Promise<Result[]> {
+  const text = await readFile(resultsFile, 'utf8').catch((error: unknown) => {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return '[]'
+    throw error
+  })
+  return parseResults(text)
+}
+
+async function draw(results: readonly Result[]): Promise<void> {
+  await writeFile(chartFile, await chartOf(results))
 }

@@ -5,12 +5,23 @@ import type { TestServer } from '../tests/support/server.ts'
 
 export interface Bench {
   readonly server: TestServer
+  /** Runs of each side that take turns. */
   readonly runs: number
+  /** Runs of what takes minutes. */
+  readonly longRuns: number
+  /** How long an idle server is watched, in seconds. */
+  readonly idleSeconds: number
+  /** True for a row that was asked for; a measurement of several rows may leave out the others. */
+  readonly wants: (id: string) => boolean
+  /** Tells how far it is. Throws when the run was interrupted: what was started is ended on the way out. */
   readonly say: (text: string) => void
+  /** Notes for the report why a row, or a part of it, is missing. */
+  readonly leaveOut: (id: string, reason: string) => void
 }
 
 export interface Measurement {
-  readonly id: string
+  /** Of the rows that it makes. */
+  readonly ids: readonly string[]
   readonly run: (bench: Bench) => Promise<Row[]>
 }
 
@@ -18,13 +29,19 @@ export interface Row {
   readonly id: string
   readonly what: string
   readonly target: string
+  /** Median of the runs. */
   readonly value: number
   readonly unit: string
   /** The floor or comparison of the same run, in the same unit; absent where there is none. */
   readonly floor?: number
+  /** `value` in floors. */
   readonly ratio?: number
-  readonly met: boolean
+  /** `value` in targets: up to 1 is good. Absent where there is no target. */
+  readonly ofTarget?: number
+  /** Null where there is no target. */
+  readonly met: boolean | null
   readonly runs: number
+  /** Nine of ten runs were at least as good. */
   readonly p90: number
 }
 
@@ -50,25 +67,60 @@ function quantile(values: readonly number[], share: number): number {
 }
 
 /** A row whose target is a ratio to the floor. */
-export function ratioRow(id: string, what: string, target: number, values: readonly number[], floors: readonly number[]): Row {
-  const [value, floor] = [median(values), median(floors)]
-  const ratio = value / floor
-  return {
-    id,
-    what,
-    target: `≤ ${target} × floor`,
-    value,
-    unit: 'ms',
-    floor,
-    ratio,
-    met: ratio <= target,
-    runs: values.length,
-    p90: quantile(values, 0.9),
-  }
+export function ratioRow(
+  id: string,
+  what: string,
+  target: number,
+  values: readonly number[],
+  floors: readonly number[],
+  words = `≤ ${target} × floor`,
+): Row {
+  const row = against(toldRow(id, what, 'ms', values), floors)
+  return judged(row, words, (row.ratio ?? Number.NaN) / target)
 }
 
 /** A row whose target is a number. */
-export function limitRow(id: string, what: string, unit: string, limit: number, values: readonly number[]): Row {
-  const value = median(values)
-  return { id, what, target: `≤ ${limit} ${unit}`, value, unit, met: value <= limit, runs: values.length, p90: quantile(values, 0.9) }
+export function limitRow(
+  id: string,
+  what: string,
+  unit: string,
+  limit: number,
+  values: readonly number[],
+  words = `≤ ${limit} ${unit}`,
+): Row {
+  const row = toldRow(id, what, unit, values)
+  return judged(row, words, row.value / limit)
+}
+
+/** A row of which each run has a target of its own. */
+export function limitsRow(
+  id: string,
+  what: string,
+  unit: string,
+  limits: readonly number[],
+  values: readonly number[],
+  words: string,
+): Row {
+  return judged(toldRow(id, what, unit, values), words, median(values.map((value, run) => value / (limits[run] ?? Number.NaN))))
+}
+
+/** A row of which more is better. */
+export function rateRow(id: string, what: string, unit: string, least: number, values: readonly number[]): Row {
+  const row = { ...toldRow(id, what, unit, values), p90: quantile(values, 0.1) }
+  return judged(row, `≥ ${least} ${unit}`, least / row.value)
+}
+
+/** A row without a target. */
+export function toldRow(id: string, what: string, unit: string, values: readonly number[]): Row {
+  return { id, what, target: '-', value: median(values), unit, met: null, runs: values.length, p90: quantile(values, 0.9) }
+}
+
+/** The row beside a floor that its target does not depend on. */
+export function against(row: Row, floors: readonly number[]): Row {
+  const floor = median(floors)
+  return { ...row, floor, ratio: row.value / floor }
+}
+
+export function judged(row: Row, target: string, ofTarget: number): Row {
+  return { ...row, target, ofTarget, met: ofTarget <= 1 }
 }

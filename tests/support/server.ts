@@ -20,6 +20,10 @@ export interface ServerProgram {
 const hypeman: ServerProgram = { command: path.resolve(import.meta.dirname, '../../bin/hypeman'), args: [] }
 /** Until a started server says that it listens, in milliseconds. */
 const START_LIMIT_MS = 60_000
+/** Until a server that was told to end has ended, in milliseconds. */
+const END_LIMIT_MS = 10_000
+/** Longer than any run of tests or measurements. */
+const TOKEN_LIFE_S = 86_400
 
 export interface TestServer extends AsyncDisposable {
   readonly dataDirectory: string
@@ -95,17 +99,33 @@ export async function startServer(settings: Readonly<Record<string, string>> = {
       await using undo = new AsyncDisposableStack()
       undo.defer(() => rm(home, { recursive: true }))
       undo.defer(() => end('SIGTERM'))
-      if (hasEnded(running.child)) {
+      const startAgain = async (): Promise<void> => {
         running = await launch(program, dataDirectory, logFile, settings)
         client = clientOf(running)
       }
-      for (const instance of await client.instances.list()) await client.instances.delete(instance.id)
+      const removeInstances = async (): Promise<void> => {
+        for (const instance of await client.instances.list()) await client.instances.delete(instance.id)
+      }
+      if (hasEnded(running.child)) await startAgain()
+      try {
+        await removeInstances()
+      } catch (error) {
+        // A server that was about to end, as by Ctrl-C at the terminal that is everybody's, can't remove its VMs any more.
+        if (!(await endsSoon(running.child))) throw error
+        await startAgain()
+        await removeInstances()
+      }
     },
   }
 }
 
 function hasEnded(child: ChildProcess): boolean {
   return child.exitCode !== null || child.signalCode !== null
+}
+
+async function endsSoon(child: ChildProcess): Promise<boolean> {
+  if (!hasEnded(child)) await once(child, 'exit', { signal: AbortSignal.timeout(END_LIMIT_MS) }).catch(() => undefined) // it goes on
+  return hasEnded(child)
 }
 
 interface Running {
@@ -160,7 +180,7 @@ async function listeningUrl(child: ChildProcess, log: NodeJS.WritableStream): Pr
 }
 
 async function signIn(dataDirectory: string): Promise<string> {
-  return signToken((await readFile(path.join(dataDirectory, 'jwt-secret'), 'utf8')).trim(), { subject: 'tests', ttlSeconds: 3_600 })
+  return signToken((await readFile(path.join(dataDirectory, 'jwt-secret'), 'utf8')).trim(), { subject: 'tests', ttlSeconds: TOKEN_LIFE_S })
 }
 
 function clientOf(running: Running): Hypeman {

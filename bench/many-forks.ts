@@ -1,0 +1,45 @@
+// S7: many forks of one snapshot at once, through the API, and what each of them keeps for itself when it is idle.
+
+import os from 'node:os'
+import { vmmOf } from '../tests/support/vmm.ts'
+import { forkByHand } from './floor.ts'
+import { judged, limitRow, median, ratioRow, timed, toldRow, type Bench, type Row } from './measure.ts'
+import { privateMib } from './private-memory.ts'
+import { readyMsOf, settle, sourceOf } from './source.ts'
+
+const FORKS = 50
+const WALL_LIMIT = 1.3
+const PRIVATE_LIMIT_MIB = 1
+
+export async function measureManyForks(bench: Bench): Promise<Row[]> {
+  await using source = await sourceOf(bench, 'many', '256MB')
+  const { server, say } = bench
+  const names = Array.from({ length: FORKS }, (_, index) => `many-${index}`)
+  const [walls, floors, failures, kept]: [number[], number[], number[], number[]] = [[], [], [], []]
+  for (let round = 0; round < bench.longRuns; round += 1) {
+    // One alone at a time: the machine has nothing else to do then.
+    for (let run = 0; run < Math.ceil(bench.runs / bench.longRuns); run += 1)
+      floors.push(await readyMsOf(forkByHand(source.layout, source.spec, source.payload)))
+    let outcomes: PromiseSettledResult<{ readonly id: string }>[] = []
+    walls.push(
+      await timed(async () => {
+        outcomes = await Promise.allSettled(names.map(async (name) => server.client.snapshots.fork(source.snapshotId, { name })))
+      }),
+    )
+    say(`${FORKS} forks: round ${round + 1} of ${bench.longRuns}`)
+    for (const outcome of outcomes) if (outcome.status === 'rejected') say(`a fork failed: ${String(outcome.reason)}`)
+    const ids = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value.id] : []))
+    failures.push(FORKS - ids.length)
+    await Promise.all(ids.map((id) => settle(server, id)))
+    for (const id of ids) kept.push(await privateMib(vmmOf(server, id)))
+    for (const id of ids) await server.client.instances.delete(id)
+  }
+  const cores = os.availableParallelism()
+  const floor = (FORKS * median(floors)) / cores
+  const failed = failures.reduce((sum, one) => sum + one, 0)
+  return [
+    ratioRow('S7', `${FORKS} forks at once`, WALL_LIMIT, walls, [floor], `≤ ${WALL_LIMIT} × ${FORKS} × floor / ${cores}`),
+    judged(toldRow('S7', 'of these failed', 'forks', [failed]), 'none', failed === 0 ? 0 : 1 + failed),
+    limitRow('S7', 'private guest memory of an idle fork', 'MiB', PRIVATE_LIMIT_MIB, kept),
+  ]
+}

@@ -1,0 +1,78 @@
+// S1, S2, S6 and create: how long it takes until a guest's agent has answered, by fork, by create and from standby.
+
+import { bootByHand, forkByHand } from './floor.ts'
+import { judged, median, ratioRow, timed, toldRow, type Bench, type Row } from './measure.ts'
+import { create, OVERLAY_BYTES, readyMsOf, sourceOf, type Source } from './source.ts'
+
+interface Sized {
+  readonly size: string
+  readonly source: Source
+  readonly ours: number[]
+  readonly floors: number[]
+}
+
+/** S1: forks of a small and a large guest against QEMU by hand, and the two against each other. */
+export async function measureForks(bench: Bench): Promise<Row[]> {
+  const { client } = bench.server
+  return bySize(bench, 'fork', 'S1', 'fork to agent ready', async ({ snapshotId }, run) => {
+    const ms = await timed(async () => client.snapshots.fork(snapshotId, { name: `f-${run}` }))
+    await client.instances.delete(`f-${run}`)
+    return ms
+  })
+}
+
+/** S6: standby to running, against the same floor as a fork. */
+export async function measureRestores(bench: Bench): Promise<Row[]> {
+  const { instances } = bench.server.client
+  return bySize(bench, 'restore', 'S6', 'standby to agent ready', async ({ instanceId }) => {
+    await instances.standby(instanceId)
+    return timed(() => instances.restore(instanceId))
+  })
+}
+
+/** All four by turns, so that what else the machine does hits them alike. */
+async function bySize(
+  bench: Bench,
+  name: string,
+  id: string,
+  what: string,
+  wake: (source: Source, run: number) => Promise<number>,
+): Promise<Row[]> {
+  await using small = await sourceOf(bench, `${name}-small`, '256MB')
+  await using large = await sourceOf(bench, `${name}-large`, '2GB')
+  const sizes: readonly [Sized, Sized] = [
+    { size: '256MB', source: small, ours: [], floors: [] },
+    { size: '2GB', source: large, ours: [], floors: [] },
+  ]
+  for (let run = 0; run < bench.runs; run += 1) {
+    for (const { source, ours, floors } of sizes) {
+      floors.push(await readyMsOf(forkByHand(source.layout, source.spec, source.payload)))
+      ours.push(await wake(source, run))
+    }
+    bench.say(`${name}: run ${run + 1} of ${bench.runs}`)
+  }
+  const ratio = median(sizes[1].ours) / median(sizes[0].ours)
+  return [
+    ...sizes.map(({ size, ours, floors }) => ratioRow(id, `${what}, ${size}`, 1.3, ours, floors)),
+    { ...judged(toldRow(id, `${what}, 2GB against 256MB`, '×', [ratio]), '± 20 %', Math.abs(ratio - 1) / 0.2), runs: bench.runs },
+  ]
+}
+
+/** create: a cold boot against QEMU by hand. S2: a fork against the same cold boots. */
+export async function measureCreates(bench: Bench): Promise<Row[]> {
+  await using source = await sourceOf(bench, 'create', '256MB')
+  const { client } = bench.server
+  const [creates, forks, floors]: [number[], number[], number[]] = [[], [], []]
+  for (let run = 0; run < bench.runs; run += 1) {
+    if (bench.wants('create')) floors.push(await readyMsOf(bootByHand(source.layout, source.spec, OVERLAY_BYTES)))
+    creates.push(await timed(() => create(bench.server, 'cold', '256MB')))
+    await client.instances.delete('cold')
+    forks.push(await timed(async () => client.snapshots.fork(source.snapshotId, { name: 'warm' })))
+    await client.instances.delete('warm')
+    bench.say(`create and fork: run ${run + 1} of ${bench.runs}`)
+  }
+  return [
+    ratioRow('S2', 'fork against create (floor), 256MB', 1 / 20, forks, creates, '≤ 1/20 × create'),
+    ratioRow('create', 'create to agent ready, cold', 1.3, creates, floors),
+  ]
+}
