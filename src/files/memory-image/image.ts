@@ -67,19 +67,28 @@ export async function saveAsDiff(mapping: Mapping, runs: readonly PageRun[], fil
   return diskErrors(file, async () => {
     await using target = await open(file, 'wx', 0o600)
     await writeFully(target, table, 0)
-    // Many runs are a page or two: they are written together.
-    const together = Buffer.allocUnsafeSlow(COPY_BYTES)
+    // Many runs are a page or two: they are written together, and the next ones are read meanwhile.
+    let [together, other] = [Buffer.allocUnsafeSlow(COPY_BYTES), Buffer.allocUnsafeSlow(COPY_BYTES)]
     let [position, filled] = [dataOffset, 0]
+    let writing = Promise.resolve()
     const flush = async (): Promise<void> => {
-      await writeFully(target, together.subarray(0, filled), position)
+      await writing
+      writing = writeFully(target, together.subarray(0, filled), position)
+      writing.catch(() => undefined) // whoever waits for it is told
       position += filled
       filled = 0
+      ;[together, other] = [other, together]
     }
-    for await (const { data } of readPages(mapping, runs, signal)) {
-      if (filled + data.length > together.length) await flush()
-      filled += data.copy(together, filled)
+    try {
+      for await (const { data } of readPages(mapping, runs, signal)) {
+        if (filled + data.length > together.length) await flush()
+        filled += data.copy(together, filled)
+      }
+      await flush()
+    } finally {
+      // Nothing is written to a file that is closed.
+      await writing
     }
-    await flush()
     await target.truncate(position)
     return position
   })

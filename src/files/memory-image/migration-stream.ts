@@ -21,6 +21,10 @@ const FLAG_BITS = 0xfffn
 const LONGEST_STATE = 256 * 1024 ** 2
 /** Pages written in one call. */
 const PAGES_AT_ONCE = 256
+/** A record without its page. */
+const RECORD_BYTES = 8
+/** After so many bytes the disk begins to write, while more come. */
+const BYTES_BETWEEN_SYNCS = 64 * 1024 ** 2
 
 export interface SplitTarget {
   /** Name of the RAM block that is the guest's memory; others (ROMs) are made anew by QEMU and dropped. */
@@ -43,10 +47,15 @@ export async function splitMigrationStream(stream: AsyncIterable<Buffer>, target
     let stateBytes = 0
     for await (const chunk of stream) {
       let data = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
-      while (wanted !== 'state' && data.length >= wanted) {
-        const piece = data.subarray(0, wanted)
-        data = data.subarray(wanted)
-        wanted = nextOf(parser.next(piece))
+      for (;;) {
+        if (wanted === 'records') {
+          data = data.subarray(pages.take(data))
+          wanted = nextOf(parser.next(data))
+        } else if (wanted !== 'state' && data.length >= wanted) {
+          const piece = data.subarray(0, wanted)
+          data = data.subarray(wanted)
+          wanted = nextOf(parser.next(piece))
+        } else break
       }
       await pages.write()
       if (wanted === 'state') {
@@ -75,8 +84,8 @@ async function appendState(state: FileHandle, data: Buffer, position: number): P
   return data.length
 }
 
-/** Number of bytes that the parser needs next, or `state`: all that comes is device state. */
-type Wanted = number | 'state'
+/** Number of bytes that the parser needs next; `records`: whatever can be taken at once of the memory's own; `state`: all that comes is device state. */
+type Wanted = number | 'records' | 'state'
 
 function nextOf(step: IteratorResult<Wanted, void>): Wanted {
   if (step.done === true) throw new Error('the parser ended')
@@ -112,6 +121,8 @@ function* parse(target: SplitTarget, pages: PageWriter): Parser {
 /** Records up to the one that ends the section. */
 function* records(target: SplitTarget, pages: PageWriter, known: { block: string }): Part<void> {
   for (;;) {
+    // Nearly all of a stream is this: without a turn of the parser for each page.
+    if (known.block === target.block) yield 'records'
     const word = (yield 8).readBigUInt64BE()
     const flags = Number(word & FLAG_BITS)
     const offset = Number(word & ~FLAG_BITS)
@@ -168,15 +179,44 @@ function surprise(what: string): HypemanError {
 /** Gathers neighbouring pages into one write. A page of zeros that was not written before stays a hole. */
 class PageWriter {
   readonly #file: FileHandle
+  readonly #ramBytes: number
   readonly #written: Uint8Array
   readonly #full: { readonly position: number; readonly parts: Buffer[] }[] = []
   #parts: Buffer[] = []
   #position = 0
+  #syncedFrom = 0
+  #syncing: Promise<void> = Promise.resolve()
   bytes = 0
 
   constructor(file: FileHandle, ramBytes: number) {
     this.#file = file
+    this.#ramBytes = ramBytes
     this.#written = new Uint8Array(Math.ceil(ramBytes / pageBytes / 8))
+  }
+
+  /**
+   * Takes the records at the beginning of a piece of the stream that are whole pages of the block that the record before them named, and returns their
+   * length in bytes. What it leaves is for the parser, and so is every surprise.
+   */
+  take(data: Buffer): number {
+    let at = 0
+    for (;;) {
+      if (at + RECORD_BYTES > data.length) return at
+      const low = data.readUInt32BE(at + 4)
+      const flags = low & 0xfff
+      const offset = data.readUInt32BE(at) * 2 ** 32 + (low - flags)
+      if (offset + pageBytes > this.#ramBytes) return at
+      if (flags === (flagsOf.page | flagsOf.sameBlock)) {
+        const end = at + RECORD_BYTES + pageBytes
+        if (end > data.length) return at
+        this.add(offset, data.subarray(at + RECORD_BYTES, end))
+        at = end
+      } else if (flags === (flagsOf.fill | flagsOf.sameBlock)) {
+        if (at + RECORD_BYTES + 1 > data.length) return at
+        this.fill(offset, data.readUInt8(at + RECORD_BYTES))
+        at += RECORD_BYTES + 1
+      } else return at
+    }
   }
 
   /** `data` must stay as it is until it is written. */
@@ -196,11 +236,17 @@ class PageWriter {
   /** Writes what is whole; a stretch that may go on waits. */
   async write(): Promise<void> {
     for (const { position, parts } of this.#full.splice(0)) await this.#put(parts, position)
+    if (this.bytes - this.#syncedFrom < BYTES_BETWEEN_SYNCS) return
+    await this.#syncing
+    this.#syncedFrom = this.bytes
+    this.#syncing = this.#file.datasync()
+    this.#syncing.catch(() => undefined) // whoever waits for it is told
   }
 
   async finish(): Promise<void> {
     this.#cut(0)
     await this.write()
+    await this.#syncing
   }
 
   #cut(next: number): void {
