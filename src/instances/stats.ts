@@ -21,6 +21,13 @@ export async function statsOf(context: InstanceContext, entry: InstanceEntry, si
     instance_name: record.name,
     cpu_seconds: usage.cpuSeconds,
     memory_rss_bytes: usage.residentBytes,
+    ...(usage.shares === undefined
+      ? {}
+      : {
+          memory_private_bytes: usage.shares.privateBytes,
+          memory_shared_bytes: usage.shares.sharedBytes,
+          memory_pss_bytes: usage.shares.proportionalBytes,
+        }),
     memory_vms_bytes: usage.virtualBytes,
     network_rx_bytes: traffic?.receivedBytes ?? 0,
     network_tx_bytes: traffic?.sentBytes ?? 0,
@@ -34,9 +41,17 @@ interface Usage {
   readonly cpuSeconds: number
   readonly residentBytes: number
   readonly virtualBytes: number
+  /** Undefined where the kernel does not tell. */
+  readonly shares: Shares | undefined
 }
 
-const nothing: Usage = { cpuSeconds: 0, residentBytes: 0, virtualBytes: 0 }
+interface Shares {
+  readonly privateBytes: number
+  readonly sharedBytes: number
+  readonly proportionalBytes: number
+}
+
+const nothing: Usage = { cpuSeconds: 0, residentBytes: 0, virtualBytes: 0, shares: undefined }
 
 async function usageOf(pid: number): Promise<Usage> {
   try {
@@ -48,9 +63,22 @@ async function usageOf(pid: number): Promise<Usage> {
       cpuSeconds: (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND,
       residentBytes: Number(residentPages) * PAGE_BYTES,
       virtualBytes: Number(pages) * PAGE_BYTES,
+      shares: await sharesOf(pid),
     }
   } catch {
     return nothing // the process has just ended
+  }
+}
+
+/** proc(5), smaps_rollup; readable by who may trace the process. */
+async function sharesOf(pid: number): Promise<Shares | undefined> {
+  const text = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8').catch(() => undefined) // not on this kernel, or not for us
+  if (text === undefined) return undefined
+  const bytes = (name: string): number => Number(new RegExp(`^${name}: +(\\d+) kB$`, 'm').exec(text)?.[1] ?? 0) * 1024
+  return {
+    privateBytes: bytes('Private_Clean') + bytes('Private_Dirty'),
+    sharedBytes: bytes('Shared_Clean') + bytes('Shared_Dirty'),
+    proportionalBytes: bytes('Pss'),
   }
 }
 

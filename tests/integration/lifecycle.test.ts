@@ -174,6 +174,8 @@ test('stats tell what the VMM takes and what the guest has sent', async () => {
   await shell(server, id, 'nc 10.0.2.2 9 </dev/null; true')
   const stats = await server.client.instances.stats(id)
   assert.ok(stats.cpu_seconds > 0 && stats.memory_rss_bytes > 2 ** 24, JSON.stringify(stats))
+  const { memory_private_bytes: own, memory_shared_bytes: shared } = stats as typeof stats & Record<string, number | undefined>
+  assert.ok(own !== undefined && shared !== undefined && own > 0 && own + shared <= stats.memory_rss_bytes * 1.1, JSON.stringify(stats))
   assert.ok(stats.network_tx_bytes > 0, JSON.stringify(stats))
   assert.equal(stats.allocated_memory_bytes, 192 * 2 ** 20)
   await server.client.instances.delete(id)

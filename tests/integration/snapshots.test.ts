@@ -1,7 +1,7 @@
 // Snapshots and forks on real QEMU: what they hold, what they keep apart, what they refuse. One machine is booted and forked for each test.
 
 import assert from 'node:assert/strict'
-import { lstat, readdir } from 'node:fs/promises'
+import { lstat, readdir, rm, truncate, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { APIError } from '@onkernel/hypeman'
@@ -232,6 +232,47 @@ async function filesOf(directory: string): Promise<{ name: string; regular: bool
 }
 
 const sum = (values: readonly number[]): number => values.reduce((all, one) => all + one, 0)
+
+test('a memory file that is removed or replaced while forks run from it does them no harm', async () => {
+  await using source = await fork('harmless')
+  const own = await client.instances.snapshots.create(source.id, { kind: 'Standby' })
+  const layout = dataLayout(server.dataDirectory)
+  const running = await client.snapshots.fork(own.id, { name: 'unharmed' })
+  countVm('fork')
+  await replaceBases(path.join(layout.snapshot(own.id), snapshotFiles.payload))
+  assert.equal(
+    await shell(server, running.id, 'cat /root/file; md5sum /bin/* /lib/* 2>/dev/null | wc -l; hostname').then((text) =>
+      text.split('\n').at(-1),
+    ),
+    'unharmed',
+  )
+  await assert.rejects(client.snapshots.fork(own.id, { name: 'harmed' }), refusedWith(409, /damaged/))
+  const next = await client.instances.snapshots.create(running.id, { kind: 'Standby' })
+  const child = await client.snapshots.fork(next.id, { name: 'healthy' })
+  countVm('fork')
+  assert.equal(await shell(server, child.id, 'cat /root/file'), 'before')
+
+  await replaceBases(layout.instance(running.id))
+  await assert.rejects(
+    client.instances.snapshots.create(running.id, { kind: 'Standby' }),
+    refusedWith(409, /not the file that the VMM maps/),
+  )
+  assert.equal(await shell(server, running.id, 'cat /root/file'), 'before')
+  for (const id of [running.id, child.id]) await client.instances.delete(id)
+  for (const { id } of [own, next]) await client.snapshots.delete(id)
+})
+
+/** As somebody might who does not know what they are: the name leads to another file of the same size. */
+async function replaceBases(directory: string): Promise<void> {
+  const bases = (await readdir(directory)).filter((name) => name.endsWith('.base'))
+  assert.ok(bases.length > 0)
+  for (const name of bases) {
+    const { size } = await lstat(path.join(directory, name))
+    await rm(path.join(directory, name))
+    await writeFile(path.join(directory, name), 'not what it was')
+    await truncate(path.join(directory, name), size)
+  }
+}
 
 test('what a snapshot can not become is refused before anything is made', async () => {
   const before = (await client.instances.list()).length

@@ -100,6 +100,12 @@ export const instanceStats = z
     instance_name: z.string(),
     cpu_seconds: z.number(),
     memory_rss_bytes: z.int(),
+    /** Of the VMM, what no other process has: what would be free without it. */
+    memory_private_bytes: z.int().optional(),
+    /** Of the VMM, what other processes have, too: the memory file that forks map, and QEMU's own program. */
+    memory_shared_bytes: z.int().optional(),
+    /** Private memory, and of what is shared an equal part for each process that has it. */
+    memory_pss_bytes: z.int().optional(),
     memory_vms_bytes: z.int(),
     network_rx_bytes: z.int(),
     network_tx_bytes: z.int(),

@@ -13,6 +13,8 @@ const columns: readonly Column<InstanceStats>[] = [
   { title: 'VCPUS', value: (stats) => String(stats.allocated_vcpus), right: true },
   { title: 'CPU TIME', value: (stats) => `${stats.cpu_seconds.toFixed(1)} s`, right: true },
   { title: 'MEMORY', value: (stats) => size(stats.memory_rss_bytes), right: true },
+  { title: 'PRIVATE', value: (stats) => (stats.memory_private_bytes === undefined ? '-' : size(stats.memory_private_bytes)), right: true },
+  { title: 'SHARED', value: (stats) => (stats.memory_shared_bytes === undefined ? '-' : size(stats.memory_shared_bytes)), right: true },
   { title: 'ALLOCATED', value: (stats) => size(stats.allocated_memory_bytes), right: true },
   { title: 'RECEIVED', value: (stats) => size(stats.network_rx_bytes), right: true },
   { title: 'SENT', value: (stats) => size(stats.network_tx_bytes), right: true },
