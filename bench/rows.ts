@@ -10,6 +10,7 @@ import { measureManyForks } from './many-forks.ts'
 import { measureMemory } from './memory.ts'
 import type { Measurement } from './measure.ts'
 import type { Absent } from './picks.ts'
+import { measureTemplates } from './templates.ts'
 import { measureCreates, measureForks, measureRestores } from './wakes.ts'
 
 export const measurements: readonly Measurement[] = [
@@ -19,6 +20,7 @@ export const measurements: readonly Measurement[] = [
   { ids: ['S3', 'S5', 'snapshot'], run: measureLaterSnapshots },
   { ids: ['memory'], run: measureMemory },
   { ids: ['S4'], run: measureFirstSnapshots },
+  { ids: ['S4b'], run: measureTemplates },
   { ids: ['S7'], run: measureManyForks },
   { ids: ['S8'], run: measureCopies },
   { ids: ['S9'], run: measureIndex },
@@ -27,6 +29,5 @@ export const measurements: readonly Measurement[] = [
 ]
 
 export const absent: Absent = {
-  S4b: 'create of an instance whose template exists: templates are not built yet',
   S11: 'push of a second snapshot to a registry: snapshots are not pushed to registries yet',
 }
