@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
 import { createFakeAgent } from '../../tests/support/fake-agent.ts'
 import { aDriver, stateOnly, testContext, type TestContext } from '../../tests/support/instance-context.ts'
 import { isHypemanError, type ErrorCode } from '../api/errors.ts'
@@ -141,4 +142,12 @@ test('a VMM that has just ended and takes no connection is a guest that can not 
   const refused = Object.assign(new Error('connect ECONNREFUSED agent.sock'), { code: 'ECONNREFUSED' })
   const entry = await running(world, { ...stateOnly('running'), openAgentChannel: () => Promise.reject(refused) })
   await assert.rejects(agentOf(entry, world.context, forever), hasCode('guest_unreachable'))
+})
+
+test('an agent that nobody waits for any more, of a machine that is gone, is no fault of the server', async () => {
+  await using world = await testContext()
+  const entry = await world.add()
+  await assert.rejects(agentOf(entry, world.context, AbortSignal.abort(new Error('over'))), /over/)
+  // A rejection that nobody hears of would end this process here.
+  await setImmediate()
 })

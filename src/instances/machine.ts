@@ -170,6 +170,7 @@ async function openChannel(machine: Machine, signal: AbortSignal): Promise<Duple
 
 /** The promise's result, or the signal's reason, whichever comes first. What comes later is left to the other waiters. */
 export async function waitFor<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  promise.catch(() => undefined) // nobody may be left to hear of it, which would end the server
   signal.throwIfAborted()
   const { promise: aborted, reject } = Promise.withResolvers<never>()
   const onAbort = (): void => reject(signal.reason as Error)
