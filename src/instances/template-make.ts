@@ -1,6 +1,6 @@
 // Flow: make a template. A hidden machine is booted until its agent waits for its configuration, and frozen before anybody's reaches it.
 
-import { mkdir, rename, rm } from 'node:fs/promises'
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -43,6 +43,7 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
   const directory = path.join(staged.path, 'machine')
   const payload = path.join(staged.path, templateFiles.payload)
   await mkdir(path.join(directory, instanceFiles.logs), { recursive: true })
+  await writeFile(path.join(directory, instanceFiles.consoleLog), '') // not every machine has a console
   await mkdir(payload)
   await step(flow, 'disk', () => driver.createDisk(directory, kind.overlayBytes))
   const spec = {

@@ -3,7 +3,6 @@
 
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { isWhole } from '../support/scale.ts'
 import * as instances from './matrix/instance-scenarios.ts'
 import { breakFlow } from './matrix/run.ts'
 import type { Scenario } from './matrix/scenario.ts'
@@ -14,14 +13,12 @@ import { sweep } from './matrix/sweep.ts'
 const stage = new Stage('qemu')
 after(() => stage[Symbol.asyncDispose]())
 
-const every = (calls: number): number => (isWhole ? 1 : calls)
-
-for (const [scenario, what, lasting, step] of [
+for (const [scenario, what, lasting, every] of [
   [snapshots.snapshotRunning, 'enospc', true, 6],
   [instances.standby, 'eio', false, 4],
   [snapshots.restoreToRunning, 'eio', false, 12],
 ] as const)
-  test(`${scenario.name}: ${what}`, (t) => sweep(t, stage, { scenario, what, lasting, every: every(step) }))
+  test(`${scenario.name}: ${what}`, (t) => sweep(t, stage, { scenario, what, lasting, every }))
 
 const endings: readonly (readonly [Scenario, string])[] = [
   [snapshots.snapshotRunning, 'snapshot.create/capture'],

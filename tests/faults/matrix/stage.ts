@@ -9,6 +9,9 @@ import { World } from './world.ts'
 /** A regular expression: only cases whose line matches it (docs/development.md). */
 const only = process.env['HYPEMAN_FAULTS_ONLY']
 
+/** Somebody looks for certain cases. */
+export const areChosen = only !== undefined
+
 /** Each single call of every flow in every way, which takes hours (docs/development.md). */
 export const isEveryCall = process.env['HYPEMAN_FAULTS_EVERY_CALL'] === '1'
 

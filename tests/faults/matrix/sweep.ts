@@ -4,14 +4,15 @@ import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
 import { breakFlow, type Fault } from './run.ts'
 import type { Scenario } from './scenario.ts'
-import { isWanted, type Stage } from './stage.ts'
+import { isWhole } from '../../support/scale.ts'
+import { areChosen, isWanted, type Stage } from './stage.ts'
 
 export interface Sweep {
   readonly scenario: Scenario
   readonly what: Fault['what']
   /** The disk stays broken, instead of failing once. */
   readonly lasting: boolean
-  /** Tries only every so many calls, the first included. */
+  /** Tries only every so many calls: from the first on, in the whole run from a random one, so that runs on end come by all of them. */
   readonly every: number
 }
 
@@ -20,7 +21,9 @@ const MOST_CALLS = 200
 
 export async function sweep(t: TestContext, stage: Stage, { scenario, what, lasting, every }: Sweep): Promise<void> {
   const label = lasting ? `${what} from there on` : what
-  for (let call = 1; call <= MOST_CALLS; call += every) {
+  const stride = areChosen ? 1 : every
+  const first = isWhole ? 1 + Math.floor(Math.random() * stride) : 1
+  for (let call = first; call <= MOST_CALLS; call += stride) {
     if (!isWanted(`${scenario.name} | call ${call} | ${label}`)) continue
     let came = true
     await t.test(`call ${call}: ${label}`, async () => {
@@ -35,7 +38,7 @@ export async function sweep(t: TestContext, stage: Stage, { scenario, what, last
     })
     if (!came) {
       // What only removes needs no space: on a full disk it is what helps.
-      assert.ok(call > 1 || what === 'enospc', 'no fault ever came')
+      assert.ok(call > first || first > 1 || what === 'enospc', 'no fault ever came')
       return
     }
   }
