@@ -151,7 +151,12 @@ async function startServer(dataDir: string, logFile: string): Promise<Server> {
   await using log = await open(logFile, 'a')
   const from = (await log.stat()).size
   // Detached, so that Ctrl-C ends the quickstart, which then stops its server in order.
-  const child = spawn(program, ['serve', '--data-dir', dataDir, '--port', '0'], { detached: true, stdio: ['ignore', log.fd, log.fd] })
+  const child = spawn(program, ['serve', '--data-dir', dataDir, '--port', '0'], {
+    detached: true,
+    stdio: ['ignore', log.fd, log.fd],
+    // A machine that boots in the background for later ones would be in the times that are shown.
+    env: { ...process.env, TEMPLATES: 'false' },
+  })
   child.unref()
   const deadline = performance.now() + START_LIMIT_MS
   for (;;) {
