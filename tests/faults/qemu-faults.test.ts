@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
+import { scaled } from '../support/scale.ts'
 import * as instances from './matrix/instance-scenarios.ts'
 import { breakFlow } from './matrix/run.ts'
 import type { Scenario } from './matrix/scenario.ts'
@@ -14,9 +15,9 @@ const stage = new Stage('qemu')
 after(() => stage[Symbol.asyncDispose]())
 
 for (const [scenario, what, lasting, every] of [
-  [snapshots.snapshotRunning, 'enospc', true, 6],
-  [instances.standby, 'eio', false, 4],
-  [snapshots.restoreToRunning, 'eio', false, 12],
+  [snapshots.snapshotRunning, 'enospc', true, scaled({ part: 13, whole: 6 })],
+  [instances.standby, 'eio', false, scaled({ part: 11, whole: 4 })],
+  [snapshots.restoreToRunning, 'eio', false, scaled({ part: 30, whole: 12 })],
 ] as const)
   test(`${scenario.name}: ${what}`, (t) => sweep(t, stage, { scenario, what, lasting, every }))
 
@@ -27,7 +28,7 @@ const endings: readonly (readonly [Scenario, string])[] = [
   [snapshots.restoreToRunning, 'snapshot.restore/confirm'],
 ]
 
-for (const [scenario, step] of endings)
+for (const [scenario, step] of scaled({ part: endings.slice(1, 3), whole: endings }))
   test(
     `${scenario.name}: the VMM ends before ${step}`,
     { skip: isWanted(`${scenario.name} | ${step} | vmm before`) ? false : 'not asked for' },

@@ -78,7 +78,8 @@ async function assertOwnIdentity(id: string, name: string): Promise<void> {
   assert.match(memory.machine_id, /^[0-9a-f]{32}$/)
 }
 
-for (const fault of ['template@before:throw', 'template@after:enospc', 'load@before:throw', 'load@after:throw', 'resume@after:eio'])
+const harmless = ['template@before:throw', 'template@after:enospc', 'load@before:throw', 'load@after:throw', 'resume@after:eio']
+for (const fault of scaled({ part: harmless.filter((_, index) => index % 3 === 1), whole: harmless }))
   test(`an instance begins with a template, create/${fault}: it is booted instead`, async () => {
     await withTemplate(`instance.create/${fault}`)
     const id = await createRunning('new')
@@ -93,7 +94,7 @@ const deadly = [
   ...['create/template@before', 'create/commit@before', 'create/commit@after', 'create/load@after', 'create/resume@after'],
   ...['ready/agent@after', 'ready/configure@before', 'ready/configure@after', 'ready/running@after'],
 ]
-for (const at of scaled({ part: deadly.filter((_, index) => index % 3 === 1), whole: deadly }))
+for (const at of scaled({ part: deadly.filter((_, index) => index % 4 === 2), whole: deadly }))
   test(`an instance begins with a template, killed at ${at}: it is there or not, and can be used`, async () => {
     await withTemplate(`instance.${at}:kill`)
     await server.client.instances.create({ ...body, name: 'new' }).catch(() => undefined) // killed before it answered
