@@ -1,10 +1,11 @@
 // S10: what a server costs that has instances but nothing to do. A server of its own: what others did on it would still be in its memory.
 
+import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { untilHashed } from '../tests/support/snapshot-files.ts'
 import { startServer } from '../tests/support/server.ts'
 import { limitRow, residentMb, toldRow, type Bench, type Row } from './measure.ts'
-import { cpuTicks, sourceOf } from './source.ts'
+import { sourceOf } from './source.ts'
 
 const STOPPED = 100
 const STANDBY = 20
@@ -46,4 +47,11 @@ export async function measureIdle({ idleSeconds, say }: Bench): Promise<Row[]> {
       ? limitRow('S10', 'growth of its resident memory in an hour', 'MB', GROWTH_LIMIT_MB, [growth], `none (≤ ${GROWTH_LIMIT_MB} MB)`)
       : toldRow('S10', `growth of its resident memory in ${idleSeconds} s`, 'MB', [growth]),
   ]
+}
+
+/** Processor time of a process and of its children that have ended. proc(5), `/proc/<pid>/stat`: 100 ticks a second. */
+async function cpuTicks(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0)
 }

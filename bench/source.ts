@@ -1,11 +1,11 @@
 // What rows start from: a guest that has booted and settled, with a snapshot of it, and what it takes to run that snapshot by hand.
 
-import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { dataLayout, imageFiles, snapshotFiles, type DataLayout } from '../src/files/layout.ts'
 import { digestHex } from '../src/images/index.ts'
 import { kernelOf } from '../src/kernels/index.ts'
+import { cpuTicksOf } from '../src/platform/process.ts'
 import { snapshotFormat } from '../src/snapshots/record.ts'
 import type { TestServer } from '../tests/support/server.ts'
 import { vmmOf } from '../tests/support/vmm.ts'
@@ -76,18 +76,11 @@ export async function settle(server: TestServer, instanceId: string): Promise<vo
   const pid = vmmOf(server, instanceId)
   const deadline = performance.now() + SETTLE_LIMIT_MS
   for (let before = Number.NEGATIVE_INFINITY; performance.now() < deadline;) {
-    const ticks = await cpuTicks(pid)
-    if (ticks - before <= IDLE_TICKS) return
+    const ticks = cpuTicksOf(pid)
+    if (ticks === undefined || ticks - before <= IDLE_TICKS) return
     before = ticks
     await delay(IDLE_LOOK_MS)
   }
-}
-
-/** Processor time of a process and of its children that have ended. proc(5), `/proc/<pid>/stat`: 100 ticks a second. */
-export async function cpuTicks(pid: number): Promise<number> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0)
 }
 
 export async function readyMsOf(running: Promise<HandRun>): Promise<number> {

@@ -3,6 +3,7 @@
 
 import { readFile } from 'node:fs/promises'
 import type { InstanceStats } from '../api/schemas/instance.ts'
+import { cpuTicksOf } from '../platform/process.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { agentOf } from './machine.ts'
@@ -55,12 +56,9 @@ const nothing: Usage = { cpuSeconds: 0, residentBytes: 0, virtualBytes: 0, share
 
 async function usageOf(pid: number): Promise<Usage> {
   try {
-    const [stat, statm] = await Promise.all([readFile(`/proc/${pid}/stat`, 'utf8'), readFile(`/proc/${pid}/statm`, 'utf8')])
-    // Fields are counted after the program's name, which may hold anything: utime is the 14th field, stime the 15th.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    const [pages = '0', residentPages = '0'] = statm.split(' ')
+    const [pages = '0', residentPages = '0'] = (await readFile(`/proc/${pid}/statm`, 'utf8')).split(' ')
     return {
-      cpuSeconds: (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND,
+      cpuSeconds: (cpuTicksOf(pid) ?? 0) / TICKS_PER_SECOND,
       residentBytes: Number(residentPages) * PAGE_BYTES,
       virtualBytes: Number(pages) * PAGE_BYTES,
       shares: await sharesOf(pid),

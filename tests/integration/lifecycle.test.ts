@@ -4,21 +4,14 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { after, test } from 'node:test'
-import { APIError } from '@onkernel/hypeman'
 import { runIn, runMachine, shell, small, untilRunning } from '../support/machine.ts'
+import { refusedWith } from '../support/refused.ts'
 import { startServer } from '../support/server.ts'
 import { killVmm, vmmsOf } from '../support/vmm.ts'
 import { countVm } from '../support/vm-count.ts'
 
 const server = await startServer()
 after(() => server[Symbol.asyncDispose]())
-
-const refusedWith = (status: number, message: RegExp) => (error: unknown) => {
-  assert.ok(error instanceof APIError, String(error))
-  assert.equal(error.status, status, error.message)
-  assert.match(error.message, message)
-  return true
-}
 
 test('the program gets its command, environment, working directory and host name; its output is the log, its exit code the state', async () => {
   const { id } = await server.client.instances.create({

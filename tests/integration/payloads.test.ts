@@ -4,9 +4,9 @@ import assert from 'node:assert/strict'
 import { lstat, readdir, rm, truncate, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
-import { APIError } from '@onkernel/hypeman'
 import { dataLayout, snapshotFiles } from '../../src/files/layout.ts'
 import { runMachine, shell } from '../support/machine.ts'
+import { refusedWith } from '../support/refused.ts'
 import { startServer } from '../support/server.ts'
 import { countVm } from '../support/vm-count.ts'
 
@@ -20,13 +20,6 @@ before(async () => {
   await shell(server, origin, 'echo before > /root/file')
   snapshotId = (await client.instances.snapshots.create(origin, { kind: 'Standby' })).id
 })
-
-const refusedWith = (status: number, message: RegExp) => (error: unknown) => {
-  assert.ok(error instanceof APIError, String(error))
-  assert.equal(error.status, status, error.message)
-  assert.match(error.message, message)
-  return true
-}
 
 /** A fork for one test, deleted with it. */
 async function fork(

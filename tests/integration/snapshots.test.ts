@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { APIError } from '@onkernel/hypeman'
+import { eventsOf } from '../support/instance-events.ts'
 import { runMachine, shell, untilRunning } from '../support/machine.ts'
+import { refusedWith } from '../support/refused.ts'
 import { startServer } from '../support/server.ts'
 import { vmmsOf } from '../support/vmm.ts'
 import { countVm } from '../support/vm-count.ts'
@@ -25,13 +26,6 @@ before(async () => {
   await shell(server, origin, 'until [ -s /run/counter ]; do sleep 0.1; done')
   snapshotId = (await client.instances.snapshots.create(origin, { kind: 'Standby', name: 'base' })).id
 })
-
-const refusedWith = (status: number, message: RegExp) => (error: unknown) => {
-  assert.ok(error instanceof APIError, String(error))
-  assert.equal(error.status, status, error.message)
-  assert.match(error.message, message)
-  return true
-}
 
 /** A fork for one test, deleted with it. */
 async function fork(
@@ -225,11 +219,7 @@ test('a volume that is written to forbids snapshots and forks; one that is only 
 })
 
 test('the events of an instance tell the steps of a snapshot and how long the source stood still', async () => {
-  const response = await fetch(`${server.url}/instances/${origin}/events`, { headers: { authorization: `Bearer ${server.token}` } })
-  const events = (await response.text())
-    .split('\n')
-    .filter((line) => line.startsWith('data: '))
-    .map((line) => JSON.parse(line.slice('data: '.length)) as { readonly flow?: string; readonly step?: string; readonly ms?: number })
+  const events = await eventsOf(server, origin)
   const steps = events.filter((event) => event.flow === 'snapshot.create').map((event) => event.step)
   for (const step of ['stage', 'prove-agent', 'capture', 'source-paused', 'record', 'commit'])
     assert.ok(steps.includes(step), `${step} in ${steps.join(', ')}`)

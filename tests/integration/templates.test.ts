@@ -5,6 +5,7 @@ import { appendFile, readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { dataLayout, templateFiles } from '../../src/files/layout.ts'
+import { eventsOf } from '../support/instance-events.ts'
 import { runMachine, shell, untilRunning } from '../support/machine.ts'
 import { startServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -32,12 +33,7 @@ async function templateMade(): Promise<void> {
 
 /** The flows of an instance's events with their steps. */
 async function stepsOf(id: string): Promise<string[]> {
-  const response = await fetch(`${server.url}/instances/${id}/events`, { headers: { authorization: `Bearer ${server.token}` } })
-  return (await response.text())
-    .split('\n')
-    .filter((line) => line.startsWith('data: '))
-    .map((line) => JSON.parse(line.slice('data: '.length)) as { readonly flow?: string; readonly step?: string })
-    .flatMap(({ flow, step }) => (flow === undefined ? [] : [`${flow}/${step ?? ''}`]))
+  return (await eventsOf(server, id)).flatMap(({ flow, step }) => (flow === undefined ? [] : [`${flow}/${step ?? ''}`]))
 }
 
 test('the first machine of its kind boots, the next one begins with the template', async () => {

@@ -7,6 +7,7 @@ import { after, before, test } from 'node:test'
 import { APIError } from '@onkernel/hypeman'
 import { z } from 'zod'
 import { snapshotVerification, verifyEvent, type SnapshotVerification } from '../../src/api/schemas/verification.ts'
+import { eventsOf } from '../support/instance-events.ts'
 import { replaceDamaged, rotBit, setAside } from '../support/damage.ts'
 import { runMachine, shell, untilRunning } from '../support/machine.ts'
 import { startServer } from '../support/server.ts'
@@ -89,8 +90,7 @@ test('each file of a snapshot has a digest, and what it shares with another was 
   assert.ok(ofLate.has('guest/memory.diff'))
   for (const shared of ['guest/memory-1.base', 'guest/disk-0.raw']) assert.equal(ofLate.get(shared), ofBase.get(shared))
   assert.deepEqual(wrong(await verify(late)), [])
-  const response = await fetch(`${server.url}/instances/${origin}/events`, { headers: { authorization: `Bearer ${server.token}` } })
-  assert.match(await response.text(), /"flow":"snapshot\.digest","step":"record"/)
+  assert.ok((await eventsOf(server, origin)).some(({ flow, step }) => flow === 'snapshot.digest' && step === 'record'))
 })
 
 test('a flipped bit in any file, records too, is found by verify and refused by fork, which names it; the other snapshot is as it was', async () => {

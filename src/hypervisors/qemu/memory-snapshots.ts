@@ -44,6 +44,7 @@ export function memorySnapshots(
       const qemu = asQemu(machine)
       const wasRunning = (await qemu.status(signal)) === 'running'
       const isFile = (await mappedBase(qemu.process.pid, ramBytesOf(spec))) !== undefined
+      if (!isFile) await earlierStreamEnded(qemu, signal)
       const canGoOn = wasRunning && !isFile
       const refusal = canGoOn ? await streamRefusal(qemu, signal) : program.whyNotLive
       if (canGoOn && refusal === undefined) return captureLive(qemu, spec, target, signal)
@@ -55,12 +56,13 @@ export function memorySnapshots(
       const qemu = asQemu(machine)
       const started = performance.now()
       const ramBytes = ramBytesOf(spec)
-      const keep = (await mappedBase(qemu.process.pid, ramBytes)) ?? noBase
+      const mapped = await mappedBase(qemu.process.pid, ramBytes)
+      const keep = mapped ?? noBase
       const { number: layer } = await qemu.activeLayer()
       await using undo = new AsyncDisposableStack()
       undo.defer(() => forgetImage(spec.directory, keep))
       await forgetImage(spec.directory, keep)
-      await earlierStreamEnded(qemu, signal)
+      if (mapped === undefined) await earlierStreamEnded(qemu, signal)
       const saved = await savePages(qemu.process.pid, ramBytes, spec.directory, spec.directory, signal)
       await saveDevices(qemu, path.join(spec.directory, stateFile))
       await joinLayers(spec.directory, layer - 1, signal)

@@ -42,10 +42,9 @@ export interface PreparedStream extends AsyncDisposable {
   save(): Promise<StreamedMemory>
 }
 
-/** For a machine that `streamRefusal` has nothing against. */
+/** For a machine that `streamRefusal` has nothing against, and whose earlier stream has ended. */
 export async function prepareStream(qemu: QemuMachine, options: StreamOptions): Promise<PreparedStream> {
   const { ramBytes, target, signal } = options
-  await earlierStreamEnded(qemu, signal)
   await qemu.command('migrate-set-parameters', { 'max-bandwidth': UNLIMITED }, signal)
   const [memoryFile, state] = [path.join(target, firstBase), path.join(target, stateFile)]
   const socket = socketPath(qemu.directory, qemuFiles.capture)
@@ -78,7 +77,6 @@ export async function prepareStream(qemu: QemuMachine, options: StreamOptions): 
 
 /** Why the guest can't go on while it is saved, in QEMU's words (the kernel must tell it of the guest's writes); undefined if it can. */
 export async function streamRefusal(qemu: QemuMachine, signal: AbortSignal): Promise<string | undefined> {
-  await earlierStreamEnded(qemu, signal)
   try {
     await qemu.command('migrate-set-capabilities', { capabilities: [{ capability: 'background-snapshot', state: true }] }, signal)
     return undefined
