@@ -14,8 +14,6 @@ type Part = (typeof parts)[number]
 const vmTestFolders = 'tests/{integration,faults,model,e2e}/**/*.test.ts'
 /** What does a part of its work in the usual run, and the whole in this one. */
 const longTestFolders = 'tests/{faults,model}/**/*.test.ts'
-/** These take longest, so they begin first: no core waits for the last of them alone. */
-const longest = ['tests/faults/matrix-steps.test.ts', 'tests/faults/matrix-calls.test.ts']
 const ignored = ['node_modules/**', '.assets/**', 'dist/**']
 
 interface Report extends Outcome {
@@ -67,8 +65,7 @@ function unitFiles(patterns: readonly string[]): string[] {
 
 /** Test files of a part, or those of them that lie below, or are named by, one of the patterns. */
 function testFiles(glob: string, patterns: readonly string[]): string[] {
-  const rank = (file: string): number => (longest.includes(file) ? 0 : 1)
-  const files = globSync(glob, { exclude: ignored }).toSorted((one, other) => rank(one) - rank(other) || one.localeCompare(other))
+  const files = globSync(glob, { exclude: ignored }).toSorted()
   return patterns.length === 0 ? files : files.filter((file) => patterns.some((pattern) => file.startsWith(pattern)))
 }
 

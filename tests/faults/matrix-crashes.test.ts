@@ -22,5 +22,5 @@ const representative = [
 const at = (every: number): readonly { readonly scenario: Scenario; readonly every: number }[] =>
   scenarios.map((scenario) => ({ scenario, every }))
 
-for (const { scenario, every } of isEveryCall ? at(1) : isWhole ? at(8) : representative)
+for (const { scenario, every } of isEveryCall ? at(1) : isWhole ? at(12) : representative)
   test(scenario.name, (t) => sweep(t, stage, { scenario, what: 'kill', lasting: false, every }))

@@ -20,7 +20,7 @@ import { startStandInServer } from '../support/stand-in-hypervisor/server.ts'
 /** What chance decides is the same again with the same seed. */
 const seed = Number(process.env['HYPEMAN_LOSS_SEED'] ?? Math.floor(Math.random() * 2 ** 16))
 /** Syncs of a server on stand-ins after which it is looked, in the whole run. */
-const atMost = process.env['HYPEMAN_LOSSES'] === 'all' ? Infinity : 24
+const atMost = process.env['HYPEMAN_LOSSES'] === 'all' ? Infinity : 16
 const baseImage = path.resolve(import.meta.dirname, '../../.assets/base.oci.tar')
 const unsynced = path.join(import.meta.dirname, '../support/power-loss/unsynced.ts')
 
@@ -76,7 +76,7 @@ test('so it is with real machines', { skip: recordingImpossible('ext4') }, async
   await using told = await record('ext4', machines, scaled({ part: briefly, whole: essentials }))
   const losses = scaled({
     part: () => lossesAtAnswers(told).slice(-1),
-    whole: () => [...lossesAtAnswers(told), ...lossesAnywhere(told, 2)],
+    whole: () => [...lossesAtAnswers(told), ...lossesAnywhere(told, 1)],
   })
   await demandNothingLost(context, told, losses(), machines)
 })

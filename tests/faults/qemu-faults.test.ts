@@ -17,7 +17,7 @@ after(() => stage[Symbol.asyncDispose]())
 for (const [scenario, what, lasting, every] of [
   [snapshots.snapshotRunning, 'enospc', true, scaled({ part: 13, whole: 9 })],
   [instances.standby, 'eio', false, scaled({ part: 11, whole: 7 })],
-  [snapshots.restoreToRunning, 'eio', false, scaled({ part: 30, whole: 20 })],
+  [snapshots.restoreToRunning, 'eio', false, scaled({ part: 30, whole: 35 })],
 ] as const)
   test(`${scenario.name}: ${what}`, (t) => sweep(t, stage, { scenario, what, lasting, every }))
 

@@ -8,6 +8,8 @@ import type { Scenario, Verdict } from './scenario.ts'
 import { inventory, LateFailure, Refused, type World } from './world.ts'
 
 export interface Fault extends Pick<Order, 'at' | 'what' | 'lasting'> {
+  /** The flow is not asked for again afterwards: it was after a fault of the same way. */
+  readonly once?: boolean
   /** It comes when all is done: the flow has been done then, though its end could not be told. */
   readonly afterAll?: boolean
 }
@@ -66,7 +68,7 @@ export async function breakFlow(world: World, scenario: Scenario, fault: Fault, 
   }
   if (mayLeave(fault, struck) && (await world.leftovers()).length > 0) await world.server.restart()
   await world.check()
-  if (verdict !== 'done') {
+  if (verdict !== 'done' && fault.once !== true) {
     await scenario.prepare(world)
     await scenario.act(world)
     assert.equal(await scenario.judge(world), 'done', 'when it is asked for again')

@@ -10,7 +10,8 @@ const main = path.join(import.meta.dirname, 'main.ts')
 
 /** Starts a server on stand-ins; `settings` are environment variables, as for a server on QEMU. */
 export async function startStandInServer(settings: Readonly<Record<string, string>> = {}): Promise<TestServer> {
-  const program = { command: process.execPath, args: ['--max-semi-space-size=4', main] }
+  // As bin/hypeman does.
+  const program = { command: process.execPath, args: ['--max-semi-space-size=4', '--heap-growing-percent=30', main] }
   return startServer({ HYPEMAN_STAND_IN: await standInProgram(), ...settings }, program)
 }
 
