@@ -76,7 +76,10 @@ export async function serve(
   const stopping = new AbortController()
   const version = await ownVersion()
   const faults = faultPlan ?? (config.hypeman_faults === undefined ? undefined : parseFaults(config.hypeman_faults))
-  const { services, registry } = await openServices({ config, version, layout, log, makeDrivers, faults, stopping: stopping.signal }, undo)
+  const { services, registry, afterwards } = await openServices(
+    { config, version, layout, log, makeDrivers, faults, stopping: stopping.signal },
+    undo,
+  )
 
   const http = await createHttpServer({
     services,
@@ -103,6 +106,7 @@ export async function serve(
   else if (config.jwt_secret.length < SHORT_SECRET)
     log.warn(`JWT_SECRET is shorter than ${SHORT_SECRET} characters and easily guessed; openssl rand -hex 32 makes a good one`)
   log.info({ url, pid: process.pid, dataDir: layout.root }, 'listening')
+  afterwards()
   await aborted(signal)
   log.info('stopping; instances go on')
   await undo.disposeAsync()
@@ -193,7 +197,6 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   })
   const keeper = undo.use(new SealKeeper(context, snapshots))
   const snapshotContext: SnapshotContext = { instances: context, store: snapshots, locks: new KeyedLock(), keeper }
-  void keeper.resume()
   const tidyImages = (): void => {
     images
       .collectUnused()
@@ -206,6 +209,8 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   // What a conversion that was cut off has made, or a removal that failed has left.
   await images.collectUnused().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   return {
+    /** What nobody has to wait for. */
+    afterwards: () => void keeper.resume(),
     registry,
     services: {
       instances: createInstanceService(context, tidyImages),

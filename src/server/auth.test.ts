@@ -83,6 +83,17 @@ test('any of several secrets is good, and with none nobody gets in', async () =>
   await assert.rejects(createAuthenticator([]).bearer(`Bearer ${signed({ sub: 'ada' })}`), refusedWith('invalid token'))
 })
 
+test('a token that was good is refused when its time is over', async (context) => {
+  context.mock.timers.enable({ apis: ['Date'], now: Date.now() })
+  const token = `Bearer ${signToken(secret, { subject: 'ada', ttlSeconds: 60 })}`
+  for (const afterMs of [0, 59_000]) {
+    context.mock.timers.tick(afterMs)
+    assert.equal((await authenticator.bearer(token)).subject, 'ada')
+  }
+  context.mock.timers.tick(1_000)
+  await assert.rejects(authenticator.bearer(token), refusedWith('invalid token'))
+})
+
 test('a token from before the clock was set back is as good as it was, and ends when it says', async () => {
   const ahead = Date.now() + 3_600_000
   const made = (ttlSeconds: number): string => `Bearer ${signToken(secret, { subject: 'ada', ttlSeconds }, ahead)}`

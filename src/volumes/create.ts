@@ -39,8 +39,10 @@ export async function createVolume({ layout, log, flow }: VolumeCreation, record
         )
       await step(flow, 'format', () => makeFilesystem(disk, record.sizeGib, content))
     } finally {
-      await makeRemovable(directory)
-      await rm(directory, { recursive: true, force: true })
+      await diskErrors(directory, async () => {
+        await makeRemovable(directory)
+        await rm(directory, { recursive: true, force: true })
+      })
     }
   }
   await stageRecord(path.join(staged.path, volumeFiles.record), record)
