@@ -13,9 +13,9 @@ export async function mountMemory(server: TestServer, id: string, mib: number): 
   await shell(server, id, `mkdir -p ${MEMORY} && mount -t tmpfs -o size=${mib + 16}m bench ${MEMORY}`)
 }
 
-/** Random bytes into a new file of that file system. */
+/** Random bytes into a new file of that file system, by a small buffer: what `dd` needs for itself, the guest has written, too. */
 export async function writeRandom(server: TestServer, id: string, mib: number, file: string): Promise<void> {
-  await shell(server, id, `dd if=/dev/urandom of=${MEMORY}/${file} bs=1M count=${mib} 2>/dev/null`)
+  await shell(server, id, `dd if=/dev/urandom of=${MEMORY}/${file} bs=64k count=${mib * 16} 2>/dev/null`)
 }
 
 /**

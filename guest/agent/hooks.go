@@ -23,9 +23,15 @@ const (
 	longestWords = 500
 )
 
+// lookForHooks has the kernel remember whether there are any: forks are to find that in memory, not on the disk.
+func (s *Server) lookForHooks() bool {
+	err := syscall.Access(s.Root+hooksDirectory, 0)
+	return err != syscall.ENOENT && err != syscall.ENOTDIR
+}
+
 // runHooks runs all hooks, whatever fails; the error names those that failed.
 func (s *Server) runHooks(request Identity, limit time.Duration) error {
-	if err := syscall.Access(s.Root+hooksDirectory, 0); err == syscall.ENOENT || err == syscall.ENOTDIR {
+	if !s.lookForHooks() {
 		return nil
 	}
 	entries, err := os.ReadDir(s.Root + hooksDirectory) // sorted by name

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,21 +13,30 @@ import (
 	"hypeman/guest/process"
 )
 
-// Identity is the part that configure and a renewal have in common. JSON is configure's form.
+// Identity is what a renewal says. Volumes, Program and StopSignal are those of a boot.
 type Identity struct {
-	Reason     string          `json:"-"` // a renewal's alone, as is the next
-	Generation int             `json:"-"`
-	InstanceID string          `json:"instance_id"`
-	Hostname   string          `json:"hostname"`
-	MachineID  string          `json:"machine_id"`
-	Entropy    string          `json:"entropy"`
-	TimeUnixNs string          `json:"time_unix_ns"`
-	Network    *network.Config `json:"network"`
+	Reason     string
+	Generation int
+	InstanceID string
+	Hostname   string
+	MachineID  string
+	Entropy    string
+	TimeUnixNs string
+	Network    *network.Config
+	Volumes    []Volume
+	Program    process.Command
+	StopSignal string
+}
+
+// Volume is a disk and where it is mounted.
+type Volume struct {
+	Disk, MountPath string
+	ReadOnly        bool
 }
 
 type identityState struct {
 	mu         sync.Mutex        // held through all steps; guards what follows
-	configured string            // instance id; empty until configure has begun
+	configured string            // instance id; empty until the steps of a boot have begun
 	hosts      string            // what the agent wrote into /etc/hosts
 	kept       map[string]string // what the agent gave each file below /run/hypeman/etc last
 
@@ -52,61 +60,48 @@ func run(one step) stepResult {
 	return stepResult{one.name, time.Since(began), err}
 }
 
-type configureRequest struct {
-	Identity
-	Volumes []struct {
-		Disk      string `json:"disk"`
-		MountPath string `json:"mount_path"`
-		ReadOnly  bool   `json:"readonly"`
-	} `json:"volumes"`
-	Workload struct {
-		Argv       []string          `json:"argv"`
-		Env        map[string]string `json:"env"`
-		Cwd        string            `json:"cwd"`
-		User       string            `json:"user"`
-		StopSignal string            `json:"stop_signal"`
-	} `json:"workload"`
-}
-
-func (s *Server) configure(w http.ResponseWriter, r *http.Request) error {
-	var request configureRequest
-	if err := readJSON(r, &request); err != nil {
-		return err
-	}
-	s.identity.mu.Lock()
-	defer s.identity.mu.Unlock()
-	if request.InstanceID == "" {
-		return &Error{http.StatusBadRequest, "bad_request", "instance_id is missing"}
-	}
+// boot does what a guest that waits is told once: its identity, its volumes, its program. Told again, it says how the program is.
+func (s *Server) boot(request Identity) []byte {
 	if s.identity.configured != "" && s.identity.configured != request.InstanceID {
-		return &Error{http.StatusConflict, "configured", "this guest is the instance " + s.identity.configured + " already"}
+		return refusal(errors.New("this guest is the instance " + s.identity.configured + " already"))
 	}
+	var answer []byte
 	if s.identity.configured == "" {
 		s.identity.configured = request.InstanceID
-		steps := []step{s.entropy(request.Identity), s.clock(request.Identity), s.machineID(request.Identity), s.hostname(request.Identity)}
-		steps = append(steps, s.network(request.Identity)...)
-		// Mounted now, so that a fork has only to write into it.
-		steps = append(steps, step{"boot-id", func() error { return s.Guest.ReplaceBootID(newBootID()) }})
-		for _, volume := range request.Volumes {
-			volume := volume
-			steps = append(steps, step{"volumes", func() error { return s.Guest.MountVolume(volume.Disk, volume.MountPath, volume.ReadOnly) }})
-		}
-		for _, one := range steps {
-			if err := one.act(); err != nil {
+		for _, one := range s.bootSteps(request) {
+			result := run(one)
+			if result.err != nil {
 				s.identity.configured = ""
-				return &Error{http.StatusUnprocessableEntity, one.name, err.Error()}
+				return refusal(errors.New(result.name + ": " + result.err.Error()))
 			}
+			answer = appendResult(answer, result)
 		}
-		asked := request.Workload
-		s.Workload.Start(process.Command{Argv: asked.Argv, Env: asked.Env, Cwd: asked.Cwd, User: asked.User}, asked.StopSignal)
+		s.lookForHooks()
+		s.Workload.Start(request.Program, request.StopSignal)
 	}
-	return s.health(w, r)
+	return append(append(append(answer, "workload "...), s.Workload.Status().State...), '\n')
+}
+
+func (s *Server) bootSteps(request Identity) []step {
+	steps := []step{s.entropy(request), s.clock(request), s.machineID(request), s.hostname(request)}
+	steps = append(steps, s.network(request)...)
+	// Mounted now, so that a fork has only to write into it.
+	steps = append(steps, s.bootID())
+	for _, volume := range request.Volumes {
+		volume := volume
+		steps = append(steps, step{"volumes", func() error { return s.Guest.MountVolume(volume.Disk, volume.MountPath, volume.ReadOnly) }})
+	}
+	return steps
+}
+
+func (s *Server) bootID() step {
+	return step{"boot-id", func() error { return s.Guest.ReplaceBootID(newBootID()) }}
 }
 
 func (s *Server) machineID(request Identity) step {
 	return step{"machine-id", func() error {
 		if len(request.MachineID) != 32 || strings.Trim(request.MachineID, "0123456789abcdef") != "" {
-			return errors.New("machine_id is not 32 hexadecimal digits")
+			return errors.New("the machine-id is not 32 hexadecimal digits")
 		}
 		return s.replaceIdentityFile("machine-id", request.MachineID+"\n", 0o444)
 	}}

@@ -27,23 +27,22 @@ func bodyOf(instance string, more map[string]any) map[string]any {
 	return body
 }
 
-func workloadOf(script string) map[string]any {
-	return map[string]any{"argv": []string{"sh", "-c", script}, "env": map[string]string{"COLOUR": "blue"}, "cwd": "/", "user": "", "stop_signal": "SIGTERM"}
+// shellOf gives a boot a shell with a script.
+func shellOf(script string) map[string]any {
+	return map[string]any{"argument": []string{"sh", "-c", script}, "variable": []string{"COLOUR=blue"}, "directory": "/", "stop-signal": "SIGTERM"}
 }
 
-func TestConfigureTakesItsStepsInOrderAndStartsTheWorkload(t *testing.T) {
+func TestABootTakesItsStepsInOrderAndStartsTheProgram(t *testing.T) {
 	r := newRig(t)
 	if state := r.ask(200, "GET", "/v1/health", nil)["workload"].(map[string]any)["state"]; state != "waiting" {
 		t.Fatal(state)
 	}
-	answer := r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{
-		"volumes":  []map[string]any{{"disk": "vol-0", "mount_path": "/data", "readonly": true}},
-		"workload": workloadOf("echo $COLOUR; exit 5"),
-	}))
-	if answer["protocol"] != 1.0 || answer["generation"] != 0.0 {
-		t.Fatal(answer)
+	body := bodyOf("i1", shellOf("echo $COLOUR; exit 5"))
+	body["volume"] = []string{"vol-0 ro /data", `vol-1 rw /a place\\of\nits own`}
+	if got := r.boot(body); got != "entropy clock machine-id hostname network boot-id volumes volumes running" {
+		t.Fatal(got)
 	}
-	want := "entropy 64|clock 1700000000123456789|hostname web-1|network 02:00:00:00:00:01 10.0.2.15/24|boot-id|volume vol-0 /data true"
+	want := "entropy 64|clock 1700000000123456789|hostname web-1|network 02:00:00:00:00:01 10.0.2.15/24|boot-id|volume vol-0 /data true|volume vol-1 /a place\\of\nits own false"
 	if got := strings.Join(r.guest.noted(), "|"); got != want {
 		t.Fatal(got)
 	}
@@ -62,15 +61,28 @@ func TestConfigureTakesItsStepsInOrderAndStartsTheWorkload(t *testing.T) {
 	}
 }
 
-func TestConfigureIsOnceAndForOneInstance(t *testing.T) {
+func TestWhatAProgramIsGivenKeepsItsLinesAndBackslashes(t *testing.T) {
 	r := newRig(t)
-	body := bodyOf("i1", map[string]any{"workload": workloadOf("exec sleep 1000")})
-	pid := r.ask(200, "POST", "/v1/configure", body)["workload"].(map[string]any)["pid"]
+	body := bodyOf("i1", map[string]any{"argument": []string{"sh", "-c", `printf '%s|%s' "$LINES_OF" "$1"`, "sh", `a\\nb`}, "variable": []string{`LINES_OF=one\ntwo=2\\`}})
+	if got := r.boot(body); !strings.HasSuffix(got, " running") {
+		t.Fatal(got)
+	}
+	<-r.ended
+	if got := r.log.String(); got != "one\ntwo=2\\|a\\nb" {
+		t.Fatalf("%q", got)
+	}
+}
+
+func TestABootIsOnceAndForOneInstance(t *testing.T) {
+	r := newRig(t)
+	r.boot(bodyOf("i1", shellOf("exec sleep 1000")))
 	calls := len(r.guest.noted())
-	if again := r.ask(200, "POST", "/v1/configure", body); again["workload"].(map[string]any)["pid"] != pid || len(r.guest.noted()) != calls {
+	if again := r.boot(bodyOf("i1", shellOf("exit 1"))); again != "running" || len(r.guest.noted()) != calls {
 		t.Fatal(again)
 	}
-	r.ask(409, "POST", "/v1/configure", bodyOf("i2", nil))
+	if got := r.boot(bodyOf("i2", nil)); got != "refused this guest is the instance i1 already" {
+		t.Fatal(got)
+	}
 	r.ask(202, "POST", "/v1/shutdown", map[string]any{"grace_ms": 5000})
 	if status := <-r.ended; status.Signal != "SIGTERM" || *status.ExitCode != 143 {
 		t.Fatal(status)
@@ -81,42 +93,45 @@ func TestConfigureIsOnceAndForOneInstance(t *testing.T) {
 func TestAStepThatFailsIsNamedAndCanBeTriedAgain(t *testing.T) {
 	r := newRig(t)
 	r.guest.fail["volume"] = errors.New("no such disk")
-	body := bodyOf("i1", map[string]any{"volumes": []map[string]any{{"disk": "vol-0", "mount_path": "/data"}}, "workload": workloadOf("exit 0")})
-	answer := r.ask(422, "POST", "/v1/configure", body)
-	if answer["code"] != "volumes" || !strings.Contains(answer["message"].(string), "no such disk") {
-		t.Fatal(answer)
+	body := bodyOf("i1", shellOf("exit 0"))
+	body["volume"] = []string{"vol-0 rw /data"}
+	if got := r.boot(body); got != "refused volumes: no such disk" {
+		t.Fatal(got)
 	}
 	if state := r.ask(200, "GET", "/v1/health", nil)["workload"].(map[string]any)["state"]; state != "waiting" {
 		t.Fatal(state)
 	}
 	delete(r.guest.fail, "volume")
-	r.ask(200, "POST", "/v1/configure", body)
+	if got := r.boot(body); !strings.HasSuffix(got, " running") {
+		t.Fatal(got)
+	}
 	<-r.ended
 }
 
-func TestConfigureRefusesWhatItCannotUse(t *testing.T) {
-	for code, change := range map[string]map[string]any{
-		"entropy":    {"entropy": "c2hvcnQ="},
-		"clock":      {"time_unix_ns": "now"},
-		"machine-id": {"machine_id": "../../x"},
+func TestABootRefusesWhatItCannotUse(t *testing.T) {
+	for wrong, change := range map[string]map[string]any{
+		"refused entropy: entropy is not at least 64 bytes in base64":     {"entropy": "c2hvcnQ="},
+		"refused clock: the time is not a decimal number":                 {"time_unix_ns": "now"},
+		"refused machine-id: the machine-id is not 32 hexadecimal digits": {"machine_id": "../../x"},
+		"refused volume: it has the form DISK ro|rw PATH":                 {"volume": "vol-0 /data"},
+		"refused the instance is missing":                                 {"instance_id": ""},
 	} {
-		if answer := newRig(t).ask(422, "POST", "/v1/configure", bodyOf("i1", change)); answer["code"] != code {
-			t.Error(code, answer)
+		r := newRig(t)
+		if got := r.boot(bodyOf("i1", change)); got != wrong {
+			t.Error(got)
 		}
-	}
-	r := newRig(t)
-	r.ask(400, "POST", "/v1/configure", "{")
-	r.ask(400, "POST", "/v1/configure", bodyOf("", nil))
-	r.ask(400, "POST", "/v1/configure", `{"instance_id":"`+strings.Repeat("x", maxJSON)+`"}`)
-	if len(r.guest.noted()) != 0 {
-		t.Fatal(r.guest.noted())
+		if state := r.server.Workload.Status().State; state != "waiting" {
+			t.Error(state)
+		}
 	}
 }
 
-func TestAWorkloadThatCannotBeStartedHasExited(t *testing.T) {
+func TestAProgramThatCannotBeStartedHasExited(t *testing.T) {
 	r := newRig(t)
-	status := r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{"workload": map[string]any{"argv": []string{"/no/such"}}}))["workload"].(map[string]any)
-	if status["state"] != "exited" || status["exit_code"] != 127.0 || status["message"] != "/no/such: command not found" {
+	if got := r.boot(bodyOf("i1", map[string]any{"argument": "/no/such"})); !strings.HasSuffix(got, " exited") {
+		t.Fatal(got)
+	}
+	if status := r.server.Workload.Status(); *status.ExitCode != 127 || status.Message != "/no/such: command not found" {
 		t.Fatal(status)
 	}
 	<-r.ended
@@ -124,7 +139,7 @@ func TestAWorkloadThatCannotBeStartedHasExited(t *testing.T) {
 
 func TestAForkTakesEveryStepOfItsIdentity(t *testing.T) {
 	r := newRig(t)
-	r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{"workload": workloadOf("exec sleep 1000")}))
+	r.boot(bodyOf("i1", shellOf("exec sleep 1000")))
 	write(t, r.server.Root+"/etc/hosts", read(t, r.server.Root+"/etc/hosts")+"10.9.9.9\tdatabase\n")
 	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "generation": 3, "hostname": "web-2", "machine_id": strings.Repeat("0b", 16)})); got != "entropy clock machine-id boot-id hostname network connections generation hooks" {
 		t.Fatal(got)
@@ -143,7 +158,9 @@ func TestAForkTakesEveryStepOfItsIdentity(t *testing.T) {
 	if r.ask(200, "GET", "/v1/health", nil)["generation"] != 3.0 {
 		t.Fatal("health has another generation")
 	}
-	r.ask(409, "POST", "/v1/configure", bodyOf("i1", nil))
+	if got := r.boot(bodyOf("i1", nil)); got != "refused this guest is the instance i2 already" {
+		t.Fatal(got)
+	}
 	r.ask(202, "POST", "/v1/shutdown", map[string]any{"grace_ms": 0})
 	<-r.ended
 }
@@ -212,7 +229,7 @@ func TestHooksThatFailAreNamedAndTheOthersRun(t *testing.T) {
 
 func TestARestoreKeepsItsIdentity(t *testing.T) {
 	r := newRig(t)
-	r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{"workload": workloadOf("exit 0")}))
+	r.boot(bodyOf("i1", shellOf("exit 0")))
 	<-r.ended
 	body := bodyOf("", map[string]any{"reason": "restore", "generation": 1})
 	for _, absent := range []string{"instance_id", "hostname", "machine_id", "network"} {
@@ -225,9 +242,9 @@ func TestARestoreKeepsItsIdentity(t *testing.T) {
 		t.Fatal("the identity has changed")
 	}
 	for wrong, body := range map[string]map[string]any{
-		"refused the reason is fork, restore or clock": bodyOf("i2", map[string]any{"reason": "else"}),
-		"refused the instance is missing":              bodyOf("", map[string]any{"reason": "fork"}),
-		"refused generation is not a number":           bodyOf("i2", map[string]any{"reason": "fork", "generation": "many"}),
+		"refused the reason is boot, fork, restore or clock": bodyOf("i2", map[string]any{"reason": "else"}),
+		"refused the instance is missing":                    bodyOf("", map[string]any{"reason": "fork"}),
+		"refused generation: it is not a number":             bodyOf("i2", map[string]any{"reason": "fork", "generation": "many"}),
 	} {
 		if got := r.renew(body); got != wrong {
 			t.Fatal(got)
@@ -281,7 +298,7 @@ func TestShutdownWithoutAWorkloadTurnsThePowerOff(t *testing.T) {
 
 func TestShutdownKillsWhatIgnoresItsSignalAfterTheGrace(t *testing.T) {
 	r := newRig(t)
-	r.ask(200, "POST", "/v1/configure", bodyOf("i1", map[string]any{"workload": workloadOf("trap 'echo asked' USR1 TERM; echo ready; while :; do sleep 0.01; done")}))
+	r.boot(bodyOf("i1", shellOf("trap 'echo asked' USR1 TERM; echo ready; while :; do sleep 0.01; done")))
 	waitUntil(t, "the program is ready", func() bool { return strings.Contains(r.log.String(), "ready") })
 	began := time.Now()
 	r.ask(202, "POST", "/v1/shutdown", map[string]any{"signal": "USR1", "grace_ms": 200})
@@ -295,9 +312,8 @@ func TestShutdownKillsWhatIgnoresItsSignalAfterTheGrace(t *testing.T) {
 
 func TestAHandlerThatPanicsIsAnsweredAndTheAgentGoesOn(t *testing.T) {
 	r := newRig(t)
-	r.server.Guest = nil // the next request to it panics
-	answer := r.ask(500, "POST", "/v1/configure", bodyOf("i2", nil))
-	if answer["code"] != "internal" {
+	r.server.Guest, r.server.Workload = nil, nil // what asks them panics
+	if answer := r.ask(500, "GET", "/v1/health", nil); answer["code"] != "internal" {
 		t.Fatal(answer)
 	}
 	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork"})); !strings.HasPrefix(got, "refused the agent failed") {

@@ -13,8 +13,8 @@ import (
 	"hypeman/guest/network"
 )
 
-// Renew takes the message that a guest gets first after every restore (protocol.md, section 3) and returns the answer. It stands between a
-// fork and its first answer, in code that a fresh emulator has never run: so it is plain text over plain system calls, without HTTP, JSON or reflection.
+// Renew takes the message that a guest gets first after every boot and restore (protocol.md, section 3) and returns the answer. It stands between a
+// guest and its first answer, in code that a fresh emulator has never run: so it is plain text over plain system calls, without HTTP, JSON or reflection.
 func (s *Server) Renew(message []byte) (answer []byte) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -28,8 +28,12 @@ func (s *Server) Renew(message []byte) (answer []byte) {
 	}
 	s.identity.mu.Lock()
 	defer s.identity.mu.Unlock()
-	for _, one := range s.renewalSteps(request) {
-		answer = appendResult(answer, run(one))
+	if request.Reason == "boot" {
+		answer = s.boot(request)
+	} else {
+		for _, one := range s.renewalSteps(request) {
+			answer = appendResult(answer, run(one))
+		}
 	}
 	answer = append(answer, "time "...)
 	return append(strconv.AppendInt(answer, time.Now().UnixNano(), 10), '\n')
@@ -43,7 +47,7 @@ func (s *Server) renewalSteps(request Identity) []step {
 	steps = append(steps, s.entropy(request), s.clock(request))
 	if request.Reason == "fork" {
 		s.identity.configured = request.InstanceID
-		steps = append(steps, s.machineID(request), step{"boot-id", func() error { return s.Guest.ReplaceBootID(newBootID()) }}, s.hostname(request))
+		steps = append(steps, s.machineID(request), s.bootID(), s.hostname(request))
 		steps = append(steps, s.network(request)...)
 		steps = append(steps, step{"connections", s.Guest.ResetConnections})
 	}
@@ -60,6 +64,7 @@ func (s *Server) renewalSteps(request Identity) []step {
 func ParseRenewal(message string) (Identity, error) {
 	var request Identity
 	var net network.Config
+	variables := map[string]string{}
 	for message != "" {
 		var line string
 		line, message, _ = strings.Cut(message, "\n")
@@ -69,7 +74,7 @@ func ParseRenewal(message string) (Identity, error) {
 		case "reason":
 			request.Reason = value
 		case "generation":
-			request.Generation, err = strconv.Atoi(value)
+			request.Generation, err = number(value)
 		case "instance":
 			request.InstanceID = value
 		case "hostname":
@@ -89,25 +94,78 @@ func ParseRenewal(message string) (Identity, error) {
 		case "dns":
 			net.DNS = append(net.DNS, value)
 		case "mtu":
-			net.MTU, err = strconv.Atoi(value)
+			net.MTU, err = number(value)
+		case "volume":
+			err = request.addVolume(value)
+		case "argument":
+			request.Program.Argv = append(request.Program.Argv, unescape(value))
+		case "variable":
+			name, content, _ := strings.Cut(unescape(value), "=")
+			variables[name] = content
+		case "directory":
+			request.Program.Cwd = unescape(value)
+		case "user":
+			request.Program.User = unescape(value)
+		case "stop-signal":
+			request.StopSignal = value
 		} // what is not known here is of a later host
 		if err != nil {
-			return request, errors.New(key + " is not a number")
+			return request, errors.New(key + ": " + err.Error())
 		}
 	}
 	if net.MAC != "" {
 		request.Network = &net
 	}
+	request.Program.Env = variables
 	switch request.Reason {
 	case "restore", "clock":
 		return request, nil
-	case "fork":
+	case "boot", "fork":
 		if request.InstanceID == "" {
 			return request, errors.New("the instance is missing")
 		}
 		return request, nil
 	}
-	return request, errors.New("the reason is fork, restore or clock")
+	return request, errors.New("the reason is boot, fork, restore or clock")
+}
+
+func number(value string) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		return 0, errors.New("it is not a number")
+	}
+	return n, nil
+}
+
+// addVolume reads "DISK ro|rw PATH".
+func (request *Identity) addVolume(value string) error {
+	disk, rest, _ := strings.Cut(value, " ")
+	mode, path, _ := strings.Cut(rest, " ")
+	if disk == "" || path == "" || (mode != "ro" && mode != "rw") {
+		return errors.New("it has the form DISK ro|rw PATH")
+	}
+	request.Volumes = append(request.Volumes, Volume{disk, unescape(path), mode == "ro"})
+	return nil
+}
+
+// unescape undoes what keeps a value on its line: \n is a new line, \\ a backslash.
+func unescape(value string) string {
+	if strings.IndexByte(value, '\\') < 0 {
+		return value
+	}
+	plain := make([]byte, 0, len(value))
+	for i := 0; i < len(value); i++ {
+		c := value[i]
+		if c == '\\' && i+1 < len(value) {
+			i++
+			c = value[i]
+			if c == 'n' {
+				c = '\n'
+			}
+		}
+		plain = append(plain, c)
+	}
+	return string(plain)
 }
 
 // appendResult adds the line "step NAME MICROSECONDS ok" or "step NAME MICROSECONDS failed MESSAGE".

@@ -39,7 +39,7 @@ type Server struct {
 	identity identityState
 }
 
-// New makes a server; nothing of the image runs before configure was called.
+// New makes a server; nothing of the image runs before the renewal of a boot.
 func New(reaper *process.Reaper, w *workload.Workload, guest Guest) *Server {
 	return &Server{Reaper: reaper, Workload: w, Guest: guest, started: time.Now()}
 }
@@ -85,7 +85,6 @@ func (s *Server) handler() http.Handler {
 		})
 	}
 	route("GET", "/v1/health", s.health)
-	route("POST", "/v1/configure", s.configure)
 	route("POST", "/v1/exec", s.exec)
 	route("GET", "/v1/stat", s.stat)
 	route("PUT", "/v1/file", s.putFile)

@@ -122,6 +122,13 @@ func (r *rig) do(method, path string, body io.Reader) (int, []byte) {
 	return answer.StatusCode, content
 }
 
+// boot sends the renewal of a boot and returns its steps and the state of the program in one line, or the refusal.
+func (r *rig) boot(body map[string]any) string {
+	r.t.Helper()
+	body["reason"] = "boot"
+	return r.renew(body)
+}
+
 // renew sends a renewal with the fields of bodyOf and returns its steps in one line, "step!message" for those that failed.
 func (r *rig) renew(body map[string]any) string {
 	r.t.Helper()
@@ -131,6 +138,8 @@ func (r *rig) renew(body map[string]any) string {
 		fields := strings.SplitN(line, " ", 5)
 		switch {
 		case fields[0] == "time":
+		case fields[0] == "workload":
+			words = append(words, fields[1])
 		case fields[0] != "step":
 			return line
 		case fields[3] == "ok":
@@ -148,6 +157,10 @@ func renewalOf(body map[string]any) string {
 	keys := map[string]string{"instance_id": "instance", "machine_id": "machine-id", "time_unix_ns": "time"}
 	for key, value := range body {
 		switch value := value.(type) {
+		case []string:
+			for _, one := range value {
+				line(key, one)
+			}
 		case map[string]any:
 			for _, name := range []string{"mac", "address", "gateway", "mtu"} {
 				line(name, value[name])

@@ -15,7 +15,10 @@ var (
 	GuestMagic = []byte{0xe1, 0x7a, 0x48, 0x59, 0x50, 0x45, 0x4d, 0x41, 0x4e, 0x00, 0x3c, 0x99, 0xd4, 0x10, 0x01, 0x8b}
 )
 
-const nonceSize = 16
+const (
+	nonceSize = 16
+	readSize  = 65536
+)
 
 // Channel reads one byte stream.
 type Channel struct {
@@ -24,20 +27,21 @@ type Channel struct {
 	session  *yamux.Session
 	matched  int    // bytes of HostMagic seen last
 	nonce    []byte // being read; nil if none is
+	// buffer is made once: a guest whose host is away runs again and again, and memory that it writes is memory that its snapshots hold.
+	buffer []byte
 }
 
 // New makes a channel that answers on out; each session gets the handlers.
 // Writes to out must not fail for good while in still gives bytes.
 func New(out io.Writer, handlers yamux.Handlers) *Channel {
-	return &Channel{out: out, handlers: handlers}
+	return &Channel{out: out, handlers: handlers, buffer: make([]byte, readSize)}
 }
 
 // Run reads until in fails; io.EOF from in is returned as it is. The session, if any, goes on: the host may come back, and then begins anew.
 func (c *Channel) Run(in io.Reader) error {
-	buffer := make([]byte, 65536)
 	for {
-		n, err := in.Read(buffer)
-		c.take(buffer[:n])
+		n, err := in.Read(c.buffer)
+		c.take(c.buffer[:n])
 		if err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ func resetConnections(wanted func(local, remote net.IP, remotePort uint16) bool)
 	}
 	defer syscall.Close(fd)
 	count := 0
-	buffer := make([]byte, 16384) // the kernel fills what a reader offers, and its largest part is smaller
+	buffer := make([]byte, 4096) // what the kernel packs into one answer for a reader that offers no more
 	for _, family := range []byte{syscall.AF_INET, syscall.AF_INET6} {
 		ids, err := listSockets(fd, family, buffer)
 		if err != nil {

@@ -10,13 +10,13 @@ import (
 	"unsafe"
 )
 
-// Config is what the host gives; protocol.md, configure.
+// Config is what the host gives; protocol.md, Renewal.
 type Config struct {
-	MAC     string   `json:"mac"`
-	Address string   `json:"address"` // with prefix length
-	Gateway string   `json:"gateway"`
-	DNS     []string `json:"dns"`
-	MTU     int      `json:"mtu"`
+	MAC     string
+	Address string // with prefix length
+	Gateway string
+	DNS     []string
+	MTU     int
 }
 
 const iface = "eth0"
@@ -68,6 +68,9 @@ func Apply(config Config) error {
 		if err := setUp(fd, iface, false); err != nil {
 			return err
 		}
+		if err := withoutIPv6(); err != nil {
+			return err
+		}
 		if err := setMAC(fd, mac); err != nil {
 			return err
 		}
@@ -100,6 +103,16 @@ func Apply(config Config) error {
 		applied = config
 		return nil
 	})
+}
+
+// withoutIPv6 keeps the interface from looking for neighbours that the host's network does not have: memory that a guest writes for that,
+// each fork writes anew. A guest that wants IPv6 can switch it on.
+func withoutIPv6() error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+iface+"/disable_ipv6", []byte("1"), 0)
+	if os.IsNotExist(err) { // a kernel that has none
+		return nil
+	}
+	return err
 }
 
 // applied is what the interface was given last; the caller lets one at a time in.

@@ -20,7 +20,7 @@ const (
 	// maxStreams bounds what a broken host can make the agent hold.
 	maxStreams = 1024
 	// maxRenewal bounds a renewal, in bytes.
-	maxRenewal = 16384
+	maxRenewal = 1 << 20
 )
 
 const (

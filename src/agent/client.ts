@@ -1,12 +1,11 @@
 // The guest agent as an object: one method a request of guest/protocol.md, over one multiplexed channel.
 
-import { randomBytes } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { z } from 'zod'
-import type { AgentClient, AgentHealth, ConnectAgent, GuestIdentity } from './contract.ts'
+import type { AgentClient, AgentHealth, ConnectAgent } from './contract.ts'
 import { openSession } from './channel.ts'
 import { startExec } from './exec.ts'
-import { CLOCK_ERROR_MS, ENTROPY_BYTES, renewIdentity, setClock } from './renewal.ts'
+import { bootGuest, renewIdentity } from './renewal.ts'
 import { send, sendForJson } from './request.ts'
 import type { YamuxSession } from './yamux.ts'
 
@@ -98,21 +97,7 @@ function clientOf(session: YamuxSession): AgentClient {
   return {
     closed: session.ended,
     health: (signal) => sendForJson(session, health, { method: 'GET', path: '/v1/health', signal }),
-    async configure(identity, volumes, workload, signal) {
-      const asked = performance.now()
-      const configured = await sendForJson(session, health, {
-        method: 'POST',
-        path: '/v1/configure',
-        json: {
-          ...identityBody(identity),
-          volumes: volumes.map((volume) => ({ disk: volume.disk, mount_path: volume.mountPath, readonly: volume.readOnly })),
-          workload: { argv: workload.argv, env: workload.env, cwd: workload.cwd, user: workload.user, stop_signal: workload.stopSignal },
-        },
-        signal,
-      })
-      if (performance.now() - asked > CLOCK_ERROR_MS) await setClock(session, signal)
-      return configured
-    },
+    boot: (identity, volumes, workload, signal) => bootGuest(session, { identity, volumes, workload }, signal),
     identity: (reason, identity, generation, signal) => renewIdentity(session, { reason, identity, generation }, signal),
     exec: (request, signal) => startExec(session, request, signal),
     stat: (path, followLinks, signal) =>
@@ -139,18 +124,6 @@ function clientOf(session: YamuxSession): AgentClient {
     shutdown: (graceMs, stopSignal, signal) =>
       done(session, 'POST', '/v1/shutdown', { grace_ms: graceMs, ...(stopSignal === undefined ? {} : { signal: stopSignal }) }, signal),
     close: () => session.end(new Error('the connection was closed')),
-  }
-}
-
-/** Entropy and time are taken here, as late as possible. */
-function identityBody(identity: GuestIdentity): Record<string, unknown> {
-  return {
-    instance_id: identity.instanceId,
-    hostname: identity.hostname,
-    machine_id: identity.machineId,
-    network: identity.network,
-    entropy: randomBytes(ENTROPY_BYTES).toString('base64'),
-    time_unix_ns: `${Date.now()}000000`,
   }
 }
 

@@ -53,6 +53,12 @@ export interface GuestWorkload {
   readonly stopSignal: string
 }
 
+export interface BootedGuest {
+  /** What the guest did; empty if it had done all of it before. */
+  readonly steps: readonly IdentityStep[]
+  readonly state: WorkloadStatus['state']
+}
+
 export interface IdentityStep {
   readonly name: string
   readonly ms: number
@@ -131,7 +137,8 @@ export interface AgentClient {
   /** Settles when the channel has ended. Never rejects. */
   readonly closed: Promise<void>
   health(signal?: AbortSignal): Promise<AgentHealth>
-  configure(identity: GuestIdentity, volumes: readonly GuestVolume[], workload: GuestWorkload, signal?: AbortSignal): Promise<AgentHealth>
+  /** Gives a guest that waits all that it needs, once; asked again it only says how the program is. Entropy and time as below. */
+  boot(identity: GuestIdentity, volumes: readonly GuestVolume[], workload: GuestWorkload, signal?: AbortSignal): Promise<BootedGuest>
   /** Entropy and time are filled in here, as late as possible. For `restore` only entropy, clock and generation are applied. */
   identity(reason: 'fork' | 'restore', identity: GuestIdentity, generation: number, signal?: AbortSignal): Promise<readonly IdentityStep[]>
   exec(request: ExecRequest, signal?: AbortSignal): Promise<ExecSession>

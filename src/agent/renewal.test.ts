@@ -1,4 +1,4 @@
-// What a guest is told after a restore, and what is made of its answer. The guest is a few lines of the test behind a session of its own.
+// What a guest is told after a boot or restore, and what is made of its answer. The guest is a few lines of the test behind a session of its own.
 
 import assert from 'node:assert/strict'
 import { duplexPair } from 'node:stream'
@@ -125,7 +125,51 @@ test('a guest whose clock never gets right is not told without end', async () =>
 
 test('a guest that refuses is an error in its own words', async () => {
   await using guest = await connectGuest(() => 'refused the instance is missing\n')
-  await assert.rejects(guest.agent.identity('fork', identity, 1), /could not take its identity: the instance is missing/)
+  await assert.rejects(guest.agent.identity('fork', identity, 1), /what it was told first: the instance is missing/)
+})
+
+const volumes = [{ disk: 'vol-0', mountPath: '/a\\b\nc', readOnly: true }]
+const workload = { argv: ['sh', '-c', 'one\ntwo'], env: { PATH: '/bin', ODD: 'a\\n=b' }, cwd: '/srv', user: '1:2', stopSignal: 'SIGINT' }
+
+test('a guest that waits is told its volumes and its program, each value on a line of its own, and says how the program is', async () => {
+  await using guest = await connectGuest((message) => `step entropy 1500 ok\nworkload running\ntime ${timeIn(message)}\n`)
+  const { state, steps } = await guest.agent.boot(identity, volumes, workload)
+  assert.equal(state, 'running')
+  assert.deepEqual(
+    steps.map(({ name }) => name),
+    ['entropy'],
+  )
+  assert.deepEqual(guest.heard[0]?.slice(0, 11), [
+    'reason boot',
+    String.raw`volume vol-0 ro /a\\b\nc`,
+    'argument sh',
+    'argument -c',
+    String.raw`argument one\ntwo`,
+    'variable PATH=/bin',
+    String.raw`variable ODD=a\\n=b`,
+    'directory /srv',
+    'user 1:2',
+    'stop-signal SIGINT',
+    'instance i1',
+  ])
+  assert.ok(guest.heard[0]?.some((line) => line.startsWith('entropy ')))
+})
+
+test('a guest that was told before has done nothing again', async () => {
+  await using guest = await connectGuest((message) => `workload exited\ntime ${timeIn(message)}\n`)
+  assert.deepEqual(await guest.agent.boot(identity, [], workload), { steps: [], state: 'exited' })
+})
+
+test('a guest that does not say how its program is has proven nothing', async () => {
+  await using guest = await connectGuest(atOnce)
+  await assert.rejects(guest.agent.boot(identity, [], workload), (error) => isHypemanError(error, 'guest_unreachable'))
+})
+
+test('an environment that no guest takes is refused before it is sent', async () => {
+  await using guest = await connectGuest(atOnce)
+  const tooLong = { ...workload, env: { LONG: 'x'.repeat(1024 ** 2) } }
+  await assert.rejects(guest.agent.boot(identity, [], tooLong), (error) => isHypemanError(error, 'invalid_request'))
+  assert.deepEqual(guest.heard, [])
 })
 
 const nonsense = [
@@ -134,6 +178,7 @@ const nonsense = [
   'step entropy -1 ok\ntime 1000000\n',
   `step ${'x'.repeat(41)} 1 ok\ntime 1000000\n`,
   'time 5\n',
+  'workload asleep\ntime 1000000\n',
   '\n',
 ]
 for (const text of nonsense)

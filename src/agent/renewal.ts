@@ -1,10 +1,13 @@
-// What a guest is told first after every restore and fork, and what it answers: plain lines in one frame of the session (guest/protocol.md, section 3).
+// What a guest is told first after every boot, restore and fork, and what it answers: plain lines in one frame of the session (guest/protocol.md, section 3).
 // The answer comes from a guest that is not trusted: it is bounded (by the session) and checked.
 
 import { randomBytes } from 'node:crypto'
 import { HypemanError } from '../api/errors.ts'
-import type { GuestIdentity, IdentityStep } from './contract.ts'
+import type { BootedGuest, GuestIdentity, GuestVolume, GuestWorkload, IdentityStep, WorkloadStatus } from './contract.ts'
 import type { YamuxSession } from './yamux.ts'
+
+/** Longest message, in bytes: a command and its environment have to fit (guest/yamux/session.go). */
+const LONGEST_MESSAGE = 1024 ** 2
 
 /** Host entropy that a guest is given at boot, restore and fork, in bytes. */
 export const ENTROPY_BYTES = 256
@@ -19,8 +22,17 @@ export interface Renewal {
   readonly generation: number
 }
 
+/** What a guest that waits is told once. */
+export interface Boot {
+  readonly identity: GuestIdentity
+  readonly volumes: readonly GuestVolume[]
+  readonly workload: GuestWorkload
+}
+
 interface Answer {
   readonly steps: readonly IdentityStep[]
+  /** How its program is; only a boot's answer says so. */
+  readonly state?: WorkloadStatus['state'] | undefined
   /** The guest's wall clock when it answered, in milliseconds. */
   readonly timeMs: number
 }
@@ -36,8 +48,16 @@ export async function renewIdentity(
   return steps
 }
 
+/** Gives a guest that waits its identity, volumes and program. One that has them already says how its program is, and does nothing. A step that fails is an error. */
+export async function bootGuest(session: YamuxSession, boot: Boot, signal: AbortSignal | undefined): Promise<BootedGuest> {
+  const { steps, timeMs, state } = await ask(session, linesOfBoot(boot), signal)
+  if (state === undefined) throw new HypemanError('guest_unreachable', "the guest agent's answer to a boot does not say how its program is")
+  if (isOff(timeMs)) await setClock(session, signal)
+  return { steps, state }
+}
+
 /** Steps the guest's clock. A guest that was busy gets an old time, so it is told again until it is right. */
-export async function setClock(session: YamuxSession, signal: AbortSignal | undefined): Promise<void> {
+async function setClock(session: YamuxSession, signal: AbortSignal | undefined): Promise<void> {
   for (let attempt = 0; attempt < CLOCK_ATTEMPTS; attempt += 1) {
     const { timeMs } = await ask(session, [['reason', 'clock'], timeLine()], signal)
     if (!isOff(timeMs)) return
@@ -50,12 +70,32 @@ function isOff(timeMs: number): boolean {
 
 type Line = readonly [key: string, value: string | number]
 
-/** Entropy and time are taken here, as late as possible. */
 function linesOf({ reason, identity, generation }: Renewal): readonly Line[] {
+  return [['reason', reason], ['generation', generation], ...linesOfIdentity(identity)]
+}
+
+function linesOfBoot({ identity, volumes, workload }: Boot): readonly Line[] {
+  return [
+    ['reason', 'boot'],
+    ...volumes.map(({ disk, mountPath, readOnly }): Line => ['volume', `${disk} ${readOnly ? 'ro' : 'rw'} ${escape(mountPath)}`]),
+    ...workload.argv.map((argument): Line => ['argument', escape(argument)]),
+    ...Object.entries(workload.env).map(([name, value]): Line => ['variable', escape(`${name}=${value}`)]),
+    ['directory', escape(workload.cwd)],
+    ['user', escape(workload.user)],
+    ['stop-signal', workload.stopSignal],
+    ...linesOfIdentity(identity),
+  ]
+}
+
+/** Keeps a value on its line. */
+function escape(value: string): string {
+  return value.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')
+}
+
+/** Entropy and time are taken here, as late as possible. */
+function linesOfIdentity(identity: GuestIdentity): readonly Line[] {
   const { network } = identity
   return [
-    ['reason', reason],
-    ['generation', generation],
     ['instance', identity.instanceId],
     ['hostname', identity.hostname],
     ['machine-id', identity.machineId],
@@ -79,12 +119,17 @@ function timeLine(): Line {
 
 async function ask(session: YamuxSession, lines: readonly Line[], signal: AbortSignal | undefined): Promise<Answer> {
   signal?.throwIfAborted()
-  const message = lines.map(([key, value]) => `${key} ${String(value).replaceAll('\n', ' ')}\n`).join('')
+  const message = Buffer.from(lines.map(([key, value]) => `${key} ${String(value).replaceAll('\n', ' ')}\n`).join(''))
+  if (message.length > LONGEST_MESSAGE)
+    throw new HypemanError(
+      'invalid_request',
+      `the command and its environment are longer than the ${LONGEST_MESSAGE} bytes that a guest takes`,
+    )
   // Nothing else can be asked of a guest that leaves a renewal unanswered.
   const abort = (): void => session.end(signal?.reason as Error)
   signal?.addEventListener('abort', abort, { once: true })
   try {
-    return parseAnswer((await session.renew(Buffer.from(message))).toString('utf8'))
+    return parseAnswer((await session.renew(message)).toString('utf8'))
   } catch (error) {
     signal?.throwIfAborted()
     throw error
@@ -94,20 +139,25 @@ async function ask(session: YamuxSession, lines: readonly Line[], signal: AbortS
 }
 
 const stepLine = /^step (?<name>[a-z-]{1,40}) (?<us>\d{1,15}) (?:ok|failed (?<message>.*))$/
+const stateLine = /^workload (?<state>waiting|running|exited)$/
 const timeOfAnswer = /^time (?<ms>\d{1,13})\d{6}$/
 
 function parseAnswer(text: string): Answer {
-  if (text.startsWith('refused ')) throw new HypemanError('conflict', `the guest could not take its identity: ${text.slice(8).trimEnd()}`)
+  if (text.startsWith('refused '))
+    throw new HypemanError('conflict', `the guest could not do what it was told first: ${text.slice(8).trimEnd()}`)
   const steps: IdentityStep[] = []
   let timeMs: number | undefined
+  let state: string | undefined
   for (const line of text.trimEnd().split('\n')) {
     const step = stepLine.exec(line)?.groups
+    const found = stateLine.exec(line)?.groups?.['state']
     const ms = timeOfAnswer.exec(line)?.groups?.['ms']
     if (step !== undefined)
       steps.push({ name: step['name'] ?? '', ms: Number(step['us']) / 1_000, ok: step['message'] === undefined, message: step['message'] })
+    else if (found !== undefined) state = found
     else if (ms !== undefined) timeMs = Number(ms)
     else throw new HypemanError('guest_unreachable', "the guest agent's answer to its identity can't be understood")
   }
   if (timeMs === undefined) throw new HypemanError('guest_unreachable', "the guest agent's answer to its identity has no time")
-  return { steps, timeMs }
+  return { steps, timeMs, state: state as WorkloadStatus['state'] | undefined }
 }

@@ -41,7 +41,7 @@ export class EventLog {
   }
 
   /** The guest has taken, or failed to take, its identity. */
-  identity(id: string, reason: 'fork' | 'restore', steps: readonly IdentityStep[]): void {
+  identity(id: string, reason: 'boot' | 'fork' | 'restore', steps: readonly IdentityStep[]): void {
     for (const one of steps)
       this.#add(id, {
         time: now(),

@@ -78,20 +78,19 @@ async function dropTemplate(context: InstanceContext, entry: InstanceEntry, reas
   if (entry.templateKey !== undefined) await context.templates?.drop(entry.templateKey, reason)
 }
 
-/** Gives a booting guest its configuration, once; false if its program has ended by then, or could not be started. */
+/** Gives a booting guest its configuration; false if its program has ended by then, or could not be started. */
 async function configure(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<boolean> {
   const { record } = entry
-  const { workload } = await agent.health(signal)
-  if (workload.state !== 'waiting') return workload.state === 'running'
   const volumes = record.volumes.map((volume, index) => ({
     disk: `vol-${index}`,
     mountPath: volume.mountPath,
     readOnly: volume.readOnly,
   }))
-  const configured = await agent.configure(identityOf(record), volumes, workloadOf(context, record), signal)
+  const { steps, state } = await agent.boot(identityOf(record), volumes, workloadOf(context, record), signal)
+  if (steps.length > 0) context.events.identity(entry.id, 'boot', steps)
   // From here on it is no template any more: what it has done since would be done again.
   if (entry.holdsMemory) await useUpMemory(context, entry)
-  return configured.workload.state === 'running'
+  return state === 'running'
 }
 
 async function renewIdentity(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<void> {

@@ -43,7 +43,7 @@ export function createFakeAgent(): FakeAgent {
     archive: undefined,
     closed: Promise.withResolvers<void>().promise,
     health: unused,
-    configure: unused,
+    boot: unused,
     identity: unused,
     stats: unused,
     sync: unused,

@@ -7,7 +7,17 @@ import { open, stat, type FileHandle } from 'node:fs/promises'
 import { HypemanError } from '../../api/errors.ts'
 import { copyPayload } from '../copy.ts'
 import { diskErrors } from '../../platform/disk-error.ts'
-import { COPY_BYTES, openMemory, pageBytes, readFully, readPages, writeFully, type Mapping, type PageRun } from './private-pages.ts'
+import {
+  COPY_BYTES,
+  openMemory,
+  pageBytes,
+  readBatches,
+  readFully,
+  readPages,
+  writeFully,
+  type Mapping,
+  type PageRun,
+} from './private-pages.ts'
 
 const magic = Buffer.from('HMMDIFF1', 'latin1')
 const HEADER_BYTES = 64
@@ -28,13 +38,19 @@ export async function saveAsBase(mapping: Mapping, runs: readonly PageRun[], fil
     await using target = await open(file, 'wx', 0o600)
     await target.truncate(mapping.bytes)
     let written = 0
-    for await (const { page, data } of readPages(mapping, runs, signal))
-      for (const piece of nonZeroPieces(data)) {
-        await writeFully(target, data.subarray(piece.from, piece.to), page * pageBytes + piece.from)
-        written += piece.to - piece.from
-      }
+    for await (const { page, data } of readPages(mapping, runs, signal)) written += await writeNonZero(target, data, page * pageBytes)
     return written
   })
+}
+
+/** Writes but for the pages of zeros, which stay holes. Returns the bytes written. */
+async function writeNonZero(target: FileHandle, data: Buffer, position: number): Promise<number> {
+  let written = 0
+  for (const { from, to } of nonZeroPieces(data)) {
+    await writeFully(target, data.subarray(from, to), position + from)
+    written += to - from
+  }
+  return written
 }
 
 /** Stretches of a page-aligned buffer that hold something else than zeros. */
@@ -51,46 +67,88 @@ function* nonZeroPieces(data: Buffer): Generator<{ readonly from: number; readon
   if (from >= 0) yield { from, to: data.length }
 }
 
-/** Writes the pages of a process as a diff over its base. Returns the bytes of the file. */
+/** Most that is kept in memory of a diff, in bytes: what a guest has to stand still for is then the reading alone. */
+const HELD_BYTES = 16 * 1024 ** 2
+
+/** Pages of a process that were read while it stood still. */
+export interface CapturedDiff {
+  /** Of the file. */
+  readonly bytes: number
+  /** Writes what is not written yet. */
+  finish(): Promise<void>
+}
+
+/** Writes the pages of a process as a diff over its base, those of zeros as holes. Returns the bytes of the file. */
 export async function saveAsDiff(mapping: Mapping, runs: readonly PageRun[], file: string, signal?: AbortSignal): Promise<number> {
-  const table = Buffer.alloc(HEADER_BYTES + runs.length * RUN_BYTES)
-  const dataOffset = Math.ceil(table.length / pageBytes) * pageBytes
+  const captured = await captureDiff(mapping, runs, file, signal)
+  await captured.finish()
+  return captured.bytes
+}
+
+/** Reads the pages for a diff: when it returns, the process may go on. A large diff is written by then, a small one not yet. */
+export async function captureDiff(
+  mapping: Mapping,
+  runs: readonly PageRun[],
+  file: string,
+  signal: AbortSignal | undefined,
+): Promise<CapturedDiff> {
+  signal?.throwIfAborted()
+  const table = tableOf(mapping, runs)
+  const pagesBytes = runs.reduce((sum, { count }) => sum + count, 0) * pageBytes
+  const bytes = table.length + pagesBytes
+  if (pagesBytes <= HELD_BYTES) {
+    const held = readBatches(mapping, runs, (length) => Buffer.allocUnsafeSlow(length))
+      .map(({ data }) => data)
+      .toArray()
+    return { bytes, finish: () => writeDiff(file, table, held, bytes) }
+  }
+  // The next batch is read while one is written.
+  const buffers = [Buffer.allocUnsafeSlow(COPY_BYTES), Buffer.allocUnsafeSlow(COPY_BYTES)]
+  let turn = 0
+  const next = (length: number): Buffer => (buffers[(turn ^= 1)] ?? Buffer.alloc(0)).subarray(0, length)
+  const batches = readBatches(mapping, runs, next).map(({ data }) => {
+    signal?.throwIfAborted()
+    return data
+  })
+  await writeDiff(file, table, batches, bytes)
+  return { bytes, finish: () => Promise.resolve() }
+}
+
+/** Header and runs, up to where the pages begin. */
+function tableOf(mapping: Mapping, runs: readonly PageRun[]): Buffer {
+  const length = HEADER_BYTES + runs.length * RUN_BYTES
+  const table = Buffer.alloc(Math.ceil(length / pageBytes) * pageBytes)
   magic.copy(table)
   table.writeUInt32LE(pageBytes, 8)
   table.writeBigUInt64LE(BigInt(mapping.bytes), 16)
   table.writeBigUInt64LE(BigInt(runs.length), 24)
-  table.writeBigUInt64LE(BigInt(dataOffset), 32)
+  table.writeBigUInt64LE(BigInt(table.length), 32)
   runs.forEach((run, index) => {
     table.writeBigUInt64LE(BigInt(run.first), HEADER_BYTES + index * RUN_BYTES)
     table.writeBigUInt64LE(BigInt(run.count), HEADER_BYTES + index * RUN_BYTES + 8)
   })
-  return diskErrors(file, async () => {
+  return table
+}
+
+/** A batch is written while the next one is taken, and no longer used when the one after that is. */
+async function writeDiff(file: string, table: Buffer, batches: Iterable<Buffer>, bytes: number): Promise<void> {
+  await diskErrors(file, async () => {
     await using target = await open(file, 'wx', 0o600)
     await writeFully(target, table, 0)
-    // Many runs are a page or two: they are written together, and the next ones are read meanwhile.
-    let [together, other] = [Buffer.allocUnsafeSlow(COPY_BYTES), Buffer.allocUnsafeSlow(COPY_BYTES)]
-    let [position, filled] = [dataOffset, 0]
-    let writing = Promise.resolve()
-    const flush = async (): Promise<void> => {
-      await writing
-      writing = writeFully(target, together.subarray(0, filled), position)
-      writing.catch(() => undefined) // whoever waits for it is told
-      position += filled
-      filled = 0
-      ;[together, other] = [other, together]
-    }
+    let position = table.length
+    let writing: Promise<unknown> = Promise.resolve()
     try {
-      for await (const { data } of readPages(mapping, runs, signal)) {
-        if (filled + data.length > together.length) await flush()
-        filled += data.copy(together, filled)
+      for (const data of batches) {
+        await writing
+        writing = writeNonZero(target, data, position)
+        writing.catch(() => undefined) // whoever waits for it is told
+        position += data.length
       }
-      await flush()
     } finally {
       // Nothing is written to a file that is closed.
       await writing
     }
-    await target.truncate(position)
-    return position
+    await target.truncate(bytes)
   })
 }
 

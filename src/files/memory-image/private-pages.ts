@@ -1,11 +1,11 @@
 // Which pages of a privately mapped file a process has made its own, and copying them out of (or into) its memory.
 // Facts: proc(5), Documentation/admin-guide/mm/pagemap.rst: one 64-bit entry a page; bit 63 present, 62 swapped, 61 file page or shared.
 
-import { readSync } from 'node:fs'
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises'
 import { setImmediate } from 'node:timers/promises'
 import { HypemanError } from '../../api/errors.ts'
 import { scanPrivate } from './pagemap-scan.ts'
+import { MOST_PARTS, readParts } from './process-memory.ts'
 
 export const pageBytes = 4096
 /** Pagemap entries read at once: 256 KiB of pagemap, 128 MiB of guest memory. */
@@ -93,35 +93,47 @@ async function readPrivate(pagemap: FileHandle, mapping: Mapping): Promise<PageR
   return runs
 }
 
-/** Runs that lie closer together than this are read in one call: a call costs more than copying the pages between them. */
-const GAP_PAGES = 16
-const WINDOW_PAGES = COPY_BYTES / pageBytes
-/** After so many pages the server does something else: some milliseconds. */
-const PAGES_WITHOUT_TURN = 1024
+const PAGES_AT_ONCE = COPY_BYTES / pageBytes
 
-/** A stretch to read at once, and the runs in it (parts of long ones). */
-interface Window {
-  readonly first: number
-  readonly end: number
+/** Pages of some runs (or parts of long ones), one behind the other. */
+export interface PageBatch {
   readonly runs: readonly PageRun[]
+  readonly data: Buffer
 }
 
-function* windowsOf(runs: readonly PageRun[]): Generator<Window> {
-  let [parts, first, end]: [PageRun[], number, number] = [[], 0, 0]
+/** The runs cut so that each group has at most `COPY_BYTES`, and no more parts than one call takes. */
+function* groupsOf(runs: readonly PageRun[]): Generator<readonly PageRun[]> {
+  let [group, room]: [PageRun[], number] = [[], PAGES_AT_ONCE]
   for (const run of runs)
     for (let done = 0; done < run.count;) {
-      const at = run.first + done
-      if (parts.length > 0 && (at - end > GAP_PAGES || at - first >= WINDOW_PAGES)) {
-        yield { first, end, runs: parts }
-        parts = []
-      }
-      if (parts.length === 0) first = at
-      const count = Math.min(run.count - done, first + WINDOW_PAGES - at)
-      parts.push({ first: at, count })
-      end = at + count
+      const count = Math.min(run.count - done, room)
+      group.push({ first: run.first + done, count })
       done += count
+      room -= count
+      if (room > 0 && group.length < MOST_PARTS) continue
+      yield group
+      ;[group, room] = [[], PAGES_AT_ONCE]
     }
-  if (parts.length > 0) yield { first, end, runs: parts }
+  if (group.length > 0) yield group
+}
+
+/**
+ * Reads the pages of the runs out of a process, in order. `room` gives the buffer for the next `bytes`, at most `COPY_BYTES`. The call waits for pages that are
+ * swapped out, so that whoever reads much takes turns with others between batches.
+ */
+export function* readBatches(mapping: Mapping, runs: readonly PageRun[], room: (bytes: number) => Buffer): Generator<PageBatch> {
+  for (const group of groupsOf(runs)) {
+    const parts = new BigUint64Array(group.length * 2)
+    let bytes = 0
+    for (const [index, { first, count }] of group.entries()) {
+      parts[index * 2] = BigInt(mapping.address + first * pageBytes)
+      parts[index * 2 + 1] = BigInt(count * pageBytes)
+      bytes += count * pageBytes
+    }
+    const data = room(bytes)
+    readParts(mapping.pid, parts, data)
+    yield { runs: group, data }
+  }
 }
 
 /** Reads the pages of the runs out of the process, in pieces of at most `COPY_BYTES`, in order. The buffer is reused: consume it before the next. */
@@ -130,20 +142,15 @@ export async function* readPages(
   runs: readonly PageRun[],
   signal?: AbortSignal,
 ): AsyncGenerator<{ readonly page: number; readonly data: Buffer }> {
-  await using memory = await openProc(`/proc/${mapping.pid}/mem`)
   const buffer = Buffer.allocUnsafeSlow(COPY_BYTES)
-  let done = 0
-  for (const window of windowsOf(runs)) {
+  for (const batch of readBatches(mapping, runs, (bytes) => buffer.subarray(0, bytes))) {
     signal?.throwIfAborted()
-    // Without waiting for a thread each time: of many small windows, which a guest stands still for, that is most of the time.
-    readNow(memory, buffer.subarray(0, (window.end - window.first) * pageBytes), mapping.address + window.first * pageBytes)
-    done += window.end - window.first
-    if (done >= PAGES_WITHOUT_TURN) {
-      done = 0
-      await setImmediate()
+    let at = 0
+    for (const { first, count } of batch.runs) {
+      yield { page: first, data: batch.data.subarray(at, at + count * pageBytes) }
+      at += count * pageBytes
     }
-    for (const { first, count } of window.runs)
-      yield { page: first, data: buffer.subarray((first - window.first) * pageBytes, (first - window.first + count) * pageBytes) }
+    await setImmediate()
   }
 }
 
@@ -153,14 +160,6 @@ export async function openMemory(mapping: Mapping): Promise<{ writePages(page: n
   return {
     writePages: (page, data) => writeFully(memory, data, mapping.address + page * pageBytes),
     [Symbol.asyncDispose]: () => memory.close(),
-  }
-}
-
-function readNow(file: FileHandle, into: Buffer, position: number): void {
-  for (let done = 0; done < into.length;) {
-    const bytesRead = readSync(file.fd, into, done, into.length - done, position + done)
-    if (bytesRead === 0) throw new Error(`the file ended ${into.length - done} bytes too early`)
-    done += bytesRead
   }
 }
 

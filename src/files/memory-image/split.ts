@@ -9,7 +9,7 @@ import { z } from 'zod'
 import { catalogue, HypemanError, type ErrorCode } from '../../api/errors.ts'
 
 const program = path.join(import.meta.dirname, 'split-process.ts')
-/** Until the process listens, in milliseconds. */
+/** Until the process reads, in milliseconds. */
 const START_LIMIT_MS = 30_000
 
 const splitResult = z.discriminatedUnion('ok', [
@@ -19,8 +19,8 @@ const splitResult = z.discriminatedUnion('ok', [
 export type SplitResult = z.infer<typeof splitResult>
 
 export interface SplitRequest {
-  /** Absolute path of a unix socket, which is made. */
-  readonly socket: string
+  /** Descriptor of the end of a pipe that the stream comes out of. */
+  readonly input: number
   readonly block: string
   readonly ramBytes: number
   readonly memoryFile: string
@@ -30,27 +30,26 @@ export interface SplitRequest {
 export interface Splitting {
   /** Bytes of memory written, when the stream is in the two files; they are not synced. Rejects as soon as it is known that they will not be. */
   readonly written: Promise<number>
-  /** Ends the process if nobody has connected to it; a stream that has begun is read to its end. */
-  cancel(): void
 }
 
-/** Resolves when the process listens. From then on it lives until the stream has ended, also without this server. */
+/** Resolves when the process reads. From then on it lives until the stream has ended, also without this server. */
 export async function startSplitting(request: SplitRequest): Promise<Splitting> {
-  const { socket, block, ramBytes, memoryFile, stateFile } = request
+  const { input, block, ramBytes, memoryFile, stateFile } = request
   // Its start is waited for: it shall not strip the types of its code each time.
   const compiled = getCompileCacheDir()
-  const child = spawn(process.execPath, [program, socket, block, String(ramBytes), memoryFile, stateFile], {
+  const child = spawn(process.execPath, [program, block, String(ramBytes), memoryFile, stateFile], {
     cwd: '/',
     detached: true,
-    stdio: ['ignore', 'pipe', 'ignore'],
+    stdio: [input, 'pipe', 'ignore'],
     env: compiled === undefined ? {} : { NODE_COMPILE_CACHE: path.dirname(compiled) },
   })
+  if (child.stdout === null) throw new Error('the process that splits a memory stream has no output')
   const lines = createInterface({ input: child.stdout })
-  const listening = Promise.withResolvers<void>()
+  const reading = Promise.withResolvers<void>()
   const written = Promise.withResolvers<number>()
   written.promise.catch(() => undefined) // told to whoever waits for it
   lines.on('line', (line) => {
-    if (line === 'listening') return listening.resolve()
+    if (line === 'reading') return reading.resolve()
     try {
       const result = splitResult.parse(JSON.parse(line))
       if (result.ok) written.resolve(result.bytes)
@@ -64,7 +63,7 @@ export async function startSplitting(request: SplitRequest): Promise<Splitting> 
       'host_unavailable',
       'the process that writes the memory ended too early; see whether the host is out of memory',
     )
-    listening.reject(error)
+    reading.reject(error)
     written.reject(error)
   }
   child.once('error', ended)
@@ -76,12 +75,12 @@ export async function startSplitting(request: SplitRequest): Promise<Splitting> 
   })
   tooLate.catch(() => undefined)
   try {
-    await Promise.race([listening.promise, tooLate])
+    await Promise.race([reading.promise, tooLate])
   } catch (error) {
     child.kill('SIGKILL')
     throw error
   }
-  return { written: written.promise, cancel: () => void child.kill('SIGTERM') }
+  return { written: written.promise }
 }
 
 function codeOf(text: string): ErrorCode {

@@ -96,7 +96,7 @@ test('ports are published by protocol, host address and number; an IPv6 address 
       { guestPort: 53, hostPort: 5353, protocol: 'udp', hostAddress: '0.0.0.0' },
       { guestPort: 443, hostPort: 8443, protocol: 'tcp', hostAddress: '::1' },
     ),
-    'user,id=net,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:5353-:53,hostfwd=tcp:[::1]:8443-:443',
+    'user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:5353-:53,hostfwd=tcp:[::1]:8443-:443',
   )
 })
 

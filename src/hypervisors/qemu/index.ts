@@ -65,7 +65,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     name,
     features: ['snapshots', 'standby', 'fork', 'pause'],
     maxVolumes: maxVolumes[options.machineType],
-    transientFiles: [qemuFiles.qmp, qemuFiles.agent, qemuFiles.capture],
+    transientFiles: [qemuFiles.qmp, qemuFiles.agent],
     memory: memorySnapshots(program, stamp, onSameVersion),
     partOf: (file) => imagePart(file) ?? (layerNumber(file) === undefined ? undefined : 'disk'),
     stamp,

@@ -111,14 +111,14 @@ export class QemuMachine implements Machine {
 
   /**
    * Runs a QMP command over the one control connection, which is opened when it is first needed, or was lost. A QEMU that does not answer in
-   * time is an error; so is an abort, and in both cases the command may still take effect.
+   * time is an error; so is an abort, and in both cases the command may still take effect. `descriptor` goes with it.
    */
-  async command(name: string, args: Readonly<Record<string, unknown>> = {}, signal?: AbortSignal): Promise<unknown> {
+  async command(name: string, args: Readonly<Record<string, unknown>> = {}, signal?: AbortSignal, descriptor?: number): Promise<unknown> {
     const limit = AbortSignal.timeout(ANSWER_LIMIT_MS)
     const either = signal === undefined ? limit : AbortSignal.any([signal, limit])
     try {
       const qmp = await orAbort(this.#connection(), either)
-      return await qmp.execute(name, args, either)
+      return await qmp.execute(name, args, either, descriptor)
     } catch (error) {
       if (!limit.aborted || signal?.aborted === true) throw error
       throw new HypemanError('host_unavailable', `QEMU did not answer ${name} within ${ANSWER_LIMIT_MS / 1000} s`, { cause: error })

@@ -18,7 +18,7 @@ import {
   readManifest,
   removeBases,
   removeImage,
-  savePages,
+  prepareSave,
   stateFile,
 } from './memory.ts'
 import { QmpError } from './qmp.ts'
@@ -63,7 +63,9 @@ export function memorySnapshots(
       undo.defer(() => forgetImage(spec.directory, keep))
       await forgetImage(spec.directory, keep)
       if (mapped === undefined) await earlierStreamEnded(qemu, signal)
-      const saved = await savePages(qemu.process.pid, ramBytes, spec.directory, spec.directory, signal)
+      const save = await prepareSave(qemu.process.pid, ramBytes, spec.directory, spec.directory)
+      const saved = await save(signal)
+      await saved.write()
       await saveDevices(qemu, path.join(spec.directory, stateFile))
       await joinLayers(spec.directory, layer - 1, signal)
       qemu.mayBeSaved = true
@@ -105,6 +107,7 @@ async function captureStopped(
   wasRunning: boolean,
 ): Promise<CaptureReport & { readonly copiedAll: boolean }> {
   await using undo = new AsyncDisposableStack()
+  const save = await prepareSave(qemu.process.pid, ramBytesOf(spec), spec.directory, target)
   const layer = undo.use(await prepareLayer(qemu, spec.directory))
   signal.throwIfAborted()
   const started = performance.now()
@@ -113,13 +116,14 @@ async function captureStopped(
     if (wasRunning) await qemu.resume()
   })
   await qemu.pause()
-  const saved = await savePages(qemu.process.pid, ramBytesOf(spec), spec.directory, target, signal)
+  const saved = await save(signal)
   await saveDevices(qemu, path.join(target, stateFile))
   // The pivot comes last: if something before it fails, the disk is as it was.
   await layer.pivot()
   undo.move()
   const notResumed = wasRunning ? await qemu.resume().then(() => undefined, messageOf) : undefined
   const pausedMs = performance.now() - started
+  await saved.write()
   await joinLayers(spec.directory, layer.below - 1, signal)
   await linkLayers(spec.directory, target, layer.below)
   await finishImage(saved, spec.directory, target, layer.below, signal)

@@ -7,11 +7,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
 import { HypemanError, isHypemanError } from '../../api/errors.ts'
 import { startSplitting } from '../../files/memory-image/split.ts'
-import { memoryBlock, qemuFiles } from './command-line.ts'
+import { openPipe } from '../../platform/pipe.ts'
+import { memoryBlock } from './command-line.ts'
 import type { QemuMachine } from './machine.ts'
 import { firstBase, stateFile } from './memory.ts'
 import { QmpError } from './qmp.ts'
-import { orAbort, socketPath } from './sockets.ts'
+import { orAbort } from './sockets.ts'
 
 /** Bytes a second that no disk takes; QEMU's default would hold the stream back. */
 const UNLIMITED = 2 ** 40
@@ -19,6 +20,11 @@ const UNLIMITED = 2 ** 40
 const ANSWER_LIMIT_MS = 60_000
 /** Until the stream of an earlier capture, which was given up, must have ended, in milliseconds. */
 const EARLIER_LIMIT_MS = 120_000
+
+/** What QEMU calls the pipe that it sends to. */
+const pipeName = 'capture'
+/** As much as a pipe may hold without privileges: QEMU sends each page by itself, and should not wait for a reader each time. */
+const PIPE_BYTES = 1024 ** 2
 
 const queryMigrate = z.object({ status: z.string().optional(), 'error-desc': z.string().optional() })
 type Migration = z.infer<typeof queryMigrate>
@@ -47,14 +53,21 @@ export async function prepareStream(qemu: QemuMachine, options: StreamOptions): 
   const { ramBytes, target, signal } = options
   await qemu.command('migrate-set-parameters', { 'max-bandwidth': UNLIMITED }, signal)
   const [memoryFile, state] = [path.join(target, firstBase), path.join(target, stateFile)]
-  const socket = socketPath(qemu.directory, qemuFiles.capture)
-  await rm(socket, { force: true })
-  const splitting = await startSplitting({ socket, block: memoryBlock, ramBytes, memoryFile, stateFile: state })
+  const pipe = openPipe(PIPE_BYTES)
+  const splitting = await startSplitting({ input: pipe.readEnd, block: memoryBlock, ramBytes, memoryFile, stateFile: state }).catch(
+    (error: unknown) => {
+      pipe[Symbol.dispose]()
+      throw error
+    },
+  )
   let saved = false
   return {
     async save() {
       const resumed = await qemu.awaitEvent('RESUME')
-      await qemu.command('migrate', { uri: `unix:${qemuFiles.capture}` })
+      await qemu.command('getfd', { fdname: pipeName }, undefined, pipe.writeEnd)
+      // From here on the pipe ends with QEMU's end of it.
+      pipe.closeWriteEnd()
+      await qemu.command('migrate', { uri: `fd:${pipeName}` })
       try {
         const resumedAt = await orAbort(resumed.at, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT_MS)]))
         const bytes = await orAbort(splitting.written, signal)
@@ -69,8 +82,11 @@ export async function prepareStream(qemu: QemuMachine, options: StreamOptions): 
     },
     async [Symbol.asyncDispose]() {
       // A stream that is under way must be read to its end: breaking it off would leave the guest hanging (files/memory-image/split-process.ts).
-      splitting.cancel()
-      await Promise.all([socket, ...(saved ? [] : [memoryFile, state])].map((file) => rm(file, { force: true })))
+      pipe[Symbol.dispose]()
+      if (saved) return
+      // One that has not begun ends when QEMU closes its end, which it has no more if it has begun.
+      await qemu.command('closefd', { fdname: pipeName }).catch(() => undefined)
+      await Promise.all([memoryFile, state].map((file) => rm(file, { force: true })))
     },
   }
 }

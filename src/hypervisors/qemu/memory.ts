@@ -9,7 +9,7 @@ import { link, readdir, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
-import { checkDiff, createHoles, mergeDiff, saveAsBase, saveAsDiff } from '../../files/memory-image/image.ts'
+import { captureDiff, checkDiff, createHoles, mergeDiff, saveAsBase } from '../../files/memory-image/image.ts'
 import { findMapping, isMappedFile, lookForMapping, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
 import { defineRecord, RecordError } from '../../files/record-format.ts'
 import { stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
@@ -120,26 +120,35 @@ export interface SavedPages {
   readonly mapping: Mapping
   readonly kind: 'base' | 'diff'
   readonly bytes: number
+  /** Writes what was read, and is not written yet; the process may run again. */
+  write(): Promise<void>
 }
 
-/** Copies the private pages of a paused process into `target`: as a new base if it started cold, else as a diff over the base in `source`. */
-export async function savePages(pid: number, ramBytes: number, source: string, target: string, signal: AbortSignal): Promise<SavedPages> {
+/** Copies the private pages of a process that is paused by then. */
+export type SavePages = (signal: AbortSignal) => Promise<SavedPages>
+
+/** Looks, while the process runs, how its pages are to be saved into `target`: as a new base if it started cold, else as a diff over the base in `source`. */
+export async function prepareSave(pid: number, ramBytes: number, source: string, target: string): Promise<SavePages> {
   const mapping = (await lookForMapping(pid, basePattern, ramBytes)) ?? (await findMapping(pid, anonymous, ramBytes))
-  if (mapping.file === '') {
-    const bytes = await saveAsBase(mapping, await privatePages(mapping), path.join(target, firstBase), signal)
-    return { mapping: { ...mapping, file: noBase }, kind: 'base', bytes }
-  }
+  const asBase = async (name: string, signal: AbortSignal): Promise<number> =>
+    saveAsBase(mapping, await privatePages(mapping), path.join(target, name), signal)
+  if (mapping.file === '')
+    return async (signal) => ({ mapping: { ...mapping, file: noBase }, kind: 'base', bytes: await asBase(firstBase, signal), write: done })
   const base = path.join(source, mapping.file)
   if (!(await isMappedFile(mapping, base)))
     throw new HypemanError(
       'conflict',
       `${base} is not the file that the VMM maps; stop and start the instance before its memory can be saved`,
     )
-  const runs = await privatePages(mapping)
   if ((await stat(base)).blocks === 0)
-    return { mapping, kind: 'base', bytes: await saveAsBase(mapping, runs, path.join(target, nextBase(mapping)), signal) }
-  return { mapping, kind: 'diff', bytes: await saveAsDiff(mapping, runs, path.join(target, diffFile), signal) }
+    return async (signal) => ({ mapping, kind: 'base', bytes: await asBase(nextBase(mapping), signal), write: done })
+  return async (signal) => {
+    const diff = await captureDiff(mapping, await privatePages(mapping), path.join(target, diffFile), signal)
+    return { mapping, kind: 'diff', bytes: diff.bytes, write: () => diff.finish() }
+  }
 }
+
+const done = (): Promise<void> => Promise.resolve()
 
 /** The name of a mapping that is no file's. */
 const anonymous = /^$/

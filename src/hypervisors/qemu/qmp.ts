@@ -2,6 +2,7 @@
 
 import { connect, type Socket } from 'node:net'
 import { z } from 'zod'
+import { sendWithDescriptor } from '../../platform/pipe.ts'
 
 const message = z.union([
   z.object({ QMP: z.object({ version: z.object({ qemu: z.object({ major: z.int(), minor: z.int(), micro: z.int() }) }) }) }),
@@ -84,8 +85,16 @@ export class QmpClient {
     return this.#failure !== undefined
   }
 
-  /** Runs a command; rejects with `QmpError` when QEMU refuses it. An abort gives up waiting: the command may still take effect. */
-  async execute(command: string, args: Readonly<Record<string, unknown>> = {}, signal?: AbortSignal): Promise<unknown> {
+  /**
+   * Runs a command; rejects with `QmpError` when QEMU refuses it. An abort gives up waiting: the command may still take effect. `descriptor` goes with the command,
+   * for those that take one (`getfd`).
+   */
+  async execute(
+    command: string,
+    args: Readonly<Record<string, unknown>> = {},
+    signal?: AbortSignal,
+    descriptor?: number,
+  ): Promise<unknown> {
     signal?.throwIfAborted()
     if (this.#failure !== undefined) throw this.#failure
     if (this.#socket.writableLength > MOST_UNSENT_BYTES) throw new Error('QEMU reads nothing from its control socket')
@@ -97,12 +106,21 @@ export class QmpClient {
       reject(signal?.reason instanceof Error ? signal.reason : new Error('aborted'))
     }
     signal?.addEventListener('abort', onAbort, { once: true })
-    this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`)
+    const text = `${JSON.stringify({ execute: command, arguments: args, id })}\n`
     try {
+      if (descriptor === undefined) this.#socket.write(text)
+      else await this.#sendWith(descriptor, text)
       return await promise
     } finally {
       signal?.removeEventListener('abort', onAbort)
     }
+  }
+
+  /** What was written before goes first. */
+  async #sendWith(descriptor: number, text: string): Promise<void> {
+    await new Promise((resolve) => this.#socket.write('', resolve))
+    if (this.#failure !== undefined) throw this.#failure
+    sendWithDescriptor(descriptorOf(this.#socket), Buffer.from(text), descriptor)
   }
 
   /** Resolves with the time (`performance.now()`) at which the next event of that name came; rejects when the connection ends first. */
@@ -166,6 +184,13 @@ export class QmpClient {
     for (const waiting of this.#awaited.values()) waiting.reject(error)
     this.#awaited.clear()
   }
+}
+
+/** Node has no public way to it, since it has none to send descriptors. */
+function descriptorOf(socket: Socket): number {
+  const { _handle: handle } = socket as unknown as { readonly _handle?: { readonly fd?: number } | null }
+  if (handle?.fd === undefined || handle.fd < 0) throw new Error("QEMU's control socket has no descriptor")
+  return handle.fd
 }
 
 function parseJson(line: string): unknown {

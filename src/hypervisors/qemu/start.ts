@@ -127,7 +127,7 @@ async function launch(
 }
 
 async function removeSockets(directory: string): Promise<void> {
-  for (const name of [qemuFiles.qmp, qemuFiles.agent, qemuFiles.capture]) await rm(path.join(directory, name), { force: true })
+  for (const name of [qemuFiles.qmp, qemuFiles.agent]) await rm(path.join(directory, name), { force: true })
 }
 
 /** The error in terms of what QEMU wrote to its log since the start. */

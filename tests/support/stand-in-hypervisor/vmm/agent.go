@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"hypeman/guest/agent"
@@ -31,7 +32,6 @@ func newAgent(guest *guest) *http.Server {
 	mux.HandleFunc("/v1/health", func(w http.ResponseWriter, _ *http.Request) {
 		guest.run(func() { answer(w, http.StatusOK, healthOf(guest)) })
 	})
-	mux.HandleFunc("/v1/configure", func(w http.ResponseWriter, r *http.Request) { configure(guest, w, r) })
 	mux.HandleFunc("/v1/sync", func(w http.ResponseWriter, _ *http.Request) {
 		var err error
 		guest.run(func() { err = guest.disk.Sync() })
@@ -66,36 +66,31 @@ func healthOf(guest *guest) map[string]any {
 	}
 }
 
-func configure(guest *guest, w http.ResponseWriter, r *http.Request) {
-	var request agent.Identity
-	if !readJSON(w, r, &request) {
-		return
-	}
-	guest.run(func() {
-		configured := guest.memory.InstanceID
-		if configured != "" && configured != request.InstanceID {
-			refuse(w, http.StatusConflict, "configured", "this guest is the instance "+configured+" already")
-			return
-		}
-		if configured == "" {
-			guest.identify(request)
-		}
-		answer(w, http.StatusOK, healthOf(guest))
-	})
-}
-
 // renew takes a renewal (protocol.md, section 3).
 func renew(guest *guest, message []byte) []byte {
 	request, err := agent.ParseRenewal(string(message))
 	if err != nil {
 		return []byte("refused " + err.Error() + "\n")
 	}
+	said := "step entropy 0 ok\n"
 	guest.run(func() {
-		if request.Reason != "clock" {
+		switch configured := guest.memory.InstanceID; {
+		case request.Reason == "clock":
+		case request.Reason != "boot":
 			guest.identify(request)
+		case configured == "":
+			guest.identify(request)
+			said += "workload running\n"
+		case configured == request.InstanceID:
+			said = "workload running\n"
+		default:
+			said = "refused this guest is the instance " + configured + " already\n"
 		}
 	})
-	return []byte(fmt.Sprintf("step entropy 0 ok\ntime %d\n", time.Now().UnixNano()))
+	if strings.HasPrefix(said, "refused ") {
+		return []byte(said)
+	}
+	return []byte(fmt.Sprintf("%stime %d\n", said, time.Now().UnixNano()))
 }
 
 // exec runs one of the guest's own programs: its command is in the first frame, its output and end are in the answer's.
@@ -185,14 +180,6 @@ func sendBytes(connection net.Conn, kind byte, payload []byte) {
 	header[0] = kind
 	binary.BigEndian.PutUint32(header[1:], uint32(len(payload)))
 	_, _ = connection.Write(append(header, payload...)) // the host has gone: nobody is left to be told
-}
-
-func readJSON(w http.ResponseWriter, r *http.Request, into any) bool {
-	if err := json.NewDecoder(r.Body).Decode(into); err != nil {
-		refuse(w, http.StatusBadRequest, "bad_request", err.Error())
-		return false
-	}
-	return true
 }
 
 func refuse(w http.ResponseWriter, status int, code, message string) {
