@@ -10,9 +10,9 @@ import type { YamuxSession } from './yamux.ts'
 const LONGEST_MESSAGE = 1024 ** 2
 
 /** Host entropy that a guest is given at boot, restore and fork, in bytes. */
-export const ENTROPY_BYTES = 256
+const ENTROPY_BYTES = 256
 /** How far a guest's clock may be from the host's after it was set, in milliseconds, and how often it is tried. */
-export const CLOCK_ERROR_MS = 50
+const CLOCK_ERROR_MS = 50
 const CLOCK_ATTEMPTS = 5
 
 export interface Renewal {
