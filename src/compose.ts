@@ -140,12 +140,17 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   if (swept.length > 0) log.info({ swept }, 'what was half made or half removed is gone')
   if (left.length > 0) log.warn({ left }, 'what was half made or half removed could not be removed and takes room')
 
-  const [kernel, hypervisors] = await Promise.all([importKernel(layout, config.assets_dir), makeDrivers(layout, log, config)])
+  const snapshots = new SnapshotStore(layout, log)
+  // Whether KVM works is another process's to find out: there is time to read thousands of records meanwhile.
+  const [kernel, hypervisors] = await Promise.all([
+    importKernel(layout, config.assets_dir),
+    makeDrivers(layout, log, config),
+    snapshots.load(),
+  ])
   log.info({ kernel: kernel.id, hypervisors: hypervisors.map(({ name }) => name) }, 'kernel and hypervisors')
   const drivers = new Map<HypervisorName, Hypervisor>(hypervisors.map((driver) => [driver.name, driver]))
 
   const store = new InstanceStore(layout, log)
-  const snapshots = new SnapshotStore(layout, log)
   const images = await createImageService({
     layout,
     log,
@@ -182,7 +187,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     faults,
     stopping,
   }
-  await loadAll(context, snapshots)
+  await loadInstances(context)
   undo.defer(async () => {
     for (const entry of store.entries()) {
       await context.events.written(entry.id)
@@ -233,14 +238,13 @@ async function makeQemuDrivers(layout: DataLayout, log: Logger, { snapshots }: S
   )
 }
 
-/** Reads instances and snapshots, and ends the VMMs of this data directory that no instance names. */
-async function loadAll({ store, drivers, layout, log }: InstanceContext, snapshots: SnapshotStore): Promise<void> {
+/** Reads the instances, and ends the VMMs of this data directory that no instance names. */
+async function loadInstances({ store, drivers, layout, log }: InstanceContext): Promise<void> {
   await store.load(async (record, directory) => {
     const driver = drivers.get(record.hypervisor)
     await driver?.refuseForeign(directory)
     return (await driver?.memory?.holdsMemory(directory)) ?? false
   })
-  await snapshots.load()
   const known = [...store.entries()].flatMap(({ record }) => (record.process === null ? [] : [record.process.pid]))
   const reaped = await reapStrayVmms(layout, new Set(known), new Set(store.unreadable().map((one) => one.path)))
   if (reaped.length > 0) log.warn({ pids: reaped }, 'VMMs that belong to no instance are ended')

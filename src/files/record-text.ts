@@ -1,7 +1,7 @@
 // The text of a JSON record on disk: the value with a checksum as its last property, so that a record whose bits have flipped is never taken for another one.
 // Writing it durably is stage.ts's, what the values are the owners'.
 
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 export function recordText(value: object): string {
   return `${JSON.stringify({ ...value, checksum: checksumOf(value) }, null, 2)}\n`
@@ -19,7 +19,7 @@ export function parseRecordText(text: string, sealed = false): unknown {
 
 /** Of the JSON without white space: the order of the properties counts, and survives parsing. */
 function checksumOf(value: object): string {
-  return `sha256:${createHash('sha256').update(JSON.stringify(value)).digest('hex')}`
+  return `sha256:${hash('sha256', JSON.stringify(value))}`
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
