@@ -1,7 +1,7 @@
 // Directory trees of regular files: check that they are, link them elsewhere, add up their sizes. Making things durable is stage.ts's.
 
 import type { Dirent } from 'node:fs'
-import { link, mkdir, opendir, stat } from 'node:fs/promises'
+import { link, mkdir, opendir, readdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
 
@@ -11,7 +11,8 @@ import { HypemanError } from '../api/errors.ts'
  */
 export async function refuseForeignFiles(directory: string): Promise<void> {
   try {
-    for await (const entry of await opendir(directory)) {
+    // At once: a thousand directories are looked through at the start, and entry by entry takes five times as long.
+    for (const entry of await readdir(directory, { withFileTypes: true })) {
       const at = path.join(directory, entry.name)
       if (entry.isDirectory()) await refuseForeignFiles(at)
       else if (!entry.isFile() && !entry.isSocket())

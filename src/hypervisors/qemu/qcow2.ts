@@ -132,7 +132,7 @@ const DATA_FILE = 1n << 2n
 /** All that a header names lies in the first cluster. */
 export async function readBacking(file: string): Promise<Backing> {
   await using handle = await open(file, 'r')
-  const { buffer, bytesRead } = await handle.read(Buffer.alloc(CLUSTER), 0, CLUSTER, 0)
+  const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafe(CLUSTER), 0, CLUSTER, 0)
   const bytes = buffer.subarray(0, bytesRead)
   const damaged = (what: string): HypemanError =>
     new HypemanError('conflict', `the disk layer ${file} is damaged: ${what}; use a snapshot of the instance, or delete it`)
