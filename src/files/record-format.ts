@@ -128,7 +128,7 @@ function holdsNewer({ issues }: z.ZodError): boolean {
   return issues.some((issue) => issue.code === 'custom' && issue.params?.['newer'] === true)
 }
 
-/** At once: records are small, and thousands of them, which a start reads, take a third of the time that waiting for each would. */
+/** At once: records are small, and a start reads thousands of them, for which waiting for each costs more than reading it. */
 function readPlainFile(file: string): string {
   try {
     const stats = lstatSync(file)

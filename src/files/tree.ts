@@ -11,7 +11,7 @@ import { HypemanError } from '../api/errors.ts'
  */
 export async function refuseForeignFiles(directory: string): Promise<void> {
   try {
-    // At once: a thousand directories are looked through at the start, and entry by entry takes five times as long.
+    // Listed whole: a thousand directories are looked through at the start, and each entry would be waited for.
     for (const entry of await readdir(directory, { withFileTypes: true })) {
       const at = path.join(directory, entry.name)
       if (entry.isDirectory()) await refuseForeignFiles(at)

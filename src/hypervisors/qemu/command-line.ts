@@ -146,7 +146,7 @@ function networkArguments(network: MachineSpec['network'], bus: string): string[
   const forwards = network.ports.map(
     (port) => `,hostfwd=${port.protocol}:${bracketed(port.hostAddress)}:${port.hostPort}-:${port.guestPort}`,
   )
-  // IPv4 alone: each announcement of an IPv6 router makes all idle guests write.
+  // IPv4 alone, as on the guest's side (guest/network): a guest that hears of no IPv6 router has nothing to write about one.
   return ['-netdev', `user,id=net,ipv6=off${forwards.join('')}`, '-device', `virtio-net-${bus},netdev=net,mac=${network.mac}`]
 }
 
