@@ -47,6 +47,7 @@ func main() {
 
 // runInit never returns: a failure turns the VM off, with the reason on the console.
 func runInit() {
+	os.Unsetenv("GODEBUG") // the kernel's command line has it for this process alone
 	guest := boot.Guest{}
 	if err := boot.Prepare(); err != nil {
 		fail(guest, err)

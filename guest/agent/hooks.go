@@ -25,7 +25,8 @@ const (
 
 // lookForHooks has the kernel remember whether there are any: forks are to find that in memory, not on the disk.
 func (s *Server) lookForHooks() bool {
-	err := syscall.Access(s.Root+hooksDirectory, 0)
+	var found syscall.Stat_t
+	err := syscall.Stat(s.Root+hooksDirectory, &found)
 	return err != syscall.ENOENT && err != syscall.ENOTDIR
 }
 

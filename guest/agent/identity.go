@@ -39,6 +39,7 @@ type identityState struct {
 	configured string            // instance id; empty until the steps of a boot have begun
 	hosts      string            // what the agent wrote into /etc/hosts
 	kept       map[string]string // what the agent gave each file below /run/hypeman/etc last
+	files      map[string]twins  // of each file that it replaces
 
 	generation atomic.Int64 // read by health, which never waits for steps
 }
@@ -117,8 +118,10 @@ func (s *Server) hostname(request Identity) step {
 		}
 		// A fork keeps what its programs and users have added; an image's own file names other hosts.
 		extra := ""
-		if old, err := readFile(s.Root + "/etc/hosts"); err == nil && s.identity.hosts != "" {
-			extra = strings.Replace(old, s.identity.hosts, "", 1)
+		if s.identity.hosts != "" {
+			if old, err := s.identityFile("hosts"); err == nil {
+				extra = strings.Replace(old, s.identity.hosts, "", 1)
+			}
 		}
 		s.identity.hosts = hostsFor(request)
 		return s.replaceIdentityFile("hosts", s.identity.hosts+extra, 0o644)

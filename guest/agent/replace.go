@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"unsafe"
 )
 
 // The files of a guest's identity, by plain system calls: a fork waits for them.
@@ -15,11 +16,14 @@ func (s *Server) writeGeneration(request Identity) error {
 	return s.replaceFile("/run/hypeman/generation", content, 0o644)
 }
 
+// keptBelow is where the content of the files of /etc is that the agent writes.
+const keptBelow = "/run/hypeman/etc/"
+
 // replaceIdentityFile gives /etc/<name> new content. The content lies in memory, below /run, and /etc has a link to it: so a fork writes
 // nothing to its disk, which would cost more than all the rest of its identity. Where a program has put a file of its own in the link's place, the link is put back.
 func (s *Server) replaceIdentityFile(name, content string, mode uint32) error {
 	if s.identity.kept[name] != content {
-		if err := s.replaceFile("/run/hypeman/etc/"+name, content, mode); err != nil {
+		if err := s.replaceFile(keptBelow+name, content, mode); err != nil {
 			return err
 		}
 		if s.identity.kept == nil {
@@ -27,46 +31,110 @@ func (s *Server) replaceIdentityFile(name, content string, mode uint32) error {
 		}
 		s.identity.kept[name] = content
 	}
-	at, target := s.Root+"/etc/"+name, "../run/hypeman/etc/"+name
-	var present [64]byte
-	if n, err := syscall.Readlink(at, present[:]); err == nil && string(present[:n]) == target {
+	if s.isLinked(name) {
 		return nil
 	}
+	at := s.Root + "/etc/" + name
 	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 		return err
 	}
-	beside := at + ".hypeman"
+	beside := at + spareSuffix
 	if err := os.Remove(beside); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	if err := os.Symlink(target, beside); err != nil {
+	if err := os.Symlink(linkTo(name), beside); err != nil {
 		return err
 	}
 	return os.Rename(beside, at)
 }
 
-// replaceFile writes beside and renames, so that a reader sees the old or the new content whole. A link at the name is replaced, not followed.
-// An image may have no /etc. Plain system calls, since this is most of what a fork waits for; the caller lets one at a time in.
+// twins are the two files that take turns under one name: the one that is seen, and the one that the next content is written into. Both stay open, and
+// neither is made or removed again: making, removing and closing files is most of what new content costs a fork, whose emulator has run none of that code.
+type twins struct{ seen, spare int }
+
+// replaceFile gives a file new content, so that a reader sees the old or the new whole. A link at the name is replaced, not followed.
+// The caller lets one at a time in.
 func (s *Server) replaceFile(name, content string, mode uint32) error {
 	name = s.Root + name
-	beside := name + ".hypeman"
-	file, err := syscall.Open(beside, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_CLOEXEC, mode)
+	if pair, ok := s.identity.files[name]; ok {
+		if err := fill(pair.spare, content); err == nil && exchange(name+spareSuffix, name) == nil {
+			s.identity.files[name] = twins{seen: pair.spare, spare: pair.seen}
+			return nil
+		}
+		// A program has moved or removed one of the two, or there is no space: it is made anew, or what is wrong is said.
+		syscall.Close(pair.seen)
+		syscall.Close(pair.spare)
+		delete(s.identity.files, name)
+	}
+	seen, err := s.createFile(name, content, mode)
 	if err != nil {
-		// The directory is not there yet, or an earlier one of us was cut off.
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := os.Remove(beside); err != nil && !os.IsNotExist(err) {
-			return err
-		}
-		if file, err = syscall.Open(beside, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_CLOEXEC, mode); err != nil {
-			return &os.PathError{Op: "open", Path: beside, Err: err}
-		}
+		return err
+	}
+	spare, err := create(name+spareSuffix, mode)
+	if err != nil {
+		syscall.Close(seen) // the content is in place; the next one is written the same long way
+		return nil
+	}
+	if s.identity.files == nil {
+		s.identity.files = map[string]twins{}
+	}
+	s.identity.files[name] = twins{seen, spare}
+	return nil
+}
+
+const spareSuffix = ".hypeman"
+
+// fill gives an open file new content; an error if nobody would see it, since the file was removed.
+func fill(file int, content string) error {
+	var found syscall.Stat_t
+	if err := syscall.Fstat(file, &found); err != nil {
+		return err
+	}
+	if found.Nlink == 0 {
+		return syscall.ENOENT
+	}
+	written, err := syscall.Pwrite(file, []byte(content), 0)
+	if err == nil && written != len(content) {
+		err = syscall.ENOSPC
+	}
+	if err == nil && found.Size > int64(len(content)) {
+		err = syscall.Ftruncate(file, int64(len(content)))
+	}
+	return err
+}
+
+// exchange gives each of two files the name of the other, at once (renameat2(2), RENAME_EXCHANGE).
+func exchange(one, other string) error {
+	const exchangeNames = 1 << 1
+	first, err := syscall.BytePtrFromString(one)
+	if err != nil {
+		return err
+	}
+	second, err := syscall.BytePtrFromString(other)
+	if err != nil {
+		return err
+	}
+	here := atCurrentDirectory
+	_, _, errno := syscall.Syscall6(sysRenameat2, uintptr(here), uintptr(unsafe.Pointer(first)), uintptr(here), uintptr(unsafe.Pointer(second)), exchangeNames, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+const (
+	atCurrentDirectory = -100
+	sysRenameat2       = 316 // of x86-64; the package syscall is older
+)
+
+// createFile writes beside and renames, and returns the open file. An image may have no /etc.
+func (s *Server) createFile(name, content string, mode uint32) (int, error) {
+	beside := name + spareSuffix
+	file, err := create(beside, mode)
+	if err != nil {
+		return 0, err
 	}
 	written, err := syscall.Write(file, []byte(content))
-	if closeErr := syscall.Close(file); err == nil {
-		err = closeErr
-	}
 	if err == nil && written != len(content) {
 		err = syscall.ENOSPC
 	}
@@ -74,11 +142,60 @@ func (s *Server) replaceFile(name, content string, mode uint32) error {
 		err = syscall.Rename(beside, name)
 	}
 	if err != nil {
+		syscall.Close(file)
 		syscall.Unlink(beside)
-		return &os.PathError{Op: "replace", Path: name, Err: err}
+		return 0, &os.PathError{Op: "replace", Path: name, Err: err}
 	}
-	return nil
+	return file, nil
 }
+
+// create opens a file of its own, and makes the directory that it is in.
+func create(name string, mode uint32) (int, error) {
+	const flags = syscall.O_RDWR | syscall.O_CREAT | syscall.O_EXCL | syscall.O_CLOEXEC
+	if file, err := syscall.Open(name, flags, mode); err == nil {
+		return file, nil
+	}
+	// The directory is not there yet, or an earlier file of that name.
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return 0, err
+	}
+	if err := os.Remove(name); err != nil && !os.IsNotExist(err) {
+		return 0, err
+	}
+	file, err := syscall.Open(name, flags, mode)
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return file, nil
+}
+
+// identityFile is the content of /etc/<name>, with what programs have added to it.
+func (s *Server) identityFile(name string) (string, error) {
+	pair, ok := s.identity.files[s.Root+keptBelow+name]
+	var found syscall.Stat_t
+	if !ok || !s.isLinked(name) || syscall.Fstat(pair.seen, &found) != nil || found.Nlink == 0 {
+		return readFile(s.Root + "/etc/" + name)
+	}
+	content := make([]byte, found.Size)
+	n, err := syscall.Pread(pair.seen, content, 0)
+	return string(content[:max(n, 0)]), err
+}
+
+func max(one, other int) int {
+	if one > other {
+		return one
+	}
+	return other
+}
+
+// isLinked tells whether /etc/<name> is the link that the agent has put there.
+func (s *Server) isLinked(name string) bool {
+	var present [64]byte
+	n, err := syscall.Readlink(s.Root+"/etc/"+name, present[:])
+	return err == nil && string(present[:n]) == linkTo(name)
+}
+
+func linkTo(name string) string { return ".." + keptBelow + name }
 
 // readFile is os.ReadFile without what that keeps for files that can be waited for.
 func readFile(name string) (string, error) {

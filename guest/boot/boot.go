@@ -133,7 +133,8 @@ func mountRoot(rootfs, system string) error {
 			return err
 		}
 	}
-	return mount(mountPoint{"overlay", "/root", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work"})
+	// Reading changes nothing, also where the layer above it does not say so (the overlay ignores that): what a guest writes, its forks keep and its snapshots save.
+	return mount(mountPoint{"overlay", "/root", "overlay", syscall.MS_NOATIME, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work"})
 }
 
 // switchRoot moves the kernel's file systems into the new root and goes there for good.

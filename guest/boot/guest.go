@@ -26,22 +26,27 @@ const (
 // Guest is this VM, for agent.Guest.
 type Guest struct{}
 
+// random and bootID stay open, since opening and closing files is much of what a fork would do: -1 before their first use. The caller of both lets one at a time in.
+var random, bootID = -1, -1
+
 // AddEntropy credits bytes to the kernel's pool and reseeds its generator, so that no fork repeats another's bytes.
 func (Guest) AddEntropy(bytes []byte) error {
-	device, err := syscall.Open("/dev/urandom", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: "/dev/urandom", Err: err}
+	if random < 0 {
+		device, err := syscall.Open("/dev/urandom", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: "/dev/urandom", Err: err}
+		}
+		random = device
 	}
-	defer syscall.Close(device)
 	// struct rand_pool_info: bits credited, bytes given, bytes.
 	info := make([]byte, 8+len(bytes))
 	*(*int32)(unsafe.Pointer(&info[0])) = int32(len(bytes) * 8)
 	*(*int32)(unsafe.Pointer(&info[4])) = int32(len(bytes))
 	copy(info[8:], bytes)
-	if err := ioctl(uintptr(device), "RNDADDENTROPY", rndAddEntropy, unsafe.Pointer(&info[0])); err != nil {
+	if err := ioctl(uintptr(random), "RNDADDENTROPY", rndAddEntropy, unsafe.Pointer(&info[0])); err != nil {
 		return err
 	}
-	return ioctl(uintptr(device), "RNDRESEEDCRNG", rndReseedCRNG, nil)
+	return ioctl(uintptr(random), "RNDRESEEDCRNG", rndReseedCRNG, nil)
 }
 
 // SetClock steps the wall clock.
@@ -58,29 +63,30 @@ func (Guest) SetHostname(name string) error {
 	return os.NewSyscallError("sethostname", syscall.Sethostname([]byte(name)))
 }
 
-// ReplaceBootID mounts a file with a fresh id over the kernel's, which can't be changed. A fork of a fork has that mount already, and
-// gets other content in the same file, which has the same length.
+// ReplaceBootID mounts a file with a fresh id over the kernel's, which can't be changed. Later the same file, which is open, gets
+// other content, which has the same length.
 func (Guest) ReplaceBootID(id string) error {
 	content := []byte(id + "\n")
-	mounted, err := syscall.Open(bootIDOverride, syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
-	if err == nil {
-		defer syscall.Close(mounted)
-		_, err = syscall.Write(mounted, content)
-		return os.NewSyscallError("write", err)
-	}
-	if err != syscall.ENOENT {
-		return &os.PathError{Op: "open", Path: bootIDOverride, Err: err}
+	if bootID >= 0 {
+		_, err := syscall.Pwrite(bootID, content, 0)
+		return os.NewSyscallError("pwrite", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(bootIDOverride), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(bootIDOverride, content, 0o444); err != nil {
-		return err
+	file, err := syscall.Open(bootIDOverride, syscall.O_RDWR|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_CLOEXEC, 0o444)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: bootIDOverride, Err: err}
 	}
-	if err := syscall.Mount(bootIDOverride, bootIDFile, "", syscall.MS_BIND, ""); err != nil {
+	if _, err = syscall.Write(file, content); err == nil {
+		err = syscall.Mount(bootIDOverride, bootIDFile, "", syscall.MS_BIND, "")
+	}
+	if err != nil {
+		syscall.Close(file)
 		os.Remove(bootIDOverride)
-		return os.NewSyscallError("mount", err)
+		return os.NewSyscallError("replace the boot id", err)
 	}
+	bootID = file
 	return nil
 }
 

@@ -31,15 +31,30 @@ func ResetConnections() (int, error) {
 	})
 }
 
+// diagnosis is the socket that the kernel is asked through; it stays open as control does.
+var diagnosis = -1
+
 func resetConnections(wanted func(local, remote net.IP, remotePort uint16) bool) (int, error) {
-	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, netlinkSockDiag)
-	if err != nil {
-		if errors.Is(err, syscall.EPROTONOSUPPORT) {
-			return 0, ErrNoReset
+	if diagnosis < 0 {
+		fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, netlinkSockDiag)
+		if err != nil {
+			if errors.Is(err, syscall.EPROTONOSUPPORT) {
+				return 0, ErrNoReset
+			}
+			return 0, os.NewSyscallError("socket", err)
 		}
-		return 0, os.NewSyscallError("socket", err)
+		diagnosis = fd
 	}
-	defer syscall.Close(fd)
+	count, err := resetBy(diagnosis, wanted)
+	if err != nil && !errors.Is(err, ErrNoReset) {
+		// What the kernel has still to answer would be taken for the answer to the next question.
+		syscall.Close(diagnosis)
+		diagnosis = -1
+	}
+	return count, err
+}
+
+func resetBy(fd int, wanted func(local, remote net.IP, remotePort uint16) bool) (int, error) {
 	count := 0
 	buffer := make([]byte, 4096) // what the kernel packs into one answer for a reader that offers no more
 	for _, family := range []byte{syscall.AF_INET, syscall.AF_INET6} {

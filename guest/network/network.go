@@ -129,13 +129,18 @@ func setMAC(fd int, mac net.HardwareAddr) error {
 	return ioctl(fd, "SIOCSIFHWADDR", syscall.SIOCSIFHWADDR, unsafe.Pointer(&hardware))
 }
 
+// control is the socket that ioctl(2) is asked through; made once, since making and closing one is much of what a fork would do. The caller lets one at a time in.
+var control = -1
+
 func withSocket(act func(fd int) error) error {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
+	if control < 0 {
+		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("socket", err)
+		}
+		control = fd
 	}
-	defer syscall.Close(fd)
-	return act(fd)
+	return act(control)
 }
 
 // setUp changes one flag and leaves the others, such as multicast, as the driver made them.
