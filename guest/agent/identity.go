@@ -86,8 +86,8 @@ func (s *Server) boot(request Identity) []byte {
 func (s *Server) bootSteps(request Identity) []step {
 	steps := []step{s.entropy(request), s.clock(request), s.machineID(request), s.hostname(request)}
 	steps = append(steps, s.network(request)...)
-	// Mounted now, so that a fork has only to write into it.
-	steps = append(steps, s.bootID())
+	// These are made now, so that a fork has only to write into them.
+	steps = append(steps, s.bootID(), s.generationStep(request))
 	for _, volume := range request.Volumes {
 		volume := volume
 		steps = append(steps, step{"volumes", func() error { return s.Guest.MountVolume(volume.Disk, volume.MountPath, volume.ReadOnly) }})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,7 +40,7 @@ func TestABootTakesItsStepsInOrderAndStartsTheProgram(t *testing.T) {
 	}
 	body := bodyOf("i1", shellOf("echo $COLOUR; exit 5"))
 	body["volume"] = []string{"vol-0 ro /data", `vol-1 rw /a place\\of\nits own`}
-	if got := r.boot(body); got != "entropy clock machine-id hostname network boot-id volumes volumes running" {
+	if got := r.boot(body); got != "entropy clock machine-id hostname network boot-id generation volumes volumes running" {
 		t.Fatal(got)
 	}
 	want := "entropy 64|clock 1700000000123456789|hostname web-1|network 02:00:00:00:00:01 10.0.2.15/24|boot-id|volume vol-0 /data true|volume vol-1 /a place\\of\nits own false"
@@ -270,6 +271,96 @@ func TestALinkAtANameOfTheIdentityIsReplacedNotFollowed(t *testing.T) {
 	r.renew(bodyOf("i2", map[string]any{"reason": "fork"}))
 	if read(t, outside) != "precious" || read(t, r.server.Root+"/etc/resolv.conf") != "nameserver 10.0.2.3\n" {
 		t.Fatal("written through the link")
+	}
+}
+
+func TestIdentityFilesAreNewWhateverWasDone(t *testing.T) {
+	for what, change := range map[string]func(t *testing.T, file string){
+		"nothing":               func(*testing.T, string) {},
+		"the file removed":      func(t *testing.T, file string) { remove(t, file) },
+		"the other one removed": func(t *testing.T, file string) { remove(t, file+spareSuffix) },
+		"both removed":          func(t *testing.T, file string) { remove(t, file); remove(t, file+spareSuffix) },
+		"the file replaced":     func(t *testing.T, file string) { write(t, file+".new", "foreign"); rename(t, file+".new", file) },
+		"the other one replaced": func(t *testing.T, file string) {
+			write(t, file+".new", "foreign")
+			rename(t, file+".new", file+spareSuffix)
+		},
+		"the other one moved": func(t *testing.T, file string) { rename(t, file+spareSuffix, file+".moved") },
+		"written into":        func(t *testing.T, file string) { write(t, file, strings.Repeat("longer than a name of a host\n", 9)) },
+		"the directory removed": func(t *testing.T, file string) {
+			if err := os.RemoveAll(filepath.Dir(file)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newRig(t)
+			r.renew(bodyOf("i1", map[string]any{"reason": "fork", "hostname": "a-name-that-is-longer"}))
+			change(t, r.server.Root+"/run/hypeman/etc/hostname")
+			for generation, name := range []string{"second", "a-third-name", "4th"} {
+				if steps := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "generation": generation, "hostname": name})); strings.Contains(steps, "!") {
+					t.Fatal(steps)
+				}
+				if got := read(t, r.server.Root+"/etc/hostname"); got != name+"\n" {
+					t.Fatalf("%q", got)
+				}
+			}
+		})
+	}
+}
+
+func TestWhoReadsAFileOfTheIdentityKeepsWhatItHad(t *testing.T) {
+	r := newRig(t)
+	r.renew(bodyOf("i1", map[string]any{"reason": "fork", "hostname": "the-first-of-them"}))
+	reader, err := os.Open(r.server.Root + "/etc/hostname")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	r.renew(bodyOf("i2", map[string]any{"reason": "fork", "hostname": "b"}))
+	if content, err := io.ReadAll(reader); err != nil || string(content) != "the-first-of-them\n" {
+		t.Fatal(string(content), err)
+	}
+}
+
+func TestWhatProgramsAddToHostsIsKeptHoweverTheyAddIt(t *testing.T) {
+	for how, add := range map[string]func(t *testing.T, root string){
+		"through the link": func(t *testing.T, root string) {
+			write(t, root+"/etc/hosts", read(t, root+"/etc/hosts")+"10.9.9.9\tdatabase\n")
+		},
+		"in the link's place": func(t *testing.T, root string) {
+			write(t, root+"/etc/hosts.new", read(t, root+"/etc/hosts")+"10.9.9.9\tdatabase\n")
+			rename(t, root+"/etc/hosts.new", root+"/etc/hosts")
+		},
+		"in place of what the link names": func(t *testing.T, root string) {
+			write(t, root+"/run/hypeman/etc/new", read(t, root+"/etc/hosts")+"10.9.9.9\tdatabase\n")
+			rename(t, root+"/run/hypeman/etc/new", root+"/run/hypeman/etc/hosts")
+		},
+	} {
+		r := newRig(t)
+		r.boot(bodyOf("i1", shellOf("exit 0")))
+		<-r.ended
+		add(t, r.server.Root)
+		for _, name := range []string{"web-2", "web-3"} {
+			r.renew(bodyOf("i2", map[string]any{"reason": "fork", "hostname": name}))
+			if hosts := read(t, r.server.Root+"/etc/hosts"); !strings.Contains(hosts, "\t"+name+"\n") || strings.Count(hosts, "database") != 1 || strings.Contains(hosts, "web-1") {
+				t.Error(how, hosts)
+			}
+		}
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
 	}
 }
 

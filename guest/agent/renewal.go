@@ -53,11 +53,15 @@ func (s *Server) renewalSteps(request Identity) []step {
 	}
 	request.InstanceID = s.identity.configured
 	s.identity.generation.Store(int64(request.Generation))
-	steps = append(steps, step{"generation", func() error { return s.writeGeneration(request) }})
+	steps = append(steps, s.generationStep(request))
 	if request.Reason == "fork" {
 		steps = append(steps, step{"hooks", func() error { return s.runHooks(request, hooksLimit) }})
 	}
 	return steps
+}
+
+func (s *Server) generationStep(request Identity) step {
+	return step{"generation", func() error { return s.writeGeneration(request) }}
 }
 
 // ParseRenewal reads a renewal's lines.

@@ -25,8 +25,11 @@ type Channel struct {
 	out      io.Writer
 	handlers yamux.Handlers
 	session  *yamux.Session
-	matched  int    // bytes of HostMagic seen last
-	nonce    []byte // being read; nil if none is
+	// past sessions write nothing any more. They are closed when the host's first frame has been answered: a fork's identity does not wait for the ends of
+	// all that went on in its source.
+	past    []*yamux.Session
+	matched int    // bytes of HostMagic seen last
+	nonce   []byte // being read; nil if none is
 	// buffer is made once: a guest whose host is away runs again and again, and memory that it writes is memory that its snapshots hold.
 	buffer []byte
 }
@@ -43,6 +46,7 @@ func (c *Channel) Run(in io.Reader) error {
 		n, err := in.Read(c.buffer)
 		c.take(c.buffer[:n])
 		if err != nil {
+			c.closePast()
 			return err
 		}
 	}
@@ -50,10 +54,23 @@ func (c *Channel) Run(in io.Reader) error {
 
 // End closes the running session.
 func (c *Channel) End() {
+	c.retire()
+	c.closePast()
+}
+
+func (c *Channel) retire() {
 	if c.session != nil {
-		c.session.Close()
+		c.session.Silence()
+		c.past = append(c.past, c.session)
 		c.session = nil
 	}
+}
+
+func (c *Channel) closePast() {
+	for _, session := range c.past {
+		session.Close()
+	}
+	c.past = nil
 }
 
 func (c *Channel) take(data []byte) {
@@ -82,7 +99,7 @@ func (c *Channel) take(data []byte) {
 		case c.matched == len(HostMagic): // also inside a nonce: the connection that sent that one may have been cut
 			c.matched = 0
 			c.nonce = make([]byte, 0, nonceSize)
-			c.End()
+			c.retire()
 			start = i + 1
 		case c.nonce != nil:
 			c.nonce = append(c.nonce, b)
@@ -96,6 +113,7 @@ func (c *Channel) take(data []byte) {
 		if c.session.Feed(data[start:]) != nil {
 			c.session = nil // broken: everything up to the next preamble is noise
 		}
+		c.closePast()
 	}
 }
 

@@ -60,6 +60,12 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (o *output) size() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.data)
+}
+
 func (o *output) contains(wanted []byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -146,6 +152,50 @@ func TestAPreambleInsideAFrameEndsTheSession(t *testing.T) {
 		t.Fatal("no answer")
 	}
 	channel.End()
+}
+
+func TestThePastSessionIsSilentAtOnceAndClosedAfterTheFirstFrame(t *testing.T) {
+	for how, end := range map[string]func(*Channel){
+		"the first frame":           func(channel *Channel) { channel.take(windowFrame(1, 1)) },
+		"the channel's end":         (*Channel).End,
+		"the end of what is read":   func(channel *Channel) { _ = channel.Run(bytes.NewReader(nil)) },
+		"the third session's frame": func(channel *Channel) { channel.take(append(preamble(nonceA), windowFrame(1, 1)...)) },
+	} {
+		out := &output{}
+		streams, ended := make(chan net.Conn, 1), make(chan struct{})
+		channel := New(out, yamux.Handlers{Serve: func(session *yamux.Session) {
+			stream, err := session.Accept()
+			if err != nil {
+				t.Error(err)
+			}
+			streams <- stream
+			if _, err := session.Accept(); err != yamux.ErrClosed {
+				t.Error(err)
+			}
+			close(ended)
+		}})
+		channel.take(preamble(nonceA))
+		channel.take(windowFrame(1, 1))
+		past := <-streams
+		channel.handlers.Serve = echo
+		channel.take(preamble(nonceB))
+		before := out.size()
+		if _, err := past.Write([]byte("late")); err != yamux.ErrClosed || out.size() != before {
+			t.Errorf("%s: the past session wrote (%v)", how, err)
+		}
+		select {
+		case <-ended:
+			t.Errorf("%s: closed before", how)
+		default:
+		}
+		end(channel)
+		select {
+		case <-ended:
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s: the past session goes on", how)
+		}
+		channel.End()
+	}
 }
 
 func TestTwoPreamblesInARowBothCount(t *testing.T) {

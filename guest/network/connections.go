@@ -34,16 +34,32 @@ func ResetConnections() (int, error) {
 // diagnosis is the socket that the kernel is asked through; it stays open as control does.
 var diagnosis = -1
 
-func resetConnections(wanted func(local, remote net.IP, remotePort uint16) bool) (int, error) {
-	if diagnosis < 0 {
-		fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, netlinkSockDiag)
-		if err != nil {
-			if errors.Is(err, syscall.EPROTONOSUPPORT) {
-				return 0, ErrNoReset
-			}
-			return 0, os.NewSyscallError("socket", err)
+// prepareReset does beforehand what a fork would do otherwise. What fails here fails again where it matters.
+func prepareReset() { _ = openDiagnosis() }
+
+func openDiagnosis() error {
+	if diagnosis >= 0 {
+		return nil
+	}
+	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, netlinkSockDiag)
+	if err == nil {
+		if err = syscall.Bind(fd, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
+			syscall.Close(fd)
 		}
-		diagnosis = fd
+	}
+	if errors.Is(err, syscall.EPROTONOSUPPORT) {
+		return ErrNoReset
+	}
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	diagnosis = fd
+	return nil
+}
+
+func resetConnections(wanted func(local, remote net.IP, remotePort uint16) bool) (int, error) {
+	if err := openDiagnosis(); err != nil {
+		return 0, err
 	}
 	count, err := resetBy(diagnosis, wanted)
 	if err != nil && !errors.Is(err, ErrNoReset) {

@@ -101,6 +101,7 @@ func Apply(config Config) error {
 			return err
 		}
 		applied = config
+		prepareReset()
 		return nil
 	})
 }

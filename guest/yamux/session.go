@@ -61,7 +61,7 @@ type Session struct {
 	mu       sync.Mutex
 	streams  map[uint32]*Stream
 	closed   bool
-	accepted chan *Stream
+	accepted chan *Stream // made with the first stream: most sessions are asked one thing, and memory that a fork writes is its own
 	done     chan struct{}
 
 	header    [headerSize]byte
@@ -74,7 +74,7 @@ type Session struct {
 
 // NewSession makes a session that writes its frames to out.
 func NewSession(out io.Writer, handlers Handlers) *Session {
-	return &Session{handlers: handlers, out: out, streams: map[uint32]*Stream{}, accepted: make(chan *Stream, maxStreams), done: make(chan struct{})}
+	return &Session{handlers: handlers, out: out, streams: map[uint32]*Stream{}, done: make(chan struct{})}
 }
 
 // Feed takes bytes as they come in. An error means that the session is broken and closed; the caller just stops feeding it.
@@ -204,7 +204,7 @@ func (s *Session) streamOf(id uint32, flags uint16) (*Stream, error) {
 	}
 	stream = newStream(s, id)
 	select {
-	case s.accepted <- stream:
+	case s.queue() <- stream:
 	default: // opened and reset faster than they are accepted: waiting here would stop the reader of the channel
 		return nil, errors.New("yamux: too many streams")
 	}
@@ -216,10 +216,21 @@ func (s *Session) streamOf(id uint32, flags uint16) (*Stream, error) {
 	return stream, nil
 }
 
+// queue is where opened streams wait. The caller holds mu.
+func (s *Session) queue() chan *Stream {
+	if s.accepted == nil {
+		s.accepted = make(chan *Stream, maxStreams)
+	}
+	return s.accepted
+}
+
 // Accept returns the next stream that the host opened.
 func (s *Session) Accept() (net.Conn, error) {
+	s.mu.Lock()
+	accepted := s.queue()
+	s.mu.Unlock()
 	select {
-	case stream := <-s.accepted:
+	case stream := <-accepted:
 		if err := s.write(typeWindow, flagACK, stream.id, 0, nil); err != nil {
 			return nil, err
 		}
@@ -244,10 +255,15 @@ func (s *Session) Close() error {
 	for _, stream := range streams {
 		stream.abandon()
 	}
+	s.Silence()
+	return nil
+}
+
+// Silence ends what the session writes: when it returns, not one byte more comes. Whoever uses the session learns of its end by Close.
+func (s *Session) Silence() {
 	s.writeMu.Lock()
 	s.silent = true
 	s.writeMu.Unlock()
-	return nil
 }
 
 // Addr is there for net.Listener.
