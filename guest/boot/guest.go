@@ -109,7 +109,7 @@ func (Guest) MountVolume(disk, path string, readOnly bool) error {
 	if err != nil {
 		return err
 	}
-	volume := mountPoint{device, path, "ext4", syscall.MS_NOATIME, ""}
+	volume := mountPoint{device, path, "ext4", syscall.MS_NOATIME, zeroed}
 	if readOnly {
 		volume.flags, volume.options = volume.flags|syscall.MS_RDONLY, "noload"
 	}
