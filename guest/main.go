@@ -58,6 +58,7 @@ func runInit() {
 		go guest.PowerOff() // apart: a shutdown under way waits for the end of the program
 	}}
 	server := agent.New(reaper, program, guest)
+	server.Rehearse(network.Preset())
 	file, err := openPort(agentPort, os.O_RDWR)
 	if err != nil {
 		fail(guest, err)

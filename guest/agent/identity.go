@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -59,6 +61,20 @@ func run(one step) stepResult {
 	began := time.Now()
 	err := one.act()
 	return stepResult{one.name, time.Since(began), err}
+}
+
+// Rehearse does beforehand what a boot does for every instance: files and links are made, the interface is set up as hosts have it so far. Then a boot has to change
+// what is different, as a fork has. What fails here is tried again when it matters. nil: there is no interface.
+func (s *Server) Rehearse(net *network.Config) {
+	nobody := Identity{Reason: "boot", Hostname: "localhost", MachineID: strings.Repeat("0", 32), TimeUnixNs: "0", Network: net}
+	s.identity.mu.Lock()
+	defer s.identity.mu.Unlock()
+	steps := append([]step{s.machineID(nobody), s.hostname(nobody), s.bootID(), s.generationStep(nobody)}, s.network(nobody)...)
+	for _, one := range steps {
+		if err := one.act(); err != nil {
+			fmt.Fprintf(os.Stderr, "agent: %s, beforehand: %v\n", one.name, err)
+		}
+	}
 }
 
 // boot does what a guest that waits is told once: its identity, its volumes, its program. Told again, it says how the program is.

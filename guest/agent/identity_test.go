@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"hypeman/guest/network"
 	"hypeman/guest/process"
 )
 
@@ -59,6 +60,29 @@ func TestABootTakesItsStepsInOrderAndStartsTheProgram(t *testing.T) {
 	exited := r.ask(200, "GET", "/v1/health", nil)["workload"].(map[string]any)
 	if exited["state"] != "exited" || exited["exit_code"] != 5.0 || exited["exited_at"] == nil {
 		t.Fatal(exited)
+	}
+}
+
+func TestARehearsalLeavesNothingOfItselfInABoot(t *testing.T) {
+	plain, rehearsed := newRig(t), newRig(t)
+	for _, r := range []*rig{plain, rehearsed} {
+		write(t, r.server.Root+"/etc/hosts", "10.1.1.1 of-the-image\n")
+		write(t, r.server.Root+"/etc/hostname", "of-the-image\n")
+	}
+	rehearsed.server.Rehearse(&network.Config{MAC: "02:00:00:00:00:09", Address: "10.0.2.15/24", Gateway: "10.0.2.2", DNS: []string{"10.9.9.9"}, MTU: 1500})
+	for _, r := range []*rig{plain, rehearsed} {
+		if state := r.server.Workload.Status().State; state != "waiting" {
+			t.Fatal(state)
+		}
+		if got := r.boot(bodyOf("i1", shellOf("exit 0"))); !strings.HasSuffix(got, " running") {
+			t.Fatal(got)
+		}
+		<-r.ended
+	}
+	for _, name := range []string{"/etc/hostname", "/etc/hosts", "/etc/machine-id", "/etc/resolv.conf", "/run/hypeman/generation"} {
+		if one, other := read(t, plain.server.Root+name), read(t, rehearsed.server.Root+name); one != other {
+			t.Errorf("%s: %q, rehearsed %q", name, one, other)
+		}
 	}
 }
 
