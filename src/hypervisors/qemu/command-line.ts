@@ -62,6 +62,7 @@ const kernelArguments = [
   'numa_balancing=disable',
   'audit=0',
   'psi=0',
+  'lsm=landlock,yama',
   // For the agent, which is the init and no parent of that variable's: its threads are not interrupted by signals when they run long, as after a stop of the clock.
   'GODEBUG=asyncpreemptoff=1',
 ]
