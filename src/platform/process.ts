@@ -1,11 +1,12 @@
 // Long-lived processes of ours that outlive the server (VMMs): start them detached, tell them apart from recycled pids, notice their end,
 // and end them with proof. Short tools run through tool.ts.
 
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { readlink } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
+import { withoutHugePages } from './huge-pages.ts'
 
 /** Identity of a process that survives recycling of pids: field 22 of `/proc/<pid>/stat` (clock ticks since boot) and the host's boot id. */
 export interface ProcessIdentity {
@@ -28,6 +29,8 @@ export interface SpawnDetached {
   readonly logFile: string
   /** Files that the child inherits, open for reading, as descriptors 3, 4, … */
   readonly inherit?: readonly string[]
+  /** False: it gets no transparent huge pages. */
+  readonly hugePages?: boolean
 }
 
 export interface DetachedProcess {
@@ -48,12 +51,14 @@ export async function spawnDetached(options: SpawnDetached): Promise<DetachedPro
     const log = openSync(options.logFile, 'a', 0o600)
     descriptors.push(log)
     for (const file of options.inherit ?? []) descriptors.push(openSync(file, 'r'))
-    const child = spawn(options.command, options.args, {
-      cwd: options.cwd,
-      detached: true,
-      stdio: ['ignore', log, ...descriptors],
-      env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
-    })
+    const start = (): ChildProcess =>
+      spawn(options.command, options.args, {
+        cwd: options.cwd,
+        detached: true,
+        stdio: ['ignore', log, ...descriptors],
+        env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
+      })
+    const child = options.hugePages === false ? withoutHugePages(start) : start()
     const exited = new Promise<ProcessEnd>((resolve) => {
       child.once('exit', (code, signal) => resolve({ code, reason: signal === null ? `exited with code ${code}` : `killed by ${signal}` }))
     })
