@@ -109,7 +109,7 @@ func runOnSocket(path string) error {
 	program := &workload.Workload{Reaper: reaper, Log: os.Stdout, Ended: func(status workload.Status) {
 		fmt.Fprint(os.Stderr, workload.ExitLine(status))
 	}}
-	server := agent.New(reaper, program, noGuest{})
+	handlers := agent.New(reaper, program, noGuest{}).Handlers()
 	for {
 		connection, err := listener.Accept()
 		if err != nil {
@@ -117,7 +117,7 @@ func runOnSocket(path string) error {
 		}
 		go func() {
 			defer connection.Close()
-			host := channel.New(connection, server.Handlers())
+			host := channel.New(connection, handlers)
 			defer host.End()
 			_ = host.Run(connection) // the end of one connection is no failure
 		}()

@@ -46,13 +46,33 @@ func New(reaper *process.Reaper, w *workload.Workload, guest Guest) *Server {
 
 // Handlers is what a session with the host is for.
 func (s *Server) Handlers() yamux.Handlers {
-	return yamux.Handlers{Serve: func(session *yamux.Session) { s.Serve(session) }, Renew: s.Renew}
+	streams := make(streams)
+	go s.Serve(streams)
+	return yamux.Handlers{Serve: streams.take, Renew: s.Renew}
 }
 
-// Serve answers the requests of one session until its listener is closed.
+// streams is a listener of all sessions' streams: one HTTP server for all, since the end of a server is much for a fork to run.
+type streams chan net.Conn
+
+// take passes the streams of one session on, until it ends.
+func (s streams) take(session *yamux.Session) {
+	for {
+		stream, err := session.Accept()
+		if err != nil {
+			return
+		}
+		s <- stream
+	}
+}
+
+func (s streams) Accept() (net.Conn, error) { return <-s, nil }
+func (s streams) Close() error              { return nil }
+func (s streams) Addr() net.Addr            { return &net.UnixAddr{Net: "unix"} }
+
+// Serve answers requests until the listener is closed.
 func (s *Server) Serve(listener net.Listener) {
 	server := &http.Server{Handler: s.handler(), ErrorLog: log.New(os.Stderr, "agent: ", 0)}
-	_ = server.Serve(listener) // ends with the session, which says nothing new
+	_ = server.Serve(listener) // says nothing but that the listener was closed
 }
 
 func (s *Server) handler() http.Handler {

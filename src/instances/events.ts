@@ -4,17 +4,21 @@
 import { EventEmitter } from 'node:events'
 import { appendFile } from 'node:fs/promises'
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { IdentityStep } from '../agent/contract.ts'
 import type { InstanceEvent } from '../api/events.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
 import { messageOf, type StepEvent } from '../platform/flow.ts'
 
+/** How long events are gathered before they are written, in milliseconds. */
+const GATHER_MS = 20
+
 export class EventLog {
   readonly #layout: DataLayout
   readonly #log: Logger
-  /** Ends of the chains of appends, by instance: lines keep their order. */
-  readonly #appends = new Map<string, Promise<void>>()
+  /** What is still to be written, by instance. */
+  readonly #unwritten = new Map<string, { lines: string[]; readonly written: Promise<void> }>()
   readonly #emitter = new EventEmitter<{ event: [string, InstanceEvent] }>().setMaxListeners(0)
 
   constructor(layout: DataLayout, log: Logger) {
@@ -61,22 +65,30 @@ export class EventLog {
 
   /** Resolves when everything that was reported of an instance is in its file. */
   async written(id: string): Promise<void> {
-    await this.#appends.get(id)
+    await this.#unwritten.get(id)?.written
   }
 
   #add(id: string, event: InstanceEvent): void {
+    const line = `${JSON.stringify(event)}\n`
+    const waiting = this.#unwritten.get(id)
+    if (waiting === undefined) this.#unwritten.set(id, { lines: [line], written: this.#write(id) })
+    else waiting.lines.push(line)
+    this.#emitter.emit('event', id, event)
+  }
+
+  /** Writes until nothing is left: a flow reports many steps, and one write has all that came in a moment. */
+  async #write(id: string): Promise<void> {
     const file = path.join(this.#layout.instance(id), instanceFiles.events)
-    const append = (this.#appends.get(id) ?? Promise.resolve())
-      .then(() => appendFile(file, `${JSON.stringify(event)}\n`))
-      .catch((error: NodeJS.ErrnoException) => {
+    await delay(GATHER_MS)
+    for (let waiting = this.#unwritten.get(id); waiting !== undefined && waiting.lines.length > 0; waiting = this.#unwritten.get(id)) {
+      const text = waiting.lines.join('')
+      waiting.lines = []
+      await appendFile(file, text).catch((error: NodeJS.ErrnoException) => {
         // Events of an instance that is not committed yet, or gone already, have no file; any other failure must not fail the flow.
         if (error.code !== 'ENOENT') this.#log.warn({ instance: id, error: messageOf(error) }, 'an event could not be written')
       })
-      .finally(() => {
-        if (this.#appends.get(id) === append) this.#appends.delete(id)
-      })
-    this.#appends.set(id, append)
-    this.#emitter.emit('event', id, event)
+    }
+    this.#unwritten.delete(id)
   }
 }
 
