@@ -75,6 +75,8 @@ func (s *Server) Rehearse(net *network.Config) {
 			fmt.Fprintf(os.Stderr, "agent: %s, beforehand: %v\n", one.name, err)
 		}
 	}
+	// The disk's journal would be committed seconds later, in every fork of what is snapshotted before that once more.
+	syncAll()
 }
 
 // boot does what a guest that waits is told once: its identity, its volumes, its program. Told again, it says how the program is.
