@@ -1,6 +1,5 @@
 // The guest agent as an object: one method a request of guest/protocol.md, over one multiplexed channel.
 
-import type { Duplex } from 'node:stream'
 import { z } from 'zod'
 import type { AgentClient, AgentHealth, ConnectAgent } from './contract.ts'
 import { openSession } from './channel.ts'
@@ -90,8 +89,25 @@ const stats = z
 const written = z.object({ bytes_written: z.int() }).transform((body) => ({ bytesWritten: body.bytes_written }))
 
 /** Speaks the preamble and asks nothing yet. */
-export const connectAgent: ConnectAgent = async (channel: Duplex, signal: AbortSignal): Promise<AgentClient> =>
-  clientOf(await openSession(channel, signal))
+export const connectAgent: ConnectAgent = async (channel, signal, ahead = false): Promise<AgentClient> => {
+  signal.throwIfAborted()
+  const session = openSession(channel)
+  if (!ahead) await begun(session, signal)
+  return clientOf(session)
+}
+
+async function begun(session: YamuxSession, signal: AbortSignal): Promise<void> {
+  const onAbort = (): void => session.end(signal.reason as Error)
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    await session.begun
+  } catch (error) {
+    signal.throwIfAborted()
+    throw error
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
+}
 
 function clientOf(session: YamuxSession): AgentClient {
   return {

@@ -153,5 +153,8 @@ export interface AgentClient {
   close(): void
 }
 
-/** Speaks the preamble over an open channel and returns a client. Rejects with `guest_unreachable` when the guest does not answer before `signal` aborts. */
-export type ConnectAgent = (channel: Duplex, signal: AbortSignal) => Promise<AgentClient>
+/**
+ * Speaks the preamble over an open channel and returns a client. Rejects with `guest_unreachable` when the guest does not answer before `signal` aborts;
+ * with `ahead` it does not wait for that, and the first request goes with the preamble.
+ */
+export type ConnectAgent = (channel: Duplex, signal: AbortSignal, ahead?: boolean) => Promise<AgentClient>

@@ -109,7 +109,7 @@ test('a guest whose clock is right is told the time once', async () => {
 })
 
 test('a guest whose clock is behind is told the time until it is right', async () => {
-  await using guest = await connectGuest((message, count) => `time ${timeIn(message) - (count <= 2 ? 80_000_000n : 0n)}\n`)
+  await using guest = await connectGuest((message, count) => `time ${timeIn(message) - (count <= 2 ? 300_000_000n : 0n)}\n`)
   await guest.agent.identity('fork', identity, 1)
   assert.deepEqual(
     guest.heard.slice(1).map((lines) => lines[0]),

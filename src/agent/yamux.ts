@@ -18,6 +18,10 @@ export class YamuxSession implements StreamSession {
   readonly #forbidden: Buffer
   readonly #streams = new Map<number, YamuxStream>()
   readonly #ended = Promise.withResolvers<void>()
+  readonly #begun = Promise.withResolvers<void>()
+  /** What the guest says before its first frame, and the end of what came, as long as that was something else. */
+  #opening: Buffer | undefined
+  #unrelated: Buffer = Buffer.alloc(0)
   #failure: Error | undefined
   #nextId = 1
   #pongs = 0
@@ -32,9 +36,13 @@ export class YamuxSession implements StreamSession {
   #renewal: PromiseWithResolvers<Buffer> | undefined
   #renewed: Buffer[] | undefined
 
-  constructor(channel: Duplex, forbidden: Buffer) {
+  /** With `opening`, everything up to those bytes is discarded. */
+  constructor(channel: Duplex, forbidden: Buffer, opening?: Buffer) {
     this.#channel = channel
     this.#forbidden = forbidden
+    this.#opening = opening
+    this.#begun.promise.catch(() => undefined) // told to whoever waits for it
+    if (opening === undefined) this.#begun.resolve()
     channel.on('data', (chunk: Buffer) => this.receive(chunk))
     channel.on('error', (error) => this.end(error))
     channel.on('close', () => this.end(new Error('the channel was closed')))
@@ -43,6 +51,11 @@ export class YamuxSession implements StreamSession {
   /** Settles when the session has ended. Never rejects. */
   get ended(): Promise<void> {
     return this.#ended.promise
+  }
+
+  /** Resolves when the guest has begun to speak; rejects when the session ends before. */
+  get begun(): Promise<void> {
+    return this.#begun.promise
   }
 
   open(): Duplex {
@@ -69,13 +82,27 @@ export class YamuxSession implements StreamSession {
   }
 
   /** Takes bytes of the channel. A guest that breaks the framing loses the session. */
-  receive(chunk: Buffer): void {
+  receive(bytes: Buffer): void {
+    const chunk = this.#opening === undefined ? bytes : this.#afterOpening(bytes, this.#opening)
     try {
       for (let at = 0; at < chunk.length && this.#failure === undefined;)
         at += this.#bodyLeft > 0 ? this.#takeBody(chunk, at) : this.#takeHeader(chunk, at)
     } catch (error) {
       this.end(error instanceof Error ? error : new Error(String(error)))
     }
+  }
+
+  #afterOpening(bytes: Buffer, opening: Buffer): Buffer {
+    const seen = Buffer.concat([this.#unrelated, bytes])
+    const at = seen.indexOf(opening)
+    if (at < 0) {
+      this.#unrelated = seen.subarray(Math.max(0, seen.length - opening.length + 1))
+      return Buffer.alloc(0)
+    }
+    this.#opening = undefined
+    this.#unrelated = Buffer.alloc(0)
+    this.#begun.resolve()
+    return seen.subarray(at + opening.length)
   }
 
   /** Ends the session and every stream of it. Idempotent. */
@@ -85,6 +112,7 @@ export class YamuxSession implements StreamSession {
     for (const stream of [...this.#streams.values()]) stream.destroy(this.#failure)
     this.#streams.clear()
     this.#renewal?.reject(this.#failure)
+    this.#begun.reject(this.#failure)
     this.#channel.destroy()
     this.#ended.resolve()
   }

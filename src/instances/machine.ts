@@ -132,12 +132,15 @@ export async function agentOf(entry: InstanceEntry, context: InstanceContext, si
   return waitFor(entry.agent ?? openAgent(entry, context), signal)
 }
 
-/** Begins to connect to the agent of a live machine. Whoever asks for the agent later is told if that fails. */
-export function openAgent(entry: InstanceEntry, context: InstanceContext): Promise<AgentClient> {
+/**
+ * Begins to connect to the agent of a live machine. Whoever asks for the agent later is told if that fails. `ahead`: whoever asks for it first need not wait
+ * for an answer of the guest before saying something.
+ */
+export function openAgent(entry: InstanceEntry, context: InstanceContext, ahead = false): Promise<AgentClient> {
   const { machine } = entry
   if (machine === undefined)
     return Promise.reject(new HypemanError('guest_unreachable', `the instance ${entry.record.name} has no running VMM`))
-  const connecting = connectTo(machine, context, entry.stopWaiting.signal)
+  const connecting = connectTo(machine, context, entry.stopWaiting.signal, ahead)
   entry.agent = connecting
   const forget = (): void => {
     if (entry.agent === connecting) entry.agent = undefined
@@ -147,10 +150,10 @@ export function openAgent(entry: InstanceEntry, context: InstanceContext): Promi
 }
 
 /** A connection of its own to a machine's agent. */
-export async function connectTo(machine: Machine, context: InstanceContext, signal: AbortSignal): Promise<AgentClient> {
+export async function connectTo(machine: Machine, context: InstanceContext, signal: AbortSignal, ahead = false): Promise<AgentClient> {
   const channel = await openChannel(machine, signal)
   try {
-    return await context.connectAgent(channel, signal)
+    return await context.connectAgent(channel, signal, ahead)
   } catch (error) {
     channel.destroy()
     throw error

@@ -91,8 +91,8 @@ export async function resumeInstance(
   await step(flow, 'load', async () =>
     startProcess(context, entry, await memory.restore(specOf(context, entry.record), stamp, flow.signal)),
   )
-  // The channel is open before the guest runs: its agent finds it as it was, and need not look for it again.
-  void openAgent(entry, context)
+  // The channel is open before the guest runs: its agent finds it as it was, need not look for it again, and is told all at once.
+  void openAgent(entry, context, true)
   await step(flow, 'resume', () => entry.machine?.resume())
   if (ready === 'background') context.events.state(entry.id, 'Initializing', 'booted already')
   else await makeReady(context, entry, flow)
