@@ -86,10 +86,10 @@ export async function resumeInstance(
   // A guest that was never configured is a template's: what it gets is its first configuration, not another identity.
   const renewed =
     before.programStartedAt === null ? {} : { identityDue: before.identityDue ?? ('restore' as const), generation: before.generation + 1 }
-  const change = { stoppedAt: null, exit: null, ...renewed }
-  await step(flow, 'record', () => context.store.update(entry, { ...change, network: withPorts(before, ports) }))
+  // Recorded with the process, before the guest runs: one record to be synced instead of two.
+  const change = { stoppedAt: null, exit: null, ...renewed, network: withPorts(before, ports) }
   await step(flow, 'load', async () =>
-    startProcess(context, entry, await memory.restore(specOf(context, entry.record), stamp, flow.signal)),
+    startProcess(context, entry, await memory.restore(specOf(context, { ...before, ...change }), stamp, flow.signal), change),
   )
   // The channel is open before the guest runs: its agent finds it as it was, need not look for it again, and is told all at once.
   void openAgent(entry, context, true)
@@ -107,9 +107,14 @@ export async function resumeInstance(
 const loads = new Turns(2 * availableParallelism(), 1_000)
 
 /** Records the process before anything else can happen to it, so that no restart of the server loses it. */
-async function startProcess(context: InstanceContext, entry: InstanceEntry, machine: Machine): Promise<void> {
+async function startProcess(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  machine: Machine,
+  change: Partial<InstanceRecord> = {},
+): Promise<void> {
   attach(context, entry, machine)
-  await context.store.update(entry, { process: machine.process })
+  await context.store.update(entry, { ...change, process: machine.process })
 }
 
 /** Divides the console log into boots (exit.ts) and makes sure that its directory is there. */

@@ -29,6 +29,8 @@ export interface SpawnDetached {
   readonly logFile: string
   /** Files that the child inherits, open for reading, as descriptors 3, 4, … */
   readonly inherit?: readonly string[]
+  /** Open descriptors that the child inherits behind those. */
+  readonly descriptors?: readonly number[]
   /** False: it gets no transparent huge pages. */
   readonly hugePages?: boolean
 }
@@ -55,7 +57,7 @@ export async function spawnDetached(options: SpawnDetached): Promise<DetachedPro
       spawn(options.command, options.args, {
         cwd: options.cwd,
         detached: true,
-        stdio: ['ignore', log, ...descriptors],
+        stdio: ['ignore', log, ...descriptors, ...(options.descriptors ?? [])],
         env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
       })
     const child = options.hugePages === false ? withoutHugePages(start) : start()

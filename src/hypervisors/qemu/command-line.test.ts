@@ -57,7 +57,7 @@ test('cold and restored machines have the same devices in the same order', () =>
 test('guest memory is mapped privately from its file, and the stream carries no configuration', () => {
   const args = qemuArguments(spec, launch)
   assert.ok(valuesOf(args, '-object').includes('memory-backend-file,id=mem,size=512M,mem-path=memory-0.base,share=off'))
-  assert.deepEqual(valuesOf(args, '-global'), ['migration.send-configuration=off'])
+  assert.deepEqual(valuesOf(args, '-global'), ['migration.send-configuration=off', 'migration.announce-rounds=0'])
   assert.match(valuesOf(args, '-machine')[0] ?? '', /memory-backend=mem/)
 })
 

@@ -106,7 +106,8 @@ export class QmpClient {
       reject(signal?.reason instanceof Error ? signal.reason : new Error('aborted'))
     }
     signal?.addEventListener('abort', onAbort, { once: true })
-    const text = `${JSON.stringify({ execute: command, arguments: args, id })}\n`
+    // QEMU reads it byte by byte, with a round of its main loop for each.
+    const text = `${JSON.stringify({ execute: command, ...(Object.keys(args).length > 0 ? { arguments: args } : {}), id })}\n`
     try {
       if (descriptor === undefined) this.#socket.write(text)
       else await this.#sendWith(descriptor, text)

@@ -7,6 +7,7 @@ import { HypemanError } from '../../api/errors.ts'
 import { applyDiffToProcess } from '../../files/memory-image/image.ts'
 import { findMapping } from '../../files/memory-image/private-pages.ts'
 import { messageOf } from '../../platform/flow.ts'
+import { listenOn } from '../../platform/listening-socket.ts'
 import { spawnDetached } from '../../platform/process.ts'
 import type { MachineSpec } from '../driver.ts'
 import { qemuArguments, qemuFiles, type QemuLaunch } from './command-line.ts'
@@ -27,6 +28,11 @@ export interface QemuProgram {
 
 /** Where a process inherits the device state. */
 const incoming = 'fd:3'
+
+/** Descriptor of the first file that a child inherits. */
+const FIRST_INHERITED = 3
+/** Connections that may wait for QEMU to take them. */
+const CONTROL_QUEUE = 4
 
 /** Until a process with incoming state has read it, in milliseconds. */
 const LOAD_LIMIT_MS = 30_000
@@ -110,15 +116,18 @@ async function launch(
   whenStarted: (machine: QemuMachine) => Promise<void>,
 ): Promise<QemuMachine> {
   socketPath(spec.directory, qemuFiles.agent)
+  // Connecting to it waits for QEMU: looking again and again whether it is there would take processor time from what it waits for.
+  using control = listenOn(socketPath(spec.directory, qemuFiles.qmp), CONTROL_QUEUE)
   const logFile = path.join(spec.directory, qemuFiles.vmm)
   const logged = await sizeOf(logFile)
   const machine = new QemuMachine(
     await spawnDetached({
       command,
-      args: qemuArguments(spec, options),
+      args: qemuArguments(spec, { ...options, controlFd: FIRST_INHERITED + inherit.length }),
       cwd: spec.directory,
       logFile,
       inherit,
+      descriptors: [control.fd],
       // The memory of one that goes on is a file, which has none; the zeros of those of its translated code took a tenth of a fork's processor time, and a guest that works
       // on is as fast (±1 %, November 2026).
       hugePages: options.incoming === undefined,
