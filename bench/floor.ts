@@ -27,7 +27,7 @@ const LIMIT_MS = 120_000
 export interface HandRun extends AsyncDisposable {
   readonly readyMs: number
   /** The only connection that its agent takes. */
-  readonly agent: AgentClient; readonly qmp: any; readonly pid: any
+  readonly agent: AgentClient
   /** Stops the guest, saves its devices and lets it go on; returns how long it stood still, in milliseconds. */
   pauseOnce(): Promise<number>
 }
@@ -66,20 +66,19 @@ async function start(spec: MachineSpec, launch: QemuLaunch): Promise<HandRun> {
   const incoming = launch.incoming === undefined ? [] : [openSync(path.join(spec.directory, stateFile), 'r')]
   const log = openSync(path.join(spec.directory, qemuFiles.vmm), 'a')
   const started = performance.now()
-  const child = spawn('qemu-system-x86_64', [...qemuArguments(spec, launch), ...(process.env['QX'] ?? '').split(' ').filter(Boolean)], { cwd: spec.directory, stdio: ['ignore', log, log, ...incoming] })
+  const child = spawn('qemu-system-x86_64', qemuArguments(spec, launch), { cwd: spec.directory, stdio: ['ignore', log, log, ...incoming] })
   const qmp = await connectWhenThere(path.join(spec.directory, qemuFiles.qmp), signal)
   if (incoming.length > 0) {
     while (status.parse(await qmp.execute('query-status')).status === 'inmigrate') await delay(1)
     await qmp.execute('cont')
   }
-  if (process.env["STAGES"]) { await delay(Number(process.env["STAGES"])); console.log("cont", (await qmp.execute("x-query-jit") as any)["human-readable-text"].match(/TB count +\d+/)[0]) }
   const agent = await connectAgent(connect(path.join(spec.directory, qemuFiles.agent)), signal)
-  if (process.env["STAGES"]) { console.log("connected", (await qmp.execute("x-query-jit") as any)["human-readable-text"].match(/TB count +\d+/)[0]) } else await agent.health(signal)
+  await agent.health(signal)
   const readyMs = performance.now() - started
   for (const descriptor of [log, ...incoming]) closeSync(descriptor)
   return {
     readyMs,
-    agent, qmp, pid: child.pid,
+    agent,
     async pauseOnce() {
       const from = performance.now()
       await qmp.execute('stop')
