@@ -2,7 +2,8 @@
 
 import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
-import type { TargetState } from '../api/actions.ts'
+import { isLegal, type TargetState } from '../api/actions.ts'
+import { HypemanError } from '../api/errors.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import { createStaged, moveToTrash, stageRecord } from '../files/stage.ts'
 import { treeSize } from '../files/tree.ts'
@@ -25,9 +26,12 @@ import type { SnapshotRecord } from './record.ts'
 import { sealSnapshot } from './seals.ts'
 
 export interface CaptureRequest {
-  readonly kind: 'Standby' | 'Stopped'
+  /** `by state`: with memory of an instance that has any, without of a Stopped one. */
+  readonly kind: SnapshotRecord['kind'] | 'by state'
   readonly name: string
   readonly tags: Readonly<Record<string, string>>
+  /** The source's schedule asks for it. */
+  readonly scheduled: boolean
 }
 
 export async function captureSnapshot(context: SnapshotContext, entry: InstanceEntry, request: CaptureRequest): Promise<SnapshotRecord> {
@@ -36,7 +40,7 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   using _lock = await lockInstance(instances, entry)
   const flow = snapshotFlow(context, entry.id, 'snapshot.create')
   forbidWritableVolumes(entry.record, 'a snapshot')
-  const state = await permit(entry, request.kind === 'Standby' ? 'snapshotStandby' : 'snapshotStopped', 'conflict')
+  const { kind, state } = await permitKind(entry, request.kind)
   using _name = context.store.reserveName(entry.id, request.name, id)
 
   await using undo = new AsyncDisposableStack()
@@ -48,11 +52,12 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   const payload = path.join(staged.path, snapshotFiles.payload)
   const pausedMs = await fillPayload(context, entry, state, payload, flow)
   const record: SnapshotRecord = {
-    version: 1,
+    version: 2,
     id,
     name: request.name,
-    kind: request.kind,
+    kind,
     tags: request.tags,
+    scheduled: request.scheduled,
     sourceInstanceId: entry.id,
     sourceInstanceName: entry.record.name,
     sourceHypervisor: entry.record.hypervisor,
@@ -69,6 +74,24 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   undo.move()
   context.keeper.add(id, seals)
   return record
+}
+
+/** The kind that is taken, and the state of its source, which the caller has locked; throws when the one is not legal in the other. */
+async function permitKind(
+  entry: InstanceEntry,
+  wanted: CaptureRequest['kind'],
+): Promise<{ readonly kind: SnapshotRecord['kind']; readonly state: TargetState }> {
+  if (wanted !== 'by state') {
+    const state = await permit(entry, wanted === 'Standby' ? 'snapshotStandby' : 'snapshotStopped', 'conflict')
+    return { kind: wanted, state }
+  }
+  const { state } = await entry.observePatiently()
+  if (isLegal('snapshotStopped', state)) return { kind: 'Stopped', state }
+  if (isLegal('snapshotStandby', state)) return { kind: 'Standby', state }
+  throw new HypemanError(
+    'invalid_state',
+    `${entry.record.name} is ${state}; a scheduled snapshot is taken of a Running, Standby or Stopped instance alone`,
+  )
 }
 
 /** Fills the payload and returns how long the source stood still, in milliseconds. */

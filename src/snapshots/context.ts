@@ -26,8 +26,13 @@ export function snapshotFlow(context: SnapshotContext, instanceId: string, flow:
 }
 
 /** Keeps a snapshot from being deleted while it is read. */
-export function holdSnapshot(context: SnapshotContext, record: SnapshotRecord, shared: boolean): Promise<Disposable> {
-  return context.locks.acquire(record.id, { waitMs: context.instances.settings.lockWaitMs, what: `snapshot ${record.id}`, shared })
+export function holdSnapshot(
+  context: SnapshotContext,
+  record: SnapshotRecord,
+  shared: boolean,
+  waitMs: number = context.instances.settings.lockWaitMs,
+): Promise<Disposable> {
+  return context.locks.acquire(record.id, { waitMs, what: `snapshot ${record.id}`, shared })
 }
 
 /** A snapshot's payload, for a flow that holds it; `corrupt_snapshot` if it is missing, or a file of the snapshot leads out of the data directory. */

@@ -86,7 +86,18 @@ function recordOf(id: string): SnapshotRecord {
   const instance = { ...aRecord(), hypervisor: 'qemu' as const }
   const source = { sourceInstanceId: instance.id, sourceInstanceName: instance.name, sourceHypervisor: instance.hypervisor }
   const sizes = { sizeBytes: 0, allocatedBytes: 0, pausedMs: 0 }
-  return { version: 1, id, name: '', kind: 'Standby', tags: {}, ...source, createdAt: new Date().toISOString(), ...sizes, instance }
+  return {
+    version: 2,
+    id,
+    name: '',
+    kind: 'Standby',
+    tags: {},
+    scheduled: false,
+    ...source,
+    createdAt: new Date().toISOString(),
+    ...sizes,
+    instance,
+  }
 }
 
 async function memoryFile(root: string, mebibytes: number): Promise<string> {

@@ -7,12 +7,14 @@ import { instanceFormat } from '../instances/index.ts'
 
 const snapshotRecord = z
   .object({
-    version: z.literal(1),
+    version: z.literal(2),
     id: fileWord,
     /** Empty: unnamed. */
     name: z.string(),
     kind: z.enum(['Standby', 'Stopped']),
     tags: tags.readonly(),
+    /** Taken by the schedule of its source, which may delete it; tags can say so too, but anybody may write those. */
+    scheduled: z.boolean(),
     sourceInstanceId: fileWord,
     sourceInstanceName: z.string(),
     sourceHypervisor: hypervisorName,
@@ -28,6 +30,12 @@ const snapshotRecord = z
   })
   .readonly()
 
-export const snapshotFormat = defineRecord({ kind: 'snapshot record', version: 1, schema: snapshotRecord })
+export const snapshotFormat = defineRecord({
+  kind: 'snapshot record',
+  version: 2,
+  schema: snapshotRecord,
+  // Before there were schedules.
+  steps: { 1: (record) => ({ ...record, scheduled: false }) },
+})
 
 export type SnapshotRecord = z.infer<typeof snapshotRecord>

@@ -16,7 +16,7 @@ export function createSnapshotService(context: SnapshotContext, removed: () => v
   const { instances, store } = context
   return {
     async create(instanceRef, { kind, name = '', tags = {} }) {
-      return snapshotViewOf(await captureSnapshot(context, instances.store.find(instanceRef), { kind, name, tags }))
+      return snapshotViewOf(await captureSnapshot(context, instances.store.find(instanceRef), { kind, name, tags, scheduled: false }))
     },
     async list(filter) {
       const { source_instance_id: sourceInstanceId, kind, name, tags } = filter

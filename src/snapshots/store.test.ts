@@ -106,7 +106,7 @@ test('what is on disk is there again after a restart; a snapshot that can not be
   for (const record of good) await write(record.id, JSON.stringify(record))
   await write('cut-off', JSON.stringify(good[0]).slice(0, 100))
   await write('misnamed', JSON.stringify(good[0]))
-  await write('newer', JSON.stringify({ ...good[0], id: 'newer', version: 2 }))
+  await write('newer', JSON.stringify({ ...good[0], id: 'newer', version: 3 }))
   await mkdir(layout.snapshot('empty'))
   const store = new SnapshotStore(layout, log)
   await store.load()
@@ -136,4 +136,15 @@ test('ten thousand snapshots are listed, filtered and found without a wait', asy
     (error) => isHypemanError(error, 'conflict'),
   )
   assert.ok(performance.now() - started < 1_000)
+})
+
+test('what the schedule of an instance took is known until it is gone; what others took is not among it', async () => {
+  const source = { sourceInstanceId: 'one', name: 'base' }
+  const [first, second] = [snapshot({ ...source, scheduled: true }), snapshot({ ...source, scheduled: true, name: '' })]
+  const store = await storeOf(first, snapshot({ ...source, name: 'mine' }), second, snapshot({ sourceInstanceId: 'two', scheduled: true }))
+  assert.deepEqual(store.scheduledOf('one'), [first, second])
+  store.forget(first)
+  assert.deepEqual(store.scheduledOf('one'), [second])
+  store.forget(second)
+  assert.deepEqual(store.scheduledOf('one'), [])
 })

@@ -23,6 +23,8 @@ export class SnapshotStore {
   readonly unreadable = new Map<string, Unreadable>()
   /** Names taken, per source: `<instance id>/<name>`; also of snapshots in the making. */
   readonly #names = new Map<string, string>()
+  /** Ids of those that schedules took, per source. */
+  readonly #scheduled = new Map<string, Set<string>>()
 
   constructor(layout: DataLayout, log: Logger) {
     this.#layout = layout
@@ -52,6 +54,11 @@ export class SnapshotStore {
         (filter.name === undefined || record.name === filter.name) &&
         tags.every(([key, value]) => record.tags[key] === value),
     )
+  }
+
+  /** Those that the schedule of an instance took. */
+  scheduledOf(sourceInstanceId: string): SnapshotRecord[] {
+    return [...(this.#scheduled.get(sourceInstanceId) ?? [])].flatMap((id) => this.#records.get(id) ?? [])
   }
 
   byId(id: string): SnapshotRecord | undefined {
@@ -97,10 +104,15 @@ export class SnapshotStore {
   add(record: SnapshotRecord): void {
     this.#records.set(record.id, record)
     if (record.name !== '') this.#names.set(`${record.sourceInstanceId}/${record.name}`, record.id)
+    if (!record.scheduled) return
+    const siblings = this.#scheduled.get(record.sourceInstanceId) ?? new Set()
+    this.#scheduled.set(record.sourceInstanceId, siblings.add(record.id))
   }
 
   forget(record: SnapshotRecord): void {
     this.#records.delete(record.id)
+    const siblings = this.#scheduled.get(record.sourceInstanceId)
+    if (siblings?.delete(record.id) === true && siblings.size === 0) this.#scheduled.delete(record.sourceInstanceId)
     const key = `${record.sourceInstanceId}/${record.name}`
     if (this.#names.get(key) !== record.id) return
     this.#names.delete(key)

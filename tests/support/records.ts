@@ -16,11 +16,12 @@ import { aRecord } from './instance-context.ts'
 export function aSnapshot(change: Partial<SnapshotRecord> = {}): SnapshotRecord {
   const source = change.instance ?? aRecord()
   return {
-    version: 1,
+    version: 2,
     id: newId(),
     name: '',
     kind: 'Stopped',
     tags: {},
+    scheduled: false,
     sourceInstanceId: source.id,
     sourceInstanceName: source.name,
     sourceHypervisor: source.hypervisor,
