@@ -27,8 +27,9 @@ export const folders: Readonly<Record<string, Folder>> = {
   networks: { imports: [...ground, 'agent', 'hypervisors'], doors: resource },
   instances: { imports: [...ground, 'agent', 'hypervisors', 'kernels', 'images', 'volumes', 'networks'], doors: resource },
   snapshots: { imports: [...ground, 'agent', 'hypervisors', 'kernels', 'images', 'volumes', 'networks', 'instances'], doors: resource },
-  jobs: { imports: ['api', 'platform', 'files', 'images', 'instances', 'snapshots', 'volumes'], doors: 'all' },
-  server: { imports: ['api', 'platform', 'agent', 'images', 'registry', 'volumes', 'instances', 'snapshots'], doors: 'all' },
+  schedules: { imports: [...ground, 'instances', 'snapshots'], doors: resource },
+  jobs: { imports: ['api', 'platform', 'files', 'images', 'instances', 'snapshots', 'schedules', 'volumes'], doors: 'all' },
+  server: { imports: ['api', 'platform', 'agent', 'images', 'registry', 'volumes', 'instances', 'snapshots', 'schedules'], doors: 'all' },
   client: { imports: ['api', 'platform'], doors: 'all' },
   cli: { imports: [...ground, 'client'], doors: 'all' },
 }

@@ -13,7 +13,15 @@ const file = path.resolve(import.meta.dirname, '../docs/api.md')
 async function describe(): Promise<OpenApiDocument> {
   // Nobody asks this server for anything but its description.
   const unused = {} as never
-  const services = { unreadable: unused, capabilities: unused, instances: unused, snapshots: unused, images: unused, volumes: unused }
+  const services = {
+    unreadable: unused,
+    capabilities: unused,
+    instances: unused,
+    snapshots: unused,
+    schedules: unused,
+    images: unused,
+    volumes: unused,
+  }
   const app = await createHttpServer({
     services,
     authenticator: createAuthenticator([]),

@@ -12,6 +12,7 @@ import { instanceFormat } from '../src/instances/record.ts'
 import { journalFormat } from '../src/instances/replace.ts'
 import { templateFormat } from '../src/instances/template-record.ts'
 import { repositoryFormat } from '../src/registry/repositories.ts'
+import { scheduleFormat } from '../src/schedules/record.ts'
 import { snapshotFormat } from '../src/snapshots/record.ts'
 import { sealsFormat } from '../src/snapshots/seals.ts'
 import { volumeFormat } from '../src/volumes/record.ts'
@@ -27,6 +28,7 @@ export const recordFormats: readonly RecordFormat<unknown>[] = [
   repositoryFormat,
   manifestFormat,
   templateFormat,
+  scheduleFormat,
 ]
 
 /** Directory of a format's samples (`v1.json`) and schemas (`v1.schema.json`). */

@@ -26,6 +26,7 @@ import {
   Templates,
 } from './instances/index.ts'
 import { startExpiry } from './jobs/expire.ts'
+import { ScheduleWorker } from './jobs/schedules.ts'
 import { importKernel } from './kernels/index.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
 import { whyNotCatchWrites } from './platform/host-rights.ts'
@@ -39,6 +40,7 @@ import { killProcess } from './platform/process.ts'
 import { readOrMakeSecret } from './platform/secret.ts'
 import { hostTscKhz } from './platform/tsc.ts'
 import { createRegistry } from './registry/index.ts'
+import { createScheduleService, ScheduleStore, type ScheduleContext } from './schedules/index.ts'
 import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
 import { createSnapshotService, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
@@ -208,22 +210,44 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       .then(() => templates?.dropStale(({ kind }) => images.byDigest(kind.imageDigest) === undefined))
       .catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   }
-  undo.use(startExpiry(context, log, tidyImages))
+  const schedules = new ScheduleStore(layout, { log, faults })
+  await schedules.load()
+  const scheduleContext: ScheduleContext = {
+    snapshots: snapshotContext,
+    store: schedules,
+    locks: new KeyedLock(),
+    shortestIntervalMs: config.snapshots.shortest_interval,
+  }
+  const scheduleWorker = undo.use(new ScheduleWorker(scheduleContext, tidyImages))
+  const lookAtSchedules = (): void => scheduleWorker.look()
+  /** An instance or snapshot is gone: with it may go what it alone needed. */
+  const removed = (): void => {
+    tidyImages()
+    lookAtSchedules()
+  }
+  undo.use(startExpiry(context, log, removed))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })
   undo.defer(() => registry.close())
   // What a conversion that was cut off has made, or a removal that failed has left.
   await images.collectUnused().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   return {
     /** What nobody has to wait for. */
-    afterwards: () => void keeper.resume(),
+    afterwards: () => {
+      void keeper.resume()
+      lookAtSchedules()
+    },
     registry,
     services: {
-      instances: createInstanceService(context, tidyImages),
-      snapshots: createSnapshotService(snapshotContext, tidyImages),
+      instances: createInstanceService(context, removed),
+      snapshots: createSnapshotService(snapshotContext, removed),
+      schedules: createScheduleService(scheduleContext, lookAtSchedules),
       images,
       volumes,
       capabilities: () => describeCapabilities(context, version),
-      unreadable: () => [...[store, images, volumes, registry].flatMap((one) => one.unreadable()), ...snapshots.unreadable.values()],
+      unreadable: () => [
+        ...[store, images, volumes, registry].flatMap((one) => one.unreadable()),
+        ...[snapshots.unreadable, schedules.unreadable()].flatMap((one) => [...one.values()]),
+      ],
     },
   }
 }

@@ -24,6 +24,8 @@ export interface DataLayout {
   readonly volumes: string
   readonly kernels: string
   readonly templates: string
+  /** One record for each instance that is snapshotted by itself. */
+  readonly schedules: string
   readonly cache: string
   instance(id: string): string
   snapshot(id: string): string
@@ -33,6 +35,8 @@ export interface DataLayout {
   kernel(id: string): string
   /** By the hexadecimal digits of what it was made for. */
   template(key: string): string
+  /** The record of an instance's snapshot schedule, which may outlive the instance. */
+  schedule(instanceId: string): string
 }
 
 export function dataLayout(root: string): DataLayout {
@@ -52,6 +56,7 @@ export function dataLayout(root: string): DataLayout {
     volumes: at('volumes'),
     kernels: at('kernels'),
     templates: at('templates'),
+    schedules: at('schedules'),
     cache: at('cache'),
     instance: (id) => at('instances', id),
     snapshot: (id) => at('snapshots', id),
@@ -59,6 +64,7 @@ export function dataLayout(root: string): DataLayout {
     volume: (id) => at('volumes', id),
     kernel: (id) => at('kernels', id),
     template: (key) => at('templates', key),
+    schedule: (instanceId) => at('schedules', `${instanceId}.json`),
   }
 }
 

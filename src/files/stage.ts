@@ -55,6 +55,7 @@ function partsOf(layout: DataLayout): readonly string[] {
     layout.volumes,
     layout.kernels,
     layout.templates,
+    layout.schedules,
     layout.cache,
   ]
 }

@@ -69,6 +69,8 @@ const settings = z.strictObject({
     .strictObject({
       /** Machines that booted are saved while they run, where the kernel lets them. */
       live: z.union([z.boolean(), z.stringbool()]).default(true),
+      /** Schedules may not ask for snapshots more often. */
+      shortest_interval: duration.pipe(z.number().min(1_000, 'is shorter than 1s')).prefault('1m'),
     })
     .prefault({}),
   /** New instances begin with a guest that has booted already, where one was kept of the same image, kernel, machine and sizes. */

@@ -26,6 +26,9 @@ test('each route asks for its scope, and the refusal names it', async () => {
     ['GET', '/instances/web/exec', 'instance:write'],
     ['GET', '/images', 'image:read'],
     ['POST', '/snapshots/s/fork', 'snapshot:write'],
+    ['GET', '/instances/web/snapshot-schedule', 'snapshot:read'],
+    ['PUT', '/instances/web/snapshot-schedule', 'snapshot:write'],
+    ['DELETE', '/instances/web/snapshot-schedule', 'snapshot:delete'],
     ['GET', '/capabilities', 'resource:read'],
     ['DELETE', '/builds/b', 'build:delete'],
   ] as const) {
@@ -204,6 +207,23 @@ test('a wait ends when its caller leaves and when the server stops, a minute is 
   assert.deepEqual([answer.status, ((await answer.json()) as { code: string }).code], [503, 'canceled'])
 })
 
+test('the official client sets, shows and deletes a schedule, and is told the field that is wrong', async () => {
+  await using server = await serveFakes()
+  const { instances } = server.client
+  server.services.instancesById.set('web', instanceView('web', 'Running'))
+  await assert.rejects(instances.snapshotSchedule.get('web'), { status: 404 })
+  const body = { interval: '24h', retention: { max_count: 7, max_age: '168h' }, name_prefix: null, metadata: { team: 'a' } }
+  const set = await instances.snapshotSchedule.update('web', body)
+  assert.deepEqual(server.services.calls.at(-1), ['set schedule', 'web', body])
+  assert.deepEqual(await instances.snapshotSchedule.get('web'), set)
+  await assert.rejects(
+    instances.snapshotSchedule.update('web', { interval: '24h', retention: { max_age: 'a week' } }),
+    (error) => error instanceof APIError && error.status === 400 && /retention\.max_age/.test(error.message),
+  )
+  await instances.snapshotSchedule.delete('web')
+  await assert.rejects(instances.snapshotSchedule.delete('web'), { status: 404 })
+})
+
 test('operations that are not built say so: empty lists, not found, or what is missing', async () => {
   await using server = await serveFakes()
   const { client } = server
@@ -213,7 +233,6 @@ test('operations that are not built say so: empty lists, not found, or what is m
   await assert.rejects(client.builds.get('b'), { status: 404 })
   await assert.rejects(client.builds.create({ source: new File(['x'], 'x.tar.gz') }), { status: 501 })
   await assert.rejects(client.resources.get(), { status: 501 })
-  await assert.rejects(client.instances.snapshotSchedule.get('web'), { status: 404 })
   await assert.rejects(client.instances.volumes.attach('v', { id: 'web', mount_path: '/v' }), { status: 501 })
   const status = await client.instances.autoStandby.status('web')
   assert.partialDeepStrictEqual(status, { supported: false, status: 'unsupported', reason: 'unsupported_platform' })

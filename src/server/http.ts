@@ -19,6 +19,7 @@ import type { App, RouteContext, RouteServices } from './routes/context.ts'
 import { eventRoutes } from './routes/events.ts'
 import { imageImportRoute, imageRoutes } from './routes/images.ts'
 import { instanceRoutes } from './routes/instances.ts'
+import { scheduleRoutes } from './routes/schedules.ts'
 import { snapshotRoutes } from './routes/snapshots.ts'
 import { streamRoutes } from './routes/streams.ts'
 import { descriptionRoutes, systemRoutes } from './routes/system.ts'
@@ -81,7 +82,7 @@ async function registerApi(api: App, options: HttpServerOptions): Promise<void> 
   })
   describeAccess(api)
   readJsonBodies(api)
-  const routes = [systemRoutes, instanceRoutes, eventRoutes, streamRoutes, snapshotRoutes, imageRoutes, volumeRoutes]
+  const routes = [systemRoutes, instanceRoutes, eventRoutes, streamRoutes, snapshotRoutes, scheduleRoutes, imageRoutes, volumeRoutes]
   for (const register of routes) register(api, context)
   descriptionRoutes(api)
   // These read their bodies otherwise, so each has a scope of its own.

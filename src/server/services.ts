@@ -4,14 +4,16 @@ import type { Capabilities } from '../api/schemas/capabilities.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { ImageService } from '../images/types.ts'
 import type { InstanceService } from '../instances/types.ts'
+import type { ScheduleService } from '../schedules/types.ts'
 import type { SnapshotService } from '../snapshots/types.ts'
 import type { VolumeService } from '../volumes/types.ts'
 
-export type { InstanceService, SnapshotService, VolumeService }
+export type { InstanceService, ScheduleService, SnapshotService, VolumeService }
 
 export interface Services {
   readonly instances: InstanceService
   readonly snapshots: SnapshotService
+  readonly schedules: ScheduleService
   readonly images: ImageService
   readonly volumes: VolumeService
   capabilities(): Promise<Capabilities>

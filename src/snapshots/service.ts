@@ -71,6 +71,7 @@ function makeView(record: SnapshotRecord): SnapshotView {
     source_instance_id: record.sourceInstanceId,
     source_instance_name: record.sourceInstanceName,
     source_hypervisor: record.sourceHypervisor,
+    ...(record.scheduled ? { scheduled: true } : {}),
     ...(Object.keys(record.tags).length === 0 ? {} : { tags: { ...record.tags } }),
     compression_state: 'none',
   }

@@ -20,6 +20,7 @@ import type {
   waitQuery,
 } from '../../src/api/schemas/instance-requests.ts'
 import type { instance, instanceStats, pathInfo, waitResult } from '../../src/api/schemas/instance.ts'
+import type { schedule, setScheduleBody } from '../../src/api/schemas/schedule.ts'
 import type {
   createSnapshotBody,
   forkSnapshotBody,
@@ -56,6 +57,7 @@ type Answers = [
   Fits<OnWire<z.output<typeof pathInfo>>, Client.PathInfo>,
   Fits<OnWire<z.output<typeof waitResult>>, Client.WaitForStateResponse>,
   Fits<OnWire<z.output<typeof snapshot>>, Client.Snapshot>,
+  Fits<OnWire<z.output<typeof schedule>>, Instances.SnapshotSchedule>,
   Fits<OnWire<z.output<typeof image>>, Client.Image>,
   Fits<OnWire<z.output<typeof volume>>, Client.Volume>,
 ]
@@ -69,6 +71,7 @@ type Bodies = [
   Fits<OnWire<Client.InstanceStartParams>, z.input<typeof startInstanceBody>>,
   Fits<OnWire<Instances.SnapshotCreateParams>, z.input<typeof createSnapshotBody>>,
   Fits<OnWire<Omit<Instances.SnapshotRestoreParams, 'id'>>, z.input<typeof restoreSnapshotBody>>,
+  Fits<OnWire<Instances.SnapshotScheduleUpdateParams>, z.input<typeof setScheduleBody>>,
   Fits<OnWire<Client.SnapshotForkParams>, z.input<typeof forkSnapshotBody>>,
   Fits<OnWire<Client.ImageCreateParams>, z.input<typeof createImageBody>>,
   Fits<OnWire<Client.ImageTagParams>, z.input<typeof tagImageBody>>,

@@ -5,6 +5,7 @@ import { HypemanError } from '../../src/api/errors.ts'
 import type { InstanceEvent } from '../../src/api/events.ts'
 import type { CreateInstanceBody } from '../../src/api/schemas/instance-requests.ts'
 import type { InstanceView } from '../../src/api/schemas/instance.ts'
+import type { ScheduleView } from '../../src/api/schemas/schedule.ts'
 import type { SnapshotView } from '../../src/api/schemas/snapshot.ts'
 import type { Unreadable } from '../../src/api/schemas/unreadable.ts'
 import type { VerifyEvent } from '../../src/api/schemas/verification.ts'
@@ -36,6 +37,7 @@ export function createFakeServices(): FakeServices {
   const instancesById = new Map<string, InstanceView>()
   const imagesByName = new Map<string, Image>()
   const snapshots = new Map<string, SnapshotView>()
+  const schedules = new Map<string, ScheduleView>()
   const volumes = new Map<string, VolumeView>()
   const agent = createFakeAgent()
   const find = <T>(map: ReadonlyMap<string, T>, what: string, key: string): T => {
@@ -172,6 +174,20 @@ export function createFakeServices(): FakeServices {
         noted('fork snapshot', id, body)
         find(snapshots, 'snapshot', id)
         return add(body.name, 'Running')
+      },
+    },
+    schedules: {
+      async set(ref, body) {
+        noted('set schedule', ref, body)
+        const times = { created_at: now, updated_at: now, next_run_at: now }
+        const view = { instance_id: find(instancesById, 'instance', ref).id, interval: body.interval, retention: body.retention, ...times }
+        schedules.set(ref, view)
+        return view
+      },
+      get: async (ref) => find(schedules, 'snapshot schedule of', ref),
+      async remove(ref) {
+        find(schedules, 'snapshot schedule of', ref)
+        schedules.delete(ref)
       },
     },
     images: {

@@ -29,6 +29,7 @@ export const snapshot = z
     source_instance_id: z.string(),
     source_instance_name: z.string(),
     source_hypervisor: hypervisorName,
+    scheduled: z.boolean().optional().meta({ description: 'True: taken by the schedule of its source, which may delete it.' }),
     tags: tags.optional(),
     compression_state: z.enum(['none', 'compressing', 'compressed', 'error']).optional(),
   })

@@ -5,8 +5,11 @@ import { timestamp } from './common.ts'
 
 export const unreadable = z
   .object({
-    kind: z.enum(['instance', 'snapshot', 'image', 'image reference', 'volume', 'pushed repository']),
-    id: z.string().meta({ description: 'Name of its directory or file. An instance, snapshot or volume is deleted by it.' }),
+    kind: z.enum(['instance', 'snapshot', 'image', 'image reference', 'volume', 'pushed repository', 'snapshot schedule']),
+    id: z.string().meta({
+      description:
+        'Name of its directory or file. An instance, snapshot or volume is deleted by it, a snapshot schedule by the id of its instance, which this is.',
+    }),
     path: z.string().meta({ description: 'Where it lies on the server.' }),
     reason: z.string().meta({ description: "Why it can't be read, and what to do." }),
     created_at: timestamp.meta({ description: 'Since when it lies there.' }),

@@ -32,8 +32,6 @@ const row = (method: Row['method'], path: string, access: Access, answer: Answer
   what,
 })
 
-const schedule = '/instances/:id/snapshot-schedule'
-
 export const absentOperations: readonly Row[] = [
   row('GET', '/resources', 'resource:read', 'unsupported', 'accounting for the resources of the host'),
   row('POST', '/resources/memory/reclaim', 'resource:read', 'unsupported', 'taking memory back from guests'),
@@ -63,9 +61,6 @@ export const absentOperations: readonly Row[] = [
   row('POST', '/instances/:id/auto-standby/hold', 'instance:write', 'unsupported', 'standby by itself when idle'),
   row('POST', '/instances/:id/volumes/:volumeId', 'volume:write', 'unsupported', 'attaching volumes after creation'),
   row('DELETE', '/instances/:id/volumes/:volumeId', 'volume:write', 'unsupported', 'detaching volumes'),
-  row('GET', schedule, 'snapshot:read', 'missing', 'snapshot schedule'),
-  row('PUT', schedule, 'snapshot:write', 'unsupported', 'scheduled snapshots'),
-  row('DELETE', schedule, 'snapshot:delete', 'missing', 'snapshot schedule'),
 ]
 
 export function absentRoutes(app: App, { services: { instances } }: RouteContext): void {
