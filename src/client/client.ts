@@ -18,6 +18,8 @@ import type {
   PathInfo,
   PullRequest,
   RestoreSnapshot,
+  Schedule,
+  SetSchedule,
   Snapshot,
   SnapshotCreate,
   SnapshotQuery,
@@ -102,6 +104,13 @@ function instanceOperations(http: Http) {
       http.json<Snapshot>('POST', at(id, 'snapshots'), { body, ...call }),
     restoreSnapshot: (id: string, snapshotId: string, body: RestoreSnapshot = {}, call: CallOptions = {}) =>
       http.json<Instance>('POST', at(id, `snapshots/${encodeURIComponent(snapshotId)}/restore`), { body, ...call }),
+    schedule: {
+      set: (id: string, body: SetSchedule, call: CallOptions = {}) =>
+        http.json<Schedule>('PUT', at(id, 'snapshot-schedule'), { body, ...call }),
+      get: (id: string, call: CallOptions = {}) => http.json<Schedule>('GET', at(id, 'snapshot-schedule'), call),
+      /** The snapshots stay. */
+      delete: (id: string, call: CallOptions = {}) => http.none('DELETE', at(id, 'snapshot-schedule'), call),
+    },
   }
 }
 

@@ -5,6 +5,7 @@ import type { z } from 'zod'
 import type { createImageBody } from '../api/schemas/image.ts'
 import type { createInstanceBody, forkInstanceBody, startInstanceBody, updateInstanceBody } from '../api/schemas/instance-requests.ts'
 import type { logsQuery } from '../api/schemas/instance-requests.ts'
+import type { setScheduleBody } from '../api/schemas/schedule.ts'
 import type { createSnapshotBody, forkSnapshotBody, listSnapshotsQuery, restoreSnapshotBody } from '../api/schemas/snapshot.ts'
 import type { createVolumeBody } from '../api/schemas/volume.ts'
 
@@ -14,6 +15,7 @@ export type { Capabilities } from '../api/schemas/capabilities.ts'
 export type { Tags } from '../api/schemas/common.ts'
 export type { ImageView as Image } from '../api/schemas/image.ts'
 export type { InstanceStats, InstanceView as Instance, PathInfo, WaitResult } from '../api/schemas/instance.ts'
+export type { ScheduleView as Schedule } from '../api/schemas/schedule.ts'
 export type { SnapshotKind, SnapshotView as Snapshot } from '../api/schemas/snapshot.ts'
 export type { Unreadable } from '../api/schemas/unreadable.ts'
 export type { SnapshotVerification, VerifyEvent } from '../api/schemas/verification.ts'
@@ -36,5 +38,7 @@ export type SnapshotCreate = Sent<z.input<typeof createSnapshotBody>>
 export type SnapshotQuery = Sent<z.input<typeof listSnapshotsQuery>>
 export type RestoreSnapshot = Sent<z.input<typeof restoreSnapshotBody>>
 export type ForkSnapshot = Sent<z.input<typeof forkSnapshotBody>>
+
+export type SetSchedule = Sent<z.input<typeof setScheduleBody>>
 
 export type VolumeCreate = Sent<z.input<typeof createVolumeBody>>

@@ -11,11 +11,12 @@ import { milliseconds } from '../output/text.ts'
 import { snapshotId } from '../snapshots.ts'
 import { snapshotKinds, targetStates } from '../states.ts'
 import { snapshotColumns } from '../views.ts'
+import { snapshotScheduleCommand } from './snapshot-schedule.ts'
 import { snapshotVerifyCommand } from './snapshot-verify.ts'
 import { snapshotForkCommand } from './snapshot-fork.ts'
 
 export function snapshotCommand(cli: Cli): Command {
-  return group('snapshot', 'snapshots', 'Make, restore, fork, verify, list and delete snapshots', [
+  return group('snapshot', 'snapshots', 'Make, restore, fork, schedule, verify, list and delete snapshots', [
     createCommand(cli),
     restoreCommand(cli),
     snapshotForkCommand(cli),
@@ -23,6 +24,7 @@ export function snapshotCommand(cli: Cli): Command {
     listCommand(cli),
     getCommand(cli),
     deleteCommand(cli),
+    snapshotScheduleCommand(cli),
   ])
 }
 

@@ -16,7 +16,10 @@ const columns: readonly Column<Unreadable>[] = [
 export function unreadableCommand(cli: Cli): Command {
   return command('unreadable', "List what lies in the data directory and can't be read", [
     ['hypeman unreadable', 'damaged, foreign, or of a newer version; each with what to do'],
-    ['hypeman rm -f <id>', 'deletes such an instance; hypeman snapshot delete and hypeman volume delete do the same for theirs'],
+    [
+      'hypeman rm -f <id>',
+      'deletes such an instance; hypeman snapshot delete, hypeman snapshot schedule delete and hypeman volume delete do the same for theirs',
+    ],
   ]).action(async (_options: object, self: Command) => {
     const session = await cli.session(self)
     await printList(session, await session.client.unreadable({ signal: session.signal }), columns)
