@@ -2,6 +2,7 @@
 
 import * as instances from './instance-scenarios.ts'
 import type { Scenario } from './scenario.ts'
+import * as schedules from './schedule-scenarios.ts'
 import * as snapshots from './snapshot-scenarios.ts'
 import * as stores from './store-scenarios.ts'
 
@@ -16,6 +17,7 @@ export const guestScenarios: readonly Scenario[] = [
 
 export const scenarios: readonly Scenario[] = [
   ...guestScenarios,
+  ...[schedules.setSchedule, schedules.deleteSchedule, schedules.runSchedule],
   ...[stores.createVolume, stores.createVolumeFromArchive, stores.deleteVolume],
   ...[stores.importImage, stores.pullImage, stores.tagImage, stores.deleteImage, stores.pushImage],
 ]

@@ -165,7 +165,7 @@ export class World {
     const { dataDirectory } = this.server
     const digests = new Set((await this.client.images.list()).map(({ digest }) => digest.replace('sha256:', '')))
     const unnamed = readdirSync(path.join(dataDirectory, 'images', 'rootfs')).filter((digest) => !digests.has(digest))
-    const half = ['instances', 'images'].flatMap((directory) =>
+    const half = ['instances', 'images', 'schedules'].flatMap((directory) =>
       readdirSync(path.join(dataDirectory, directory), { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.tmp')),
     )
     return [...['staging', 'trash'].flatMap((directory) => readdirSync(path.join(dataDirectory, directory))), ...half, ...unnamed]
@@ -210,6 +210,7 @@ export class World {
       ...instances.map(({ id }) => ['instances', id]),
       ['images', 'references'],
       ['images', 'registry', 'repositories'],
+      ['schedules'],
     ])
       assert.deepEqual(
         names(...directory).filter((name) => name.endsWith('.tmp')),

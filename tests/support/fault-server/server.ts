@@ -31,6 +31,8 @@ const REACHED_WITHIN_MS = 1_000
 
 /** Short, so that a guest that will never answer costs a test little. */
 const limits = { TIMEOUTS__BOOT: '5s', TIMEOUTS__RESTORE: '5s', TIMEOUTS__STOP: '1s', TIMEOUTS__LOCK: '10s' }
+/** So that a schedule runs while a test looks. */
+const schedules = { SNAPSHOTS__SHORTEST_INTERVAL: '1s' }
 
 export async function startFaultServer({ on, dataDirectory }: FaultServerOptions): Promise<FaultServer> {
   await using undo = new AsyncDisposableStack()
@@ -40,7 +42,7 @@ export async function startFaultServer({ on, dataDirectory }: FaultServerOptions
     on === 'qemu' ? {} : { HYPEMAN_STAND_IN: await standInProgram(), ASSETS_DIR: await smallAssets(path.join(home, 'assets')), ...limits }
   const program = { command: process.execPath, args: ['--max-semi-space-size=4', main] }
   const server = await startServer(
-    { HYPEMAN_FAULT_ORDERS: home, ...standIns, ...(dataDirectory === undefined ? {} : { DATA_DIR: dataDirectory }) },
+    { HYPEMAN_FAULT_ORDERS: home, ...schedules, ...standIns, ...(dataDirectory === undefined ? {} : { DATA_DIR: dataDirectory }) },
     program,
   )
   const owned = undo.move()
