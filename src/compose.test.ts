@@ -155,7 +155,10 @@ test('as long as a record can not be read, no image is collected: it may be what
   await whileStopped(async () => {
     await putInstance(layout, removed)
     await mkdir(layout.instance(instance))
-    await writeFile(path.join(layout.instance(instance), 'record.json'), JSON.stringify({ ...aRecord(), id: instance, version: 3 }))
+    await writeFile(
+      path.join(layout.instance(instance), 'record.json'),
+      JSON.stringify({ ...aRecord(), id: instance, version: aRecord().version + 1 }),
+    )
   })
   await server.client.images.delete('hypeman/base')
   await server.client.instances.delete(removed.id)

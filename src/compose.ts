@@ -26,6 +26,8 @@ import {
   Templates,
 } from './instances/index.ts'
 import { startExpiry } from './jobs/expire.ts'
+import { startHealthChecks } from './jobs/health-checks.ts'
+import { startRestarts } from './jobs/restarts.ts'
 import { ScheduleWorker } from './jobs/schedules.ts'
 import { importKernel } from './kernels/index.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
@@ -226,6 +228,8 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     lookAtSchedules()
   }
   undo.use(startExpiry(context, log, removed))
+  undo.use(startRestarts(context, log))
+  undo.use(startHealthChecks(context, log))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })
   undo.defer(() => registry.close())
   // What a conversion that was cut off has made, or a removal that failed has left.

@@ -111,6 +111,7 @@ func (s *Server) handler() http.Handler {
 	route("PUT", "/v1/directory", s.putDirectory)
 	route("GET|PUT", "/v1/archive", s.archive)
 	route("GET", "/v1/stats", s.stats)
+	route("POST", "/v1/probe", s.probe)
 	route("POST", "/v1/shutdown", s.shutdown)
 	route("POST", "/v1/sync", s.sync)
 	return mux

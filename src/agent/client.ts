@@ -86,6 +86,8 @@ const stats = z
     networkSentBytes: body.network_sent_bytes,
   }))
 
+const probed = z.object({ error: z.string().optional(), status: z.int().optional() })
+
 const written = z.object({ bytes_written: z.int() }).transform((body) => ({ bytesWritten: body.bytes_written }))
 
 /** Speaks the preamble and asks nothing yet. */
@@ -136,6 +138,8 @@ function clientOf(session: YamuxSession): AgentClient {
     readArchive: (path, followLinks, signal) =>
       send(session, { method: 'GET', path: `/v1/archive?${query({ path, follow_links: followLinks })}`, signal }),
     stats: (signal) => sendForJson(session, stats, { method: 'GET', path: '/v1/stats', signal }),
+    probe: ({ timeoutMs, ...target }, signal) =>
+      sendForJson(session, probed, { method: 'POST', path: '/v1/probe', json: { ...target, timeout_ms: timeoutMs }, signal }),
     sync: (signal) => done(session, 'POST', '/v1/sync', {}, signal),
     shutdown: (graceMs, stopSignal, signal) =>
       done(session, 'POST', '/v1/shutdown', { grace_ms: graceMs, ...(stopSignal === undefined ? {} : { signal: stopSignal }) }, signal),

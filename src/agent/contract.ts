@@ -119,6 +119,19 @@ export interface FileOptions {
   readonly gid?: number | undefined
 }
 
+/** What is tried in the guest, at an address of its own. */
+export type ProbeRequest = { readonly host: string; readonly port: number; readonly timeoutMs: number } & (
+  | { readonly type: 'tcp' }
+  | { readonly type: 'http' | 'https'; readonly path: string }
+)
+
+export interface ProbeAnswer {
+  /** Why there was no connection, or no answer. */
+  readonly error?: string | undefined
+  /** Of HTTP. */
+  readonly status?: number | undefined
+}
+
 export interface GuestStats {
   readonly memoryTotalBytes: number
   readonly memoryAvailableBytes: number
@@ -148,6 +161,8 @@ export interface AgentClient {
   /** A PAX tar stream. */
   readArchive(path: string, followLinks: boolean, signal?: AbortSignal): Promise<Readable>
   stats(signal?: AbortSignal): Promise<GuestStats>
+  /** `not_supported` by the agent of a guest that booted with an older version. */
+  probe(request: ProbeRequest, signal?: AbortSignal): Promise<ProbeAnswer>
   sync(signal?: AbortSignal): Promise<void>
   shutdown(graceMs: number, stopSignal: string | undefined, signal?: AbortSignal): Promise<void>
   close(): void

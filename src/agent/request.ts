@@ -136,6 +136,11 @@ const codes: Readonly<Record<string, ErrorCode>> = {
 }
 
 async function refusal(answer: IncomingMessage): Promise<HypemanError> {
+  // The agent says in JSON what it refuses; what it has never heard of is answered by its HTTP library.
+  if (answer.statusCode === 404 && answer.headers['content-type'] !== 'application/json') {
+    answer.resume()
+    return new HypemanError('not_supported', "the guest's agent is older than the server and can't do this; stop and start the instance")
+  }
   const { code, message } = parse(refusalBody, await readText(answer), 'a request')
   const known = codes[code]
   return known === undefined

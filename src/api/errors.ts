@@ -20,6 +20,8 @@ export const catalogue = {
   invalid_ttl: { status: 400, hint: 'Give a duration such as 30m or 24h.' },
   invalid_expires_at: { status: 400, hint: 'Give an RFC 3339 time in the future.' },
   invalid_timeout: { status: 400, hint: 'Give a positive duration such as 30s; the longest is 5m.' },
+  invalid_restart_policy: { status: 400, hint: 'Give durations such as 5s, and max_attempts of 0 or more.' },
+  invalid_health_check: { status: 400, hint: 'Describe one check: http or tcp with a port, or exec with a command.' },
   invalid_platform: { status: 400, hint: 'Use the platform of this host, as GET /capabilities lists it.' },
   invalid_field: { status: 400, hint: 'Correct the named field and send the request again.' },
   missing_field: { status: 400, hint: 'Add the named field and send the request again.' },

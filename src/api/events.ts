@@ -23,8 +23,24 @@ const stateEvent = z.object({
   message: z.string(),
 })
 
+const restartEvent = z.object({
+  time: z.iso.datetime(),
+  type: z.literal('restart'),
+  message: z.string().meta({ description: 'What was decided about starting the instance again by itself, and why.' }),
+  attempts: z.int().meta({ description: 'Attempts in a row until now.' }),
+  next_attempt_at: z.iso.datetime().nullable(),
+  blocked_reason: z.string().nullable(),
+})
+
+const healthEvent = z.object({
+  time: z.iso.datetime(),
+  type: z.literal('health'),
+  status: z.string().meta({ description: 'The health status that was reached.' }),
+  message: z.string(),
+})
+
 export const instanceEvent = z
-  .discriminatedUnion('type', [stepEvent, stateEvent])
+  .discriminatedUnion('type', [stepEvent, stateEvent, restartEvent, healthEvent])
   .meta({ id: 'InstanceEvent', description: "One entry of an instance's event log." })
 
 export type InstanceEvent = z.infer<typeof instanceEvent>

@@ -15,6 +15,7 @@ import { InstanceEntry } from './entry.ts'
 import { driverOf } from './machine.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
+import { noRestarts } from './restart-policy.ts'
 import { bootInstance } from './start.ts'
 import type { TemplateKind, TemplateRecord } from './template-record.ts'
 import { beginFromTemplate, takeTemplate, wantTemplate } from './template-use.ts'
@@ -40,6 +41,8 @@ export interface CreateInstance {
   readonly ports: readonly PublishedPort[] | undefined
   readonly skipGuestAgent: boolean
   readonly expiresAt: string | null
+  readonly restartPolicy: InstanceRecord['restartPolicy']
+  readonly healthCheck: InstanceRecord['healthCheck']
 }
 
 /** Returns when the VMM runs; the instance is then `Initializing`. */
@@ -141,7 +144,7 @@ function newRecord(
   template: TemplateRecord | undefined,
 ): InstanceRecord {
   return {
-    version: 2,
+    version: 3,
     id,
     name: request.name,
     createdAt: new Date().toISOString(),
@@ -170,6 +173,10 @@ function newRecord(
     stoppedAt: null,
     programStartedAt: null,
     agentReadyAt: null,
+    runningSince: null,
+    restartPolicy: request.restartPolicy,
+    restarts: noRestarts,
+    healthCheck: request.healthCheck,
     exit: null,
     savedMemory: null,
     restoring: null,

@@ -2,6 +2,7 @@
 
 import type { AgentClient } from '../agent/contract.ts'
 import type { Machine, MachineStatus } from '../hypervisors/driver.ts'
+import type { Health } from './health.ts'
 import type { InstanceRecord } from './record.ts'
 import { deriveState, type DerivedState } from './state.ts'
 
@@ -19,6 +20,8 @@ export class InstanceEntry {
   holdsMemory: boolean
   /** The background work that brings a started machine to Running; settles when it is done or has failed. */
   readying: Promise<void> | undefined
+  /** What checks have shown of the present run, or an earlier one. */
+  health: Health | undefined
   /** Its VMM has ended, and why is not in the record yet. */
   settling = false
   /** The last change of the record; the store's. */

@@ -34,7 +34,7 @@ test('events of an instance are written in the order in which they happened', as
   world.context.events.state(id, 'Running', 'ready')
   const events = await read()
   assert.deepEqual(
-    events.map((event) => (event.type === 'step' ? event.step : event.state)),
+    events.map((event) => (event.type === 'step' ? event.step : event.type === 'state' ? event.state : event.type)),
     [...Array.from({ length: 200 }, (_, step) => `s${step}`), 'Running'],
   )
   assert.deepEqual(events[0], { time: events[0]?.time, type: 'step', flow: 'test', step: 's0', ms: 1.23 })
@@ -64,7 +64,9 @@ test('a subscriber hears of every instance until it leaves', async () => {
   await using world = await testContext()
   const { events } = world.context
   const heard: string[] = []
-  const subscription = events.subscribe((id, event) => heard.push(`${id} ${event.type === 'state' ? event.state : event.step}`))
+  const subscription = events.subscribe((id, event) =>
+    heard.push(`${id} ${event.type === 'step' ? event.step : event.type === 'state' ? event.state : event.type}`),
+  )
   events.state('one', 'Running', '')
   events.step('other', { flow: 'f', step: 's', ms: 0 })
   subscription[Symbol.dispose]()

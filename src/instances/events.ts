@@ -10,6 +10,7 @@ import type { IdentityStep } from '../agent/contract.ts'
 import type { InstanceEvent } from '../api/events.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
 import { messageOf, type StepEvent } from '../platform/flow.ts'
+import { sayPlan, type Restarts, type Supervised } from './restart-policy.ts'
 
 /** How long events are gathered before they are written, in milliseconds. */
 const GATHER_MS = 20
@@ -42,6 +43,22 @@ export class EventLog {
   /** The instance has reached a state. */
   state(id: string, state: string, message: string): void {
     this.#add(id, { time: now(), type: 'state', state, message })
+  }
+
+  /** Something was decided about starting the instance again by itself, or was done about it. */
+  restart(id: string, { attempts, nextAttemptAt, blockedReason }: Restarts, message: string): void {
+    this.#add(id, { time: now(), type: 'restart', message, attempts, next_attempt_at: nextAttemptAt, blocked_reason: blockedReason })
+  }
+
+  /** What the record plans, if there is anything to say of it. */
+  restartPlan(id: string, record: Supervised): void {
+    const words = sayPlan(record)
+    if (words !== undefined) this.restart(id, record.restarts, words)
+  }
+
+  /** Checks have changed what is known of the program's health. */
+  health(id: string, status: string, message: string): void {
+    this.#add(id, { time: now(), type: 'health', status, message })
   }
 
   /** The guest has taken, or failed to take, its identity. */

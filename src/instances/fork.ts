@@ -16,6 +16,7 @@ import { liveMachine, permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
+import { noRestarts } from './restart-policy.ts'
 import { checkMemory, sealMemory } from './saved-memory.ts'
 import { suspendInstance } from './standby.ts'
 import { bootInstance, resumeInstance } from './start.ts'
@@ -105,6 +106,8 @@ function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMe
     stoppedAt: null,
     programStartedAt: withMemory ? record.programStartedAt : null,
     agentReadyAt: withMemory ? record.agentReadyAt : null,
+    runningSince: null,
+    restarts: noRestarts,
     exit: null,
     restoring: null,
   }

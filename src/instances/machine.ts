@@ -14,6 +14,7 @@ import { holdInstance } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { exitOf } from './exit.ts'
 import type { InstanceRecord } from './record.ts'
+import { afterExit, withoutPlan } from './restart-policy.ts'
 
 /** How long the settling of an ended VMM waits for the flow that may be ending it, in milliseconds. */
 const SETTLE_LOCK_WAIT_MS = 600_000
@@ -107,9 +108,17 @@ export async function settleExit(
   const { process } = entry.record
   if (process === null || process.pid !== machine.process.pid || process.startTicks !== machine.process.startTicks) return
   const exit = await exitOf(context.layout.instance(entry.id), entry.record)
-  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), exit })
+  await recordEnd(context, entry, exit, exit?.message ?? reason)
+}
+
+/** Records an end that nobody asked for, with what the restart policy says to it: one that is in standby then is left there. */
+async function recordEnd(context: InstanceContext, entry: InstanceEntry, exit: InstanceRecord['exit'], message: string): Promise<void> {
+  const { record } = entry
+  const restarts = entry.holdsMemory ? withoutPlan(record.restarts) : afterExit(record, exit, Date.now())
+  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), runningSince: null, exit, restarts })
   entry.settling = false
-  context.events.state(entry.id, entry.derive('gone').state, exit?.message ?? reason)
+  context.events.state(entry.id, entry.derive('gone').state, message)
+  context.events.restartPlan(entry.id, entry.record)
 }
 
 /** Kills the process, if any; whatever waits for it fails with the reason. The record is the caller's. */
@@ -124,7 +133,8 @@ export async function killMachine(entry: InstanceEntry, reason: HypemanError): P
 /** Kills the process, if any, and records that it is gone. */
 export async function endMachine(context: InstanceContext, entry: InstanceEntry, change: Partial<InstanceRecord> = {}): Promise<void> {
   await killMachine(entry, new HypemanError('canceled', `the instance ${entry.record.name} is being stopped`))
-  await context.store.update(entry, { process: null, stoppedAt: entry.record.stoppedAt ?? new Date().toISOString(), ...change })
+  const ended = { process: null, stoppedAt: entry.record.stoppedAt ?? new Date().toISOString(), runningSince: null }
+  await context.store.update(entry, { ...ended, ...change })
 }
 
 /** The agent of a live machine: the open connection, or a new one. */

@@ -10,6 +10,7 @@ import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { agentOf, driverOf, endMachine, memoryOf, noteInVmmLog } from './machine.ts'
 import type { InstanceRecord } from './record.ts'
+import { afterExit, withoutPlan } from './restart-policy.ts'
 
 /** Starts `makeReady` in the background; a guest that doesn't get ready in time is stopped, with the reason in its record and log. */
 export function readyInBackground(context: InstanceContext, entry: InstanceEntry): void {
@@ -29,10 +30,14 @@ export function readyInBackground(context: InstanceContext, entry: InstanceEntry
       await noteInVmmLog(context, entry.id, message)
     } finally {
       const isTemplate = entry.holdsMemory && entry.record.programStartedAt === null
-      await endMachine(context, entry, { exit: { code: null, message }, agentReadyAt: null, programStartedAt: null })
+      const exit = { code: null, message }
+      // It never ran, which is a failure to its restart policy; one that goes back to standby is left there.
+      const restarts = entry.holdsMemory && !isTemplate ? withoutPlan(entry.record.restarts) : afterExit(entry.record, exit, Date.now())
+      await endMachine(context, entry, { exit, restarts, agentReadyAt: null, programStartedAt: null })
       if (isTemplate) await dropTemplate(context, entry, message)
     }
     context.events.state(entry.id, entry.derive('gone').state, message)
+    context.events.restartPlan(entry.id, entry.record)
   })
   const readying = work.then(
     () => undefined,
@@ -109,9 +114,9 @@ async function renewIdentity(context: InstanceContext, entry: InstanceEntry, age
 
 async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   const now = new Date().toISOString()
-  const { programStartedAt, agentReadyAt, identityDue } = entry.record
+  const { programStartedAt, agentReadyAt, runningSince, identityDue } = entry.record
   const change = {
-    ...{ programStartedAt: programStartedAt ?? now, agentReadyAt: agentReadyAt ?? now },
+    ...{ programStartedAt: programStartedAt ?? now, agentReadyAt: agentReadyAt ?? now, runningSince: runningSince ?? now },
     ...{ identityDue: null, savedMemory: null },
   }
   // A fork's memory has the identity of its source: it is gone for good before the record says that the fork has its own.

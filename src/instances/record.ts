@@ -4,6 +4,8 @@ import { z } from 'zod'
 import { environment, hypervisorName, tags, timestamp } from '../api/schemas/common.ts'
 import { defineRecord, fileWord } from '../files/record-format.ts'
 import { fileSeal } from '../files/seals.ts'
+import { healthCheckRecord } from './health.ts'
+import { noRestarts, restartPolicyRecord, restartsRecord } from './restart-policy.ts'
 
 const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
 
@@ -25,7 +27,7 @@ const portMapping = z
 
 const instanceRecord = z
   .object({
-    version: z.literal(2),
+    version: z.literal(3),
     id: fileWord,
     name: z.string(),
     createdAt: timestamp,
@@ -63,6 +65,11 @@ const instanceRecord = z
     /** Of the present boot: when the workload was started, and when the agent first answered. */
     programStartedAt: timestamp.nullable(),
     agentReadyAt: timestamp.nullable(),
+    /** Since when it is Running, without a standby or restart in between; null while it is not. */
+    runningSince: timestamp.nullable(),
+    restartPolicy: restartPolicyRecord.nullable(),
+    restarts: restartsRecord,
+    healthCheck: healthCheckRecord.nullable(),
     exit: z.object({ code: z.int().nullable(), message: z.string() }).readonly().nullable(),
     /** Seals of the memory image and the disks that go with it, while the instance is in standby; null also where none were made. */
     savedMemory: z.array(fileSeal).readonly().nullable(),
@@ -73,10 +80,20 @@ const instanceRecord = z
 
 export const instanceFormat = defineRecord({
   kind: 'instance record',
-  version: 2,
+  version: 3,
   schema: instanceRecord,
   // Version 1 had no seals of saved memory, but for records of the days in which they were added.
-  steps: { 1: (record) => ({ savedMemory: null, ...record }) },
+  steps: {
+    1: (record) => ({ savedMemory: null, ...record }),
+    // Version 2 knew neither restarts nor health checks.
+    2: (record) => ({
+      ...record,
+      runningSince: record['process'] === null ? null : record['agentReadyAt'],
+      restartPolicy: null,
+      restarts: noRestarts,
+      healthCheck: null,
+    }),
+  },
 })
 
 export type InstanceRecord = z.infer<typeof instanceRecord>

@@ -32,6 +32,8 @@ test('a bare body gets the defaults', async () => {
     ports: [],
     skipGuestAgent: false,
     expiresAt: null,
+    restartPolicy: null,
+    healthCheck: null,
   })
 })
 

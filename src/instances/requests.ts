@@ -1,11 +1,14 @@
 // From checked bodies of the wire to what the flows take: sizes in bytes, lifetimes as times, ports and volumes by id.
 
 import { HypemanError } from '../api/errors.ts'
-import type { CreateInstanceBody } from '../api/schemas/instance-requests.ts'
+import type { CreateInstanceBody, UpdateInstanceBody } from '../api/schemas/instance-requests.ts'
 import { parseDuration, parseSize } from '../api/units.ts'
 import type { PublishedPort } from '../networks/index.ts'
 import type { InstanceContext } from './context.ts'
 import type { CreateInstance } from './create.ts'
+import { healthCheckOf } from './health.ts'
+import type { InstanceRecord } from './record.ts'
+import { afterPolicyChange, policyOf } from './restart-policy.ts'
 import { plainPath } from './volumes.ts'
 
 export function createRequestOf(context: InstanceContext, body: CreateInstanceBody): CreateInstance {
@@ -29,6 +32,8 @@ export function createRequestOf(context: InstanceContext, body: CreateInstanceBo
     ports: portsOf(body.network),
     skipGuestAgent: body.skip_guest_agent,
     expiresAt: expiryOf(body) ?? null,
+    restartPolicy: body.restart_policy === undefined ? null : policyOf(body.restart_policy),
+    healthCheck: checkedHealth(body, body.network?.enabled !== false),
   }
 }
 
@@ -44,6 +49,34 @@ export function expiryOf(body: { readonly ttl?: string | undefined; readonly exp
   if (ttlMs === undefined || ttlMs < 0) throw new HypemanError('invalid_ttl', `ttl: ${body.ttl} is not a duration such as 30m or 24h`)
   if (ttlMs === 0) return null
   return new Date(Date.now() + ttlMs).toISOString()
+}
+
+/** What an update changes in the record. Throws if it asks for nothing, or for what does not go with the instance. */
+export function changeOf(body: UpdateInstanceBody): (record: InstanceRecord) => Partial<InstanceRecord> {
+  const expiresAt = expiryOf(body)
+  const { restart_policy: policy, health_check: check } = body
+  if (expiresAt === undefined && policy === undefined && check === undefined)
+    throw new HypemanError('invalid_request', 'there is nothing to update; give ttl or expires_at, restart_policy, or health_check')
+  return (record) => ({
+    ...(expiresAt === undefined ? {} : { expiresAt }),
+    ...(policy === undefined ? {} : { restartPolicy: policyOf(policy), restarts: afterPolicyChange(record, policyOf(policy), Date.now()) }),
+    ...(check === undefined
+      ? {}
+      : { healthCheck: checkedHealth({ health_check: check, skip_guest_agent: record.skipGuestAgent }, record.network !== null) }),
+  })
+}
+
+function checkedHealth(
+  { health_check: body, skip_guest_agent: noAgent }: Pick<CreateInstanceBody, 'health_check' | 'skip_guest_agent'>,
+  hasNetwork: boolean,
+): InstanceRecord['healthCheck'] {
+  const check = body === undefined ? null : healthCheckOf(body)
+  if (check === null) return null
+  if (noAgent)
+    throw new HypemanError('invalid_health_check', 'health_check: checks are made by the guest agent, which skip_guest_agent leaves alone')
+  if (check.probe.type !== 'exec' && !hasNetwork)
+    throw new HypemanError('invalid_health_check', `health_check: ${check.probe.type} needs a network; use exec, or give the instance one`)
+  return check
 }
 
 function portsOf(network: CreateInstanceBody['network']): readonly PublishedPort[] | undefined {

@@ -4,6 +4,7 @@ import { step } from '../platform/flow.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { permit } from './permission.ts'
+import { noRestarts } from './restart-policy.ts'
 import { bootInstance, resumeInstance } from './start.ts'
 
 /** Returns when the agent has answered. */
@@ -23,9 +24,9 @@ export async function startInstance(context: InstanceContext, entry: InstanceEnt
   using _lock = await lockInstance(context, entry)
   await permit(entry, 'start')
   const { record } = entry
-  const command = { entrypoint: request.entrypoint ?? record.entrypoint, cmd: request.cmd ?? record.cmd }
+  const command = { entrypoint: request.entrypoint ?? record.entrypoint, cmd: request.cmd ?? record.cmd, restarts: noRestarts }
   await using undo = new AsyncDisposableStack()
-  undo.defer(() => context.store.update(entry, { entrypoint: record.entrypoint, cmd: record.cmd }))
+  undo.defer(() => context.store.update(entry, { entrypoint: record.entrypoint, cmd: record.cmd, restarts: record.restarts }))
   const flow = flowOn(context, entry.id, 'instance.start')
   await step(flow, 'command', () => context.store.update(entry, command))
   await bootInstance(context, entry, flow, 'background')

@@ -12,7 +12,7 @@ import { forkInstance } from './fork.ts'
 import { readLogs } from './logs.ts'
 import { agentOf } from './machine.ts'
 import { removeInstance, removeUnreadable } from './remove.ts'
-import { createRequestOf, expiryOf } from './requests.ts'
+import { changeOf, createRequestOf } from './requests.ts'
 import { restoreInstance, startInstance } from './restore.ts'
 import { standbyInstance } from './standby.ts'
 import { statsOf } from './stats.ts'
@@ -50,10 +50,11 @@ export function createInstanceService(context: InstanceContext, removed: () => v
     },
     update: (ref, body) =>
       change(ref, async (entry) => {
-        const expiresAt = expiryOf(body)
-        if (expiresAt === undefined) throw new HypemanError('invalid_request', 'there is nothing to update; give ttl or expires_at')
+        const changeOfRecord = changeOf(body)
         using _lock = await lockInstance(context, entry)
-        await step(flowOn(context, entry.id, 'instance.update'), 'record', () => context.store.update(entry, { expiresAt }))
+        const change = changeOfRecord(entry.record)
+        await step(flowOn(context, entry.id, 'instance.update'), 'record', () => context.store.update(entry, change))
+        if (change.healthCheck !== undefined) entry.health = undefined
       }),
     async remove(ref, { gracefulShutdown }) {
       if (!(await removeUnreadable(context, ref))) await removeInstance(context, find(ref), { graceful: gracefulShutdown })

@@ -6,6 +6,7 @@ import type { InstanceEntry } from './entry.ts'
 import { detach, memoryOf, specOf } from './machine.ts'
 import { liveMachine, permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
+import { withoutPlan } from './restart-policy.ts'
 import { sealMemory } from './saved-memory.ts'
 
 export async function standbyInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
@@ -43,6 +44,7 @@ export async function suspendInstance(context: InstanceContext, entry: InstanceE
     undo.move()
     detach(entry)
   })
-  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), savedMemory })
+  const restarts = withoutPlan(record.restarts)
+  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), runningSince: null, restarts, savedMemory })
   context.events.state(entry.id, 'Standby', 'memory is on disk')
 }

@@ -15,6 +15,7 @@ import { bootMark } from './exit.ts'
 import { attach, driverOf, endMachine, memoryOf, openAgent, specOf } from './machine.ts'
 import { makeReady, readyInBackground } from './readiness.ts'
 import type { InstanceRecord } from './record.ts'
+import { withoutPlan } from './restart-policy.ts'
 import { checkMemory } from './saved-memory.ts'
 
 /**
@@ -38,6 +39,7 @@ export async function bootInstance(
     stoppedAt: null,
     programStartedAt: null,
     agentReadyAt: null,
+    runningSince: null,
     identityDue: null,
     exit: null,
     kernelId: context.kernel.id,
@@ -87,7 +89,7 @@ export async function resumeInstance(
   const renewed =
     before.programStartedAt === null ? {} : { identityDue: before.identityDue ?? ('restore' as const), generation: before.generation + 1 }
   // Recorded with the process, before the guest runs: one record to be synced instead of two.
-  const change = { stoppedAt: null, exit: null, ...renewed, network: withPorts(before, ports) }
+  const change = { stoppedAt: null, runningSince: null, exit: null, ...renewed, network: withPorts(before, ports) }
   await step(flow, 'load', async () =>
     startProcess(context, entry, await memory.restore(specOf(context, { ...before, ...change }), stamp, flow.signal), change),
   )
@@ -106,7 +108,7 @@ export async function resumeInstance(
  */
 const loads = new Turns(2 * availableParallelism(), 1_000)
 
-/** Records the process before anything else can happen to it, so that no restart of the server loses it. */
+/** Records the process before anything else can happen to it, so that no restart of the server loses it. A start that was planned is made with that. */
 async function startProcess(
   context: InstanceContext,
   entry: InstanceEntry,
@@ -114,7 +116,7 @@ async function startProcess(
   change: Partial<InstanceRecord> = {},
 ): Promise<void> {
   attach(context, entry, machine)
-  await context.store.update(entry, { ...change, process: machine.process })
+  await context.store.update(entry, { ...change, process: machine.process, restarts: withoutPlan(entry.record.restarts) })
 }
 
 /** Divides the console log into boots (exit.ts) and makes sure that its directory is there. */

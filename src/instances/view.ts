@@ -5,7 +5,9 @@ import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { InstanceView } from '../api/schemas/instance.ts'
 import { userModeAddress } from '../networks/index.ts'
 import type { InstanceEntry } from './entry.ts'
+import { healthViewOf } from './health.ts'
 import type { InstanceRecord } from './record.ts'
+import { restartViewOf } from './restart-policy.ts'
 
 export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
   const { state, error } = await entry.observe()
@@ -32,7 +34,8 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     hypervisor: record.hypervisor,
     platform: record.image.platform,
     has_snapshot: entry.holdsMemory && state === 'Standby',
-    health_status: { status: 'disabled', consecutive_successes: 0, consecutive_failures: 0 },
+    ...healthViewOf(record, entry.health, state),
+    ...restartViewOf(record, Date.now()),
     ...(record.forkedFrom === null ? {} : { forked_from: forkOf(record.forkedFrom) }),
   }
 }

@@ -49,5 +49,5 @@ export async function waitForState(
 
 /** True while work is under way that may change the state. */
 function isOnItsWay(context: InstanceContext, entry: InstanceEntry): boolean {
-  return entry.readying !== undefined || entry.removing || context.locks.isHeld(entry.id)
+  return entry.readying !== undefined || entry.removing || entry.record.restarts.nextAttemptAt !== null || context.locks.isHeld(entry.id)
 }

@@ -18,9 +18,6 @@ test('fields that ask for what can not be done yet are refused by name', () => {
     ['devices', { devices: ['gpu0'] }],
     ['gpu', { gpu: { profile: 'L40S-1Q' } }],
     ['auto_standby', { auto_standby: { enabled: true, idle_timeout: '5m' } }],
-    ['health_check', { health_check: { type: 'http' } }],
-    ['health_check', { health_check: { exec: { command: ['true'] } } }],
-    ['restart_policy', { restart_policy: { policy: 'always' } }],
     ['snapshot_policy', { snapshot_policy: { compression: { enabled: true } } }],
     ['volumes.overlay', { volumes: [{ volume_id: 'v', mount_path: '/v', readonly: true, overlay: true, overlay_size: '1GB' }] }],
   ] as const)

@@ -7,12 +7,10 @@ import { parseBandwidth, parseRate } from '../api/units.ts'
 /** A field, what is missing, and whether the body asks for it. */
 type Row<Body> = readonly [field: string, what: string, asked: (body: Body) => boolean]
 
-type Policies = Pick<CreateInstanceBody, 'auto_standby' | 'health_check' | 'restart_policy'>
+type Policies = Pick<CreateInstanceBody, 'auto_standby'>
 
 const policies: readonly Row<Policies>[] = [
   ['auto_standby', 'standby by itself when idle', ({ auto_standby: policy }) => policy?.enabled === true],
-  ['health_check', 'health checks', ({ health_check: check }) => check !== undefined && checkType(check) !== 'none'],
-  ['restart_policy', 'restarts by itself', ({ restart_policy: policy }) => (policy?.policy ?? 'never') !== 'never'],
 ]
 
 const ofCreate: readonly Row<CreateInstanceBody>[] = [
@@ -61,12 +59,6 @@ function refuse<Body>(rows: readonly Row<Body>[], body: Body): void {
   throw new HypemanError('not_supported', `${first[0]}: ${first[1]} is not supported yet; leave the field out`, {
     details: details.length > 1 ? details : [],
   })
-}
-
-/** Where `type` is left out, what is described is meant. */
-function checkType(check: NonNullable<CreateInstanceBody['health_check']>): string {
-  if (check.type !== undefined) return check.type
-  return (['http', 'tcp', 'exec'] as const).find((type) => check[type] !== undefined) ?? 'none'
 }
 
 function isLimit(text: string | undefined, parse: (text: string) => number | undefined): boolean {

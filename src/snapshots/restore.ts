@@ -5,6 +5,7 @@ import {
   claimVolumes,
   driverOf,
   lockInstance,
+  noRestarts,
   permit,
   reachState,
   replaceInstance,
@@ -78,6 +79,8 @@ function restoredRecord(present: InstanceRecord, snapshot: SnapshotRecord, targe
     programStartedAt: withMemory ? instance.programStartedAt : null,
     agentReadyAt: withMemory ? instance.agentReadyAt : null,
     identityDue: withMemory ? instance.identityDue : null,
+    runningSince: null,
+    restarts: noRestarts,
     exit: null,
     restoring: null,
   }

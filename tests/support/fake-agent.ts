@@ -46,6 +46,7 @@ export function createFakeAgent(): FakeAgent {
     boot: unused,
     identity: unused,
     stats: unused,
+    probe: unused,
     sync: unused,
     shutdown: unused,
     stat: unused,

@@ -8,7 +8,7 @@ import { Digests } from '../../src/files/digests.ts'
 import { dataLayout } from '../../src/files/layout.ts'
 import { createStaged, makeDataDirectories, writeRecord } from '../../src/files/stage.ts'
 import type { Hypervisor, Machine, MachineStatus } from '../../src/hypervisors/driver.ts'
-import { EventLog, InstanceEntry, InstanceStore, type InstanceContext, type InstanceRecord } from '../../src/instances/index.ts'
+import { EventLog, InstanceEntry, InstanceStore, noRestarts, type InstanceContext, type InstanceRecord } from '../../src/instances/index.ts'
 import { KeyedLock } from '../../src/platform/keyed-lock.ts'
 import { newId, newMac, newMachineId } from '../../src/platform/ids.ts'
 
@@ -80,7 +80,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
 
 export function aRecord(): InstanceRecord {
   return {
-    version: 2,
+    version: 3,
     id: newId(),
     name: `vm-${newId().slice(0, 8)}`,
     createdAt: new Date().toISOString(),
@@ -109,6 +109,10 @@ export function aRecord(): InstanceRecord {
     stoppedAt: null,
     programStartedAt: null,
     agentReadyAt: null,
+    runningSince: null,
+    restartPolicy: null,
+    restarts: noRestarts,
+    healthCheck: null,
     exit: null,
     savedMemory: null,
     restoring: null,

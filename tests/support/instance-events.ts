@@ -5,6 +5,9 @@ import type { TestServer } from './server.ts'
 export interface SeenEvent {
   readonly flow?: string
   readonly step?: string
+  readonly type?: string
+  readonly status?: string
+  readonly message?: string
 }
 
 export async function eventsOf(server: Pick<TestServer, 'url' | 'token'>, instance: string): Promise<SeenEvent[]> {

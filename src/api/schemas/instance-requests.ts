@@ -12,6 +12,7 @@ import {
   hypervisorName,
   imageReference,
   platform,
+  port,
   queryFlag,
   rate,
   resourceName,
@@ -19,8 +20,9 @@ import {
   tagFilter,
   tags,
 } from './common.ts'
-import { instanceState, port, volumeMount } from './instance.ts'
+import { instanceState, volumeMount } from './instance.ts'
 import { compression } from './snapshot.ts'
+import { healthCheck, restartPolicy } from './supervision.ts'
 
 const unsupported = 'Not supported yet: 501 unless absent, empty or disabled.'
 
@@ -42,17 +44,8 @@ const networkRequest = z.object({
   egress: z.looseObject({ enabled: z.boolean().optional() }).optional().meta({ description: unsupported }),
 })
 
-/** Policies that later versions give shape to; here only what tells whether they are asked for. */
+/** A policy that later versions give shape to; here only what tells whether it is asked for. */
 const autoStandby = z.looseObject({ enabled: z.boolean().optional() }).meta({ description: unsupported })
-const healthCheck = z
-  .looseObject({
-    type: z.enum(['none', 'http', 'tcp', 'exec']).optional(),
-    http: z.unknown().optional(),
-    tcp: z.unknown().optional(),
-    exec: z.unknown().optional(),
-  })
-  .meta({ description: unsupported })
-const restartPolicy = z.looseObject({ policy: z.enum(['never', 'always', 'on_failure']).optional() }).meta({ description: unsupported })
 
 const expiry = {
   ttl: duration('invalid_ttl')

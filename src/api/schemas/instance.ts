@@ -2,12 +2,10 @@
 
 import { z } from 'zod'
 import { instanceStates } from '../actions.ts'
-import { environment, hypervisorName, size, tags, timestamp } from './common.ts'
+import { environment, hypervisorName, port, size, tags, timestamp } from './common.ts'
+import { healthCheck, healthStatus, restartPolicy, restartStatus } from './supervision.ts'
 
 export const instanceState = z.enum(instanceStates)
-
-/** Published ports are an addition of ours. */
-export const port = z.int().min(1).max(65_535)
 
 export const volumeMount = z
   .object({
@@ -19,6 +17,7 @@ export const volumeMount = z
   })
   .meta({ id: 'VolumeMount' })
 
+/** Published ports are an addition of ours. */
 const publishedPort = z
   .object({
     guest_port: port,
@@ -34,12 +33,6 @@ const network = z.object({
   ip: z.string().nullable().optional(),
   mac: z.string().nullable().optional(),
   ports: z.array(publishedPort).optional().meta({ description: 'Ports of the host that lead into the guest.' }),
-})
-
-const healthStatus = z.object({
-  status: z.enum(['disabled', 'starting', 'healthy', 'unhealthy', 'unknown']),
-  consecutive_successes: z.int(),
-  consecutive_failures: z.int(),
 })
 
 export const instance = z
@@ -66,7 +59,10 @@ export const instance = z
     hypervisor: hypervisorName.optional(),
     platform: z.string().optional(),
     has_snapshot: z.boolean().optional().meta({ description: 'Its memory is on disk: true in Standby.' }),
+    health_check: healthCheck.optional(),
     health_status: healthStatus.optional(),
+    restart_policy: restartPolicy.optional().meta({ description: 'Absent: never.' }),
+    restart_status: restartStatus.optional().meta({ description: 'With a restart policy.' }),
     current_phase: z.string().optional(),
     current_phase_since: timestamp.optional(),
     phase_durations_ms: z.record(z.string(), z.int()).optional(),

@@ -36,6 +36,8 @@ export function eventsCommand(cli: Cli): Command {
 export function eventLine(event: InstanceEvent, color: boolean): string {
   const time = event.time.replace('T', ' ').replace('Z', '')
   if (event.type === 'state') return `${time}  ${color ? styleState(event.state) : event.state}: ${event.message}`
+  if (event.type === 'restart') return `${time}  restart: ${event.message}`
+  if (event.type === 'health') return `${time}  ${event.status}: ${event.message}`
   const step = `${time}  ${`${event.flow}.${event.step}`.padEnd(32)} ${milliseconds(event.ms).padStart(9)}`
   if (event.error !== undefined) return `${step}  failed: ${event.error}`
   return event.note === undefined ? step : `${step}  (${event.note})`

@@ -11,6 +11,16 @@ import { nameFromImage } from '../names.ts'
 import { printObject } from '../output/format.ts'
 import { UsageError } from '../report.ts'
 import { runInstance } from '../run.ts'
+import {
+  healthCheckOf,
+  restart,
+  restartPolicyOf,
+  unprefixed,
+  withHealthOptions,
+  withRestartOptions,
+  type HealthOptions,
+  type RestartOptions,
+} from '../supervision.ts'
 import { credentialsOf, withCredentials, type CredentialOptions } from './credentials.ts'
 
 interface Options extends CredentialOptions {
@@ -32,6 +42,7 @@ interface Options extends CredentialOptions {
   readonly ttl?: string
   readonly expiresAt?: string
   readonly skipGuestAgent?: boolean
+  readonly restart?: ReturnType<typeof restart>
   readonly rm?: boolean
   readonly attach?: boolean
   readonly detach?: boolean
@@ -42,6 +53,7 @@ export function runCommand(cli: Cli): Command {
     ['hypeman run --name web -p 8080:80 nginx:alpine', 'published on 127.0.0.1:8080'],
     ['hypeman run --rm alpine:3.20 uname -a', "shows the program's output, ends with its exit code, leaves nothing"],
     ['hypeman run -d -e MODE=test --env-file app.env --memory 512MB --cpus 1 my/app:1', "doesn't wait until it runs"],
+    ['hypeman run --restart on-failure:5 --health-http-port 80 nginx:alpine', 'started again when it fails, or answers no more'],
     ['hypeman run -v data:/var/lib/data --ttl 2h postgres:17', 'with a volume, deleted after two hours'],
   ])
     .argument('<image>', 'reference of the image; pulled if the server lacks it')
@@ -67,13 +79,17 @@ export function runCommand(cli: Cli): Command {
     .option('--ttl <duration>', 'delete it after this time, such as 30m')
     .option('--expires-at <time>', 'delete it at this time (RFC 3339)')
     .option('--skip-guest-agent', "don't wait for the guest agent; no exec, cp or stat")
+    .addOption(new Option('--restart <policy>', 'never, always, on-failure or on-failure:ATTEMPTS').argParser(restart))
     .option('--rm', "show the program's output, and delete the instance when the program has ended or on an interrupt")
     .option('-a, --attach', "show the program's output until it ends, and end with its exit code")
     .option('-d, --detach', "don't wait until it runs")
+  withHealthOptions(withRestartOptions(run, 'restart-'), 'health-')
   return withCredentials(passesThrough(run)).action(async (image: string, trailing: string[], options: Options, self: Command) => {
     const attached = options.attach === true || options.rm === true
     if (attached && options.detach === true)
       throw new UsageError('--detach does not go with --attach or --rm: those stay until the program ends')
+    if (options.rm === true && options.restart !== undefined && options.restart.policy !== 'never')
+      throw new UsageError('--restart does not go with --rm: that deletes the instance when its program ends')
     const create = await instanceOf(image, guestCommand(trailing), options, self, cli)
     const session = await cli.session(self)
     const credentials = await credentialsOf(options, cli.terminal)
@@ -96,7 +112,7 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
   if (trailing.length > 0 && options.cmd !== undefined) throw new UsageError('give the command with --cmd or after the image, not both')
   if (options.network === false && options.publish !== undefined) throw new UsageError('--publish needs a network: leave out --no-network')
   // Both spellings of one option: what the user gave, whichever it was.
-  const spelled = self.opts<{ readonly size?: string; readonly vcpus?: number }>()
+  const spelled = self.opts<Readonly<Record<string, unknown>> & { readonly size?: string; readonly vcpus?: number }>()
   return {
     name: options.name ?? nameFromImage(image),
     image,
@@ -115,6 +131,8 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
     skip_guest_agent: options.skipGuestAgent,
     ttl: options.ttl,
     expires_at: options.expiresAt,
+    restart_policy: restartPolicyOf(unprefixed<RestartOptions>(spelled, 'restart'), options.restart),
+    health_check: healthCheckOf(unprefixed<HealthOptions>(spelled, 'health')),
   }
 }
 

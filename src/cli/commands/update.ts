@@ -6,6 +6,14 @@ import type { Cli } from '../context.ts'
 import { printObject } from '../output/format.ts'
 import { ago } from '../output/text.ts'
 import { UsageError } from '../report.ts'
+import {
+  healthCheckOf,
+  restartPolicyOf,
+  withHealthOptions,
+  withRestartOptions,
+  type HealthOptions,
+  type RestartOptions,
+} from '../supervision.ts'
 
 interface Options {
   readonly ttl?: string
@@ -13,7 +21,7 @@ interface Options {
 }
 
 export function updateCommand(cli: Cli): Command {
-  return group('update', undefined, 'Change an instance', [expirationCommand(cli)])
+  return group('update', undefined, 'Change an instance', [expirationCommand(cli), restartPolicyCommand(cli), healthCheckCommand(cli)])
 }
 
 function expirationCommand(cli: Cli): Command {
@@ -37,4 +45,33 @@ function expirationCommand(cli: Cli): Command {
           : `${instance.name} is deleted ${ago(instance.expires_at)} (${instance.expires_at})`,
       )
     })
+}
+
+function restartPolicyCommand(cli: Cli): Command {
+  const self = command('restart-policy', 'Change when an instance is started again by itself', [
+    ['hypeman update restart-policy web --policy on_failure --max-attempts 5', 'what is left out gets its default'],
+    ['hypeman update restart-policy web --policy never', 'calls off what is planned, too'],
+  ]).argument('<instance>', 'id, name or unique beginning of an id')
+  return withRestartOptions(self, '').action(async (name: string, options: RestartOptions, own: Command) => {
+    const policy = restartPolicyOf(options)
+    if (policy?.policy === undefined) throw new UsageError('give --policy')
+    const session = await cli.session(own)
+    const instance = await session.client.instances.update(name, { restart_policy: policy }, { signal: session.signal })
+    await printObject(session, instance, `${instance.name} is started again: ${instance.restart_policy?.policy ?? 'never'}`)
+  })
+}
+
+function healthCheckCommand(cli: Cli): Command {
+  const self = command('health-check', 'Change how the health of an instance is checked', [
+    ['hypeman update health-check web --http-port 80 --http-path /health --interval 5s', 'what is left out gets its default'],
+    ['hypeman update health-check db --exec pg_isready', 'a command in the guest'],
+    ['hypeman update health-check web --type none', 'no checks any more'],
+  ]).argument('<instance>', 'id, name or unique beginning of an id')
+  return withHealthOptions(self, '').action(async (name: string, options: HealthOptions, own: Command) => {
+    const check = healthCheckOf(options)
+    if (check === undefined) throw new UsageError('give --http-port, --tcp-port or --exec, or --type none')
+    const session = await cli.session(own)
+    const instance = await session.client.instances.update(name, { health_check: check }, { signal: session.signal })
+    await printObject(session, instance, `${instance.name} is checked by: ${instance.health_check?.type ?? 'nothing'}`)
+  })
 }

@@ -45,6 +45,7 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
         response: { 201: instance, ...failure },
         'x-error-codes': [
           ...(['invalid_name', 'invalid_size', 'invalid_overlay_size', 'invalid_ttl', 'invalid_expires_at', 'invalid_platform'] as const),
+          ...(['invalid_restart_policy', 'invalid_health_check'] as const),
           ...([
             'image_not_ready',
             'not_found',
@@ -100,11 +101,14 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
       schema: {
         tags,
         operationId: 'updateInstance',
-        summary: 'Change when an instance is deleted by itself',
+        summary: 'Change when an instance is deleted by itself, its restart policy, or its health check',
         params: instanceParams,
         body: updateInstanceBody,
         response: { 200: instance, ...failure },
-        'x-error-codes': [...lookupErrors, 'invalid_ttl', 'invalid_expires_at', 'busy', 'not_supported'],
+        'x-error-codes': [
+          ...([...lookupErrors, 'invalid_ttl', 'invalid_expires_at', 'invalid_restart_policy', 'invalid_health_check'] as const),
+          ...(['busy', 'not_supported'] as const),
+        ],
       },
     },
     async (request) => {
