@@ -11,18 +11,22 @@ import { Turns } from '../platform/turns.ts'
 const INTERVAL_MS = 250
 /** A restart that takes longer does not keep others waiting, in milliseconds. */
 const LONG_MS = 1_000
+/** What could not even be recorded, as on a full disk, is tried again after this time, in milliseconds. */
+const TRY_AGAIN_MS = 5_000
 
 /** Runs until disposed of; what is under way then is waited for. An attempt that fails is planned again by the flow. */
 export function startRestarts(context: InstanceContext, log: Logger): AsyncDisposable {
   // After a loss of power thousands may be due at once.
   const turns = new Turns(2 * availableParallelism(), LONG_MS)
   const restarting = new Map<string, Promise<void>>()
+  const failedAt = new WeakMap<InstanceEntry, number>()
   const restart = async (entry: InstanceEntry): Promise<void> => {
     try {
       using _turn = await turns.take(context.stopping)
       await restartInstance(context, entry)
     } catch (error) {
       if (context.stopping.aborted || isHypemanError(error, 'not_found')) return // left to the next server, or deleted meanwhile
+      failedAt.set(entry, Date.now())
       log.warn({ instance: entry.id, error: messageOf(error) }, 'an instance could not be started again')
     } finally {
       restarting.delete(entry.id)
@@ -31,7 +35,8 @@ export function startRestarts(context: InstanceContext, log: Logger): AsyncDispo
   const timer = setInterval(() => {
     const now = Date.now()
     for (const entry of context.store.entries())
-      if (isRestartDue(entry.record, now) && !restarting.has(entry.id)) restarting.set(entry.id, restart(entry))
+      if (isRestartDue(entry.record, now) && !restarting.has(entry.id) && now - (failedAt.get(entry) ?? 0) >= TRY_AGAIN_MS)
+        restarting.set(entry.id, restart(entry))
   }, INTERVAL_MS)
   timer.unref()
   return {
