@@ -34,7 +34,7 @@ test('every command has examples that begin with a command of ours or lead to on
   for (const { name, command } of commandsOf(program)) {
     assert.ok(examples(command).length > 0, `${name} has no examples`)
     for (const [invocation, meaning] of examples(command)) {
-      const words = /hypeman(?: [a-z]+){1,3}/.exec(invocation)?.[0].split(' ') ?? []
+      const words = /hypeman(?: [a-z-]+){1,3}/.exec(invocation)?.[0].split(' ') ?? []
       assert.ok(
         words.some((_, index) => names.has(words.slice(0, index + 1).join(' '))),
         `${name}: ${invocation}`,

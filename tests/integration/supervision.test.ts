@@ -27,13 +27,13 @@ test('a program that fails is started again after its backoff, and given up afte
   })
   const { id } = created
   assert.deepEqual(created.restart_policy, { policy: 'on_failure', backoff: '2s', max_attempts: 2, stable_after: '10m0s' })
-  await until('an attempt is planned', async () => (await restartsOf(id)).next_attempt_at != null, LIMIT_MS)
+  await until('an attempt is planned', async () => typeof (await restartsOf(id)).next_attempt_at === 'string', LIMIT_MS)
   const planned = await get(id)
   assert.deepEqual([planned.state, planned.exit_code, planned.restart_status?.attempts], ['Stopped', 3, 0])
   assert.equal(Date.parse(planned.restart_status?.next_attempt_at ?? '') - Date.parse(planned.stopped_at ?? '') >= 1_990, true)
   await server.crash()
   await server.restart()
-  await until('it is given up', async () => (await restartsOf(id)).blocked_reason != null, LIMIT_MS)
+  await until('it is given up', async () => typeof (await restartsOf(id)).blocked_reason === 'string', LIMIT_MS)
   const { state, restart_status: given } = await get(id)
   assert.deepEqual([state, given?.attempts, given?.blocked_reason, given?.next_attempt_at], ['Stopped', 2, 'max_attempts_exceeded', null])
   const lines: string[] = []
@@ -56,7 +56,7 @@ test('a program that fails is started again after its backoff, and given up afte
 
   // A start by hand begins anew, and a stop by hand ends it while nothing runs.
   await server.client.instances.start(id, {})
-  await until('an attempt is planned again', async () => (await restartsOf(id)).next_attempt_at != null, LIMIT_MS)
+  await until('an attempt is planned again', async () => typeof (await restartsOf(id)).next_attempt_at === 'string', LIMIT_MS)
   await server.client.instances.update(id, { restart_policy: { policy: 'always', backoff: '1h' } })
   assert.equal((await restartsOf(id)).attempts, 0)
   const stopped = await server.client.instances.stop(id)
@@ -78,7 +78,7 @@ test('a failing check makes a machine unhealthy, which starts it again from its 
   const fork = await server.client.instances.fork(id, { name: 'checked-fork', from_running: true })
   countVm('fork')
   await shell(server, id, 'killall httpd')
-  await until('a restart is under way', async () => (await restartsOf(id)).last_attempt_at != null, LIMIT_MS)
+  await until('a restart is under way', async () => typeof (await restartsOf(id)).last_attempt_at === 'string', LIMIT_MS)
   await until('it runs again and is healthy', async () => (await statusOf(id)) === 'healthy', LIMIT_MS)
   countVm('restart')
   const { restart_status: status } = await get(id)

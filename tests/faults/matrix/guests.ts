@@ -14,6 +14,8 @@ export interface Guests {
   readonly body: typeof standIn | typeof small
   write(server: TestServer, id: string, content: Content): Promise<void>
   read(server: TestServer, id: string): Promise<Content>
+  /** Ends its program, and with it the machine, otherwise than in peace. */
+  fail(server: TestServer, id: string): Promise<void>
 }
 
 export const standInGuests: Guests = {
@@ -26,6 +28,7 @@ export const standInGuests: Guests = {
     const { memory, disk } = await contentOf(server, id)
     return { memory: memory.content, disk }
   },
+  fail: (server, id) => broken(ask(server, id, ['exit', '1'])),
 }
 
 /** Memory is a file of a file system in memory, with a program that waits beside it. */
@@ -40,4 +43,11 @@ export const qemuGuests: Guests = {
     ).split('\n')
     return { memory, disk }
   },
+  // The brackets keep the pattern from finding the command that looks for it.
+  fail: (server, id) => broken(shell(server, id, "sync; pkill -9 -f '[b]ase is up'")),
+}
+
+/** Who ends the machine that it runs in hears no more of it: whether it ended is for others to see. */
+async function broken(asking: Promise<unknown>): Promise<void> {
+  await Promise.allSettled([asking])
 }

@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
+import { until } from '../../support/until.ts'
 import type { Scenario, Verdict } from './scenario.ts'
-import type { State, World } from './world.ts'
+import { LateFailure, type State, type World } from './world.ts'
 
 const content = { memory: 'm', disk: 'd' } as const
 const onDisk = { memory: '', disk: 'd' } as const
@@ -179,6 +180,35 @@ function deletion(name: string, state: State, graceful: boolean): Scenario {
 
 export const remove = deletion('delete a running instance', 'Running', true)
 export const removeAsleep = deletion('delete an instance in standby', 'Standby', false)
+
+/** What became of the one attempt to start it again that its policy allows: undefined while that is open. */
+async function restarted(world: World): Promise<'done' | 'given up' | undefined> {
+  const { state, restart_status: status } = await world.client.instances.get(subject)
+  if (status?.blocked_reason === 'max_attempts_exceeded') return 'given up'
+  return state === 'Running' && typeof status?.last_attempt_at === 'string' ? 'done' : undefined
+}
+
+export const restart: Scenario = {
+  name: 'start an instance again by itself',
+  async prepare(world) {
+    await world.remove(subject)
+    await world.ensure(subject, 'Running', content)
+    await world.client.instances.update(subject, { restart_policy: { policy: 'on_failure', backoff: '0s', max_attempts: 1 } })
+  },
+  async act(world) {
+    await world.guests.fail(world.server, subject)
+    await until('it is started again or given up', async () => (await restarted(world)) !== undefined)
+    if ((await restarted(world)) === 'given up') throw new LateFailure('it was given up')
+  },
+  async judge(world) {
+    await until('it is started again or given up', async () => (await restarted(world)) !== undefined)
+    return await judgeState(world, subject, { Running: ['done', onDisk], Stopped: ['stopped', onDisk] })
+  },
+  clean,
+  late: ['stopped', 'done'],
+  crashed: ['stopped'],
+  vmm: ['stopped'],
+}
 
 export const update: Scenario = {
   name: 'change when an instance expires',

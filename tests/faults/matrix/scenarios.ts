@@ -9,6 +9,7 @@ import * as stores from './store-scenarios.ts'
 /** Those that could lose a guest, or what a snapshot holds. */
 export const guestScenarios: readonly Scenario[] = [
   ...[instances.create, instances.start, instances.stop, instances.stopAsleep, instances.standby, instances.restore],
+  instances.restart,
   ...[instances.forkRunning, instances.forkStopped, instances.forkAsleep, instances.remove, instances.removeAsleep, instances.update],
   ...[snapshots.snapshotRunning, snapshots.snapshotAsleep, snapshots.snapshotStopped],
   ...[snapshots.restoreToRunning, snapshots.restoreAsleep, snapshots.restoreStopped],
