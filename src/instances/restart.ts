@@ -1,8 +1,10 @@
 // Flow: an instance is started again by itself, from its disks, when its restart policy says so (restart-policy.ts). What is planned stands in its record.
 
+import { isAlive } from '../platform/process.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { isUnhealthy } from './health.ts'
+import { settleExit } from './machine.ts'
 import { afterExit, isRestartDue, takeAttempt, withoutPlan } from './restart-policy.ts'
 import { bootInstance } from './start.ts'
 import { endRunning } from './stop.ts'
@@ -32,6 +34,17 @@ export async function restartInstance(context: InstanceContext, entry: InstanceE
     if (!context.stopping.aborted) await planAgain(context, entry)
     throw error
   }
+}
+
+/** Whether it has ended and that could not be recorded when it happened, as on a full disk: then nothing is planned yet. */
+export function isUnsettled({ record, machine, settling }: InstanceEntry): boolean {
+  return record.restartPolicy !== null && record.process !== null && machine === undefined && !settling && !isAlive(record.process)
+}
+
+/** Records such an end after all. */
+export async function settleLate(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  const { process } = entry.record
+  if (process !== null) await settleExit(context, entry, { process }, 'the VMM ended')
 }
 
 async function planAgain(context: InstanceContext, entry: InstanceEntry): Promise<void> {

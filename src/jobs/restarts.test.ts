@@ -139,6 +139,17 @@ test('a plan for a machine that runs is dropped when nothing is known against it
   assert.deepEqual([world.boots, entry.record.restarts.attempts], [[], 0])
 })
 
+test('an end that could not be recorded when it came is recorded and planned for later', async () => {
+  await using world = await startWorld()
+  const gone = { pid: 1, startTicks: '0', bootId: '' }
+  const entry = await world.planned({ process: gone, restarts: noRestarts, exit: null, programStartedAt: inMs(-1) })
+  mock.timers.tick(250)
+  await until('it is on record', () => entry.record.process === null)
+  assert.equal(entry.record.restarts.nextAttemptAt, inMs(5_000))
+  mock.timers.tick(5_000)
+  await booted(entry)
+})
+
 test('a start by hand clears what was counted', async () => {
   await using world = await startWorld()
   const entry = await world.planned({ restarts: { ...noRestarts, attempts: 2, blockedReason: 'max_attempts_exceeded' } })

@@ -3,7 +3,7 @@
 import type { Logger } from 'pino'
 import { availableParallelism } from 'node:os'
 import { isHypemanError } from '../api/errors.ts'
-import { isRestartDue, restartInstance, type InstanceContext, type InstanceEntry } from '../instances/index.ts'
+import { isRestartDue, isUnsettled, restartInstance, settleLate, type InstanceContext, type InstanceEntry } from '../instances/index.ts'
 import { messageOf } from '../platform/flow.ts'
 import { Turns } from '../platform/turns.ts'
 
@@ -23,7 +23,8 @@ export function startRestarts(context: InstanceContext, log: Logger): AsyncDispo
   const restart = async (entry: InstanceEntry): Promise<void> => {
     try {
       using _turn = await turns.take(context.stopping)
-      await restartInstance(context, entry)
+      if (isUnsettled(entry)) await settleLate(context, entry)
+      else await restartInstance(context, entry)
     } catch (error) {
       if (context.stopping.aborted || isHypemanError(error, 'not_found')) return // left to the next server, or deleted meanwhile
       failedAt.set(entry, Date.now())
@@ -35,7 +36,11 @@ export function startRestarts(context: InstanceContext, log: Logger): AsyncDispo
   const timer = setInterval(() => {
     const now = Date.now()
     for (const entry of context.store.entries())
-      if (isRestartDue(entry.record, now) && !restarting.has(entry.id) && now - (failedAt.get(entry) ?? 0) >= TRY_AGAIN_MS)
+      if (
+        (isRestartDue(entry.record, now) || isUnsettled(entry)) &&
+        !restarting.has(entry.id) &&
+        now - (failedAt.get(entry) ?? 0) >= TRY_AGAIN_MS
+      )
         restarting.set(entry.id, restart(entry))
   }, INTERVAL_MS)
   timer.unref()
