@@ -39,6 +39,23 @@ test('without such options nothing of them is sent', async () => {
   assert.deepEqual([body['restart_policy'], body['health_check']], [undefined, undefined])
 })
 
+test('ps tells the health of what runs, where it is checked', async () => {
+  await using server = await startFakeServer()
+  const health = (status: string): object => ({ health_status: { status, consecutive_successes: 0, consecutive_failures: 3 } })
+  server.on('GET /instances', {
+    json: [
+      fakeInstance('sick', { state: 'Running', ...health('unhealthy') }),
+      fakeInstance('well', { state: 'Running', ...health('healthy') }),
+      fakeInstance('plain', { state: 'Running', ...health('disabled') }),
+    ],
+  })
+  const { stdout } = await hypeman(server.url, ['ps'])
+  assert.deepEqual(
+    ['sick', 'well', 'plain'].map((name) => /Running(?: \(\w+\))?/.exec(stdout.split('\n').find((line) => line.includes(name)) ?? '')?.[0]),
+    ['Running (unhealthy)', 'Running (healthy)', 'Running'],
+  )
+})
+
 test('--restart and --rm contradict each other', async () => {
   await using server = await startFakeServer()
   const { code, stderr } = await hypeman(server.url, ['run', '--rm', '--restart', 'always', 'alpine:3.20'])

@@ -17,6 +17,8 @@ export const instanceColumns: readonly Column<Instance>[] = [
 
 function stateOf(instance: Instance): string {
   if (instance.state === 'Unknown' && instance.state_error) return `Unknown: ${instance.state_error}`
+  const health = instance.state === 'Running' ? instance.health_status?.status : undefined
+  if (health === 'healthy' || health === 'unhealthy') return `${instance.state} (${health})`
   const ended = instance.state === 'Stopped' || instance.state === 'Shutdown'
   return ended && typeof instance.exit_code === 'number' ? `${instance.state} (${instance.exit_code})` : instance.state
 }

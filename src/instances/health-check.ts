@@ -90,6 +90,7 @@ async function commandFailure(
     return output === '' ? words : `${words}: ${output}`
   } finally {
     signal.removeEventListener('abort', hangUp)
+    session.hangUp()
   }
 }
 

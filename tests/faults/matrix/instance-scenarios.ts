@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
+import { APIConnectionError } from '@onkernel/hypeman'
 import { until } from '../../support/until.ts'
 import type { Scenario, Verdict } from './scenario.ts'
 import { LateFailure, type State, type World } from './world.ts'
@@ -197,8 +198,12 @@ export const restart: Scenario = {
   },
   async act(world) {
     await world.guests.fail(world.server, subject)
-    await until('it is started again or given up', async () => (await restarted(world)) !== undefined)
-    if ((await restarted(world)) === 'given up') throw new LateFailure('it was given up')
+    // On a disk that stays broken nothing comes of it until that is over.
+    const reason = await until('it is started again or given up', async () => (await restarted(world)) !== undefined, 10_000).then(
+      () => undefined,
+      (error: unknown) => (error instanceof APIConnectionError ? Promise.reject(error) : String(error)),
+    )
+    if (reason !== undefined || (await restarted(world)) === 'given up') throw new LateFailure(reason ?? 'it was given up')
   },
   async judge(world) {
     await until('it is started again or given up', async () => (await restarted(world)) !== undefined)
