@@ -158,10 +158,10 @@ test('what this server has not yet is refused by the name of the field, before a
     server.client.instances.create({
       name: 'a',
       image: 'alpine',
-      health_check: { http: { port: 80 } },
+      gpu: { profile: 'L40S-1Q' },
       network: { egress: { enabled: true } },
     }),
-    (error) => error instanceof APIError && error.status === 501 && error.message.includes('health_check'),
+    (error) => error instanceof APIError && error.status === 501 && error.message.includes('network.egress'),
   )
   await assert.rejects(server.client.instances.update('web', { env: { A: '1' } }), { status: 501 })
   await assert.rejects(server.client.instances.standby('web', { compression: { enabled: true } }), { status: 501 })
@@ -174,7 +174,8 @@ test('what this server has not yet is refused by the name of the field, before a
     image: 'alpine',
     hotplug_size: '1GB',
     skip_kernel_headers: true,
-    health_check: { type: 'none' },
+    health_check: { http: { port: 80 } },
+    restart_policy: { policy: 'always' },
   })
 })
 
