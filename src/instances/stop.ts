@@ -1,6 +1,7 @@
 // Flow: stop. Asks the workload, then presses the power button, then kills; from Standby it discards the memory image.
 
 import { messageOf, step, type FlowContext } from '../platform/flow.ts'
+import { isAlive } from '../platform/process.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { exitOf } from './exit.ts'
@@ -41,8 +42,8 @@ export async function endRunning(
 async function callOffRestart(context: InstanceContext, entry: InstanceEntry): Promise<boolean> {
   const { record } = entry
   if (record.restartPolicy === null || entry.machine !== undefined || entry.holdsMemory) return false
-  // With a process on record its end was just seen, and is not on record yet.
-  if (record.restarts.nextAttemptAt === null && record.process === null) return false
+  // With a process on record its end was just seen, and is not on record yet; one that lives could not be taken over.
+  if (record.process === null ? record.restarts.nextAttemptAt === null : isAlive(record.process)) return false
   const exit = record.process === null ? record.exit : await exitOf(context.layout.instance(entry.id), record)
   await endMachine(context, entry, { exit, restarts: afterStop(record.restarts) })
   context.events.state(entry.id, 'Stopped', 'stopped on request, before it was started again')
