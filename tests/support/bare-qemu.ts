@@ -6,7 +6,15 @@ import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { dataLayout, type DataLayout } from '../../src/files/layout.ts'
-import { lookForMapping, privatePages } from '../../src/files/memory-image/private-pages.ts'
+import {
+  findMapping,
+  lookForMapping,
+  openMemory,
+  pageBytes,
+  privatePages,
+  readPages,
+  type Mapping,
+} from '../../src/files/memory-image/private-pages.ts'
 import { makeDataDirectories } from '../../src/files/stage.ts'
 import type { Hypervisor, MachineSpec, MemorySnapshots } from '../../src/hypervisors/driver.ts'
 import { qemuArguments, qemuFiles } from '../../src/hypervisors/qemu/command-line.ts'
@@ -18,6 +26,7 @@ import { spawnDetached } from '../../src/platform/process.ts'
 
 const bareMemoryMib = 64
 const command = 'qemu-system-x86_64'
+const basePattern = /^memory-\d+\.base$/
 /** Fewer than the firmware needs for itself. */
 const FIRMWARE_PAGES = 64
 
@@ -93,6 +102,22 @@ export async function bareHost(root?: string): Promise<BareHost> {
   return host
 }
 
+/** Writes a page of the memory of a machine whose memory is a file, as its guest would. */
+export async function writeMemory(machine: QemuMachine, page: number, text: string): Promise<void> {
+  await using memory = await openMemory(await memoryOf(machine))
+  await memory.writePages(page, Buffer.alloc(pageBytes, text))
+}
+
+/** The first characters of a page. */
+export async function readMemory(machine: QemuMachine, page: number, length: number): Promise<string> {
+  for await (const { data } of readPages(await memoryOf(machine), [{ first: page, count: 1 }])) return data.toString('latin1', 0, length)
+  throw new Error(`the machine has no page ${page}`)
+}
+
+function memoryOf(machine: QemuMachine): Promise<Mapping> {
+  return findMapping(machine.process.pid, basePattern, bareMemoryMib * 1024 ** 2)
+}
+
 /** Until the firmware has written to memory, so that there is something to save. */
 async function untilItWrites(machine: QemuMachine): Promise<void> {
   await machine.runState()
@@ -101,7 +126,7 @@ async function untilItWrites(machine: QemuMachine): Promise<void> {
 }
 
 async function hasWritten(machine: QemuMachine): Promise<boolean> {
-  const mapping = await lookForMapping(machine.process.pid, /^memory-\d+\.base$/, bareMemoryMib * 1024 ** 2)
+  const mapping = await lookForMapping(machine.process.pid, basePattern, bareMemoryMib * 1024 ** 2)
   if (mapping !== undefined) return (await privatePages(mapping)).reduce((sum, { count }) => sum + count, 0) >= FIRMWARE_PAGES
   // An entry of the interrupt table, at the very beginning of memory.
   const entry = await machine.command('human-monitor-command', { 'command-line': 'xp /1wx 0x40' })

@@ -1,14 +1,17 @@
 // Memory images of a real private mapping: what is read out of it, written as base or diff, merged, and written back.
 
 import assert from 'node:assert/strict'
-import { mkdtemp, open, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import fc from 'fast-check'
 import { isHypemanError } from '../../api/errors.ts'
+import { makeBase as makeBaseFile, mappingOf, pages, ramBytes, range, somePages, write } from '../../../tests/support/guest-memory.ts'
 import { mapPrivately } from '../../../tests/support/private-mapping.ts'
-import { applyDiffToProcess, checkDiff, createHoles, mergeDiff, saveAsBase, saveAsDiff } from './image.ts'
+import { capturePages, saveChanges } from './changes.ts'
+import { checkDiff } from './diff-file.ts'
+import { applyDiffs, createHoles, mergeDiff, saveAsBase } from './image.ts'
 import { findMapping, isMappedFile, pageBytes, privatePages, type Mapping } from './private-pages.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'image-'))
@@ -16,35 +19,16 @@ after(() => rm(root, { recursive: true }))
 let count = 0
 const fresh = (name: string): string => path.join(root, `${(count += 1)}-${name}`)
 
-/** Guest memory of the tests: more than a window of copying, so that windows and their borders are met. */
-const pages = 700
-const ramBytes = pages * pageBytes
-
-/** A base file: some pages hold their own number, the others are holes. */
 async function makeBase(filled: ReadonlySet<number>): Promise<string> {
   const file = fresh('memory-1.base')
-  await createHoles(file, ramBytes)
-  await using handle = await open(file, 'r+')
-  for (const page of filled) await handle.write(Buffer.alloc(pageBytes, (page % 250) + 1), 0, pageBytes, page * pageBytes)
+  await makeBaseFile(file, filled)
   return file
 }
 
-function mappingOf(file: string, bytes = ramBytes): Promise<Mapping> {
-  return findMapping(process.pid, new RegExp(`^${path.basename(file).replaceAll('.', '\\.')}$`), bytes)
-}
-
-/** Sets of pages as guests write them: single ones and stretches. */
-const somePages = fc
-  .array(fc.tuple(fc.nat(pages - 1), fc.oneof(fc.constant(1), fc.integer({ min: 1, max: 300 }))), { maxLength: 30 })
-  .map((stretches) => new Set(stretches.flatMap(([first, length]) => range(first, Math.min(pages, first + length)))))
-
-function range(from: number, to: number): number[] {
-  return Array.from({ length: to - from }, (_, index) => from + index)
-}
-
-function write(memory: Buffer, written: ReadonlySet<number>): void {
-  // Some pages are written with zeros: they are the process's own all the same.
-  for (const page of written) memory.fill(page % 5 === 0 ? 0 : 255 - (page % 200), page * pageBytes, (page + 1) * pageBytes)
+/** Writes what differs from the base. Returns the bytes. */
+async function saveAsDiff(mapping: Mapping, base: string, diff: string): Promise<number> {
+  const captured = await capturePages(mapping, await privatePages(mapping), fresh('whole'))
+  return (await saveChanges(captured, { base, diffs: [] }, diff)).bytes
 }
 
 test('exactly the pages that were written are private, in joined runs, and reading makes none', async () => {
@@ -101,7 +85,11 @@ test('base and diff together are what the process saw, and give another process 
       using mapped = mapPrivately(base, ramBytes)
       write(mapped.bytes, written)
       const mapping = await mappingOf(base)
-      const bytes = await saveAsDiff(mapping, await privatePages(mapping), diff)
+      const bytes = await saveAsDiff(mapping, base, diff)
+      if (bytes === 0) {
+        assert.ok(mapped.bytes.equals(untouched), 'nothing changed')
+        return
+      }
       assert.equal(bytes, (await stat(diff)).size)
       assert.ok(bytes <= (written.size + 1 + Math.ceil((64 + 16 * written.size) / pageBytes)) * pageBytes)
       await checkDiff(diff, ramBytes)
@@ -114,7 +102,7 @@ test('base and diff together are what the process saw, and give another process 
       const again = fresh('memory-2.base')
       await writeFile(again, untouched)
       using other = mapPrivately(again, ramBytes)
-      await applyDiffToProcess(diff, await mappingOf(again))
+      await applyDiffs([diff], await mappingOf(again))
       assert.ok(other.bytes.equals(mapped.bytes), 'applied')
       for (const file of [base, again]) assert.ok((await readFile(file)).equals(untouched), 'base files are never written')
       for (const file of [base, diff, merged, again]) await rm(file)
@@ -145,17 +133,17 @@ test('a first image holds what is not zero, at its own place, and nothing else',
 test('a diff that is not what it says is refused by name and is never data', async () => {
   const base = await makeBase(new Set([1]))
   using mapped = mapPrivately(base, ramBytes)
-  write(mapped.bytes, new Set([2, 3, 9, 100]))
+  write(mapped.bytes, new Set([2, 3, 9, 101]))
   const mapping = await mappingOf(base)
   const file = fresh('diff')
-  await saveAsDiff(mapping, await privatePages(mapping), file)
+  await saveAsDiff(mapping, base, file)
   const intact = await readFile(file)
   const refused = async (what: string, change: (bytes: Buffer) => Buffer | void): Promise<void> => {
     const bytes = Buffer.from(intact)
     await writeFile(file, change(bytes) ?? bytes)
     const isDamage = (error: unknown): boolean => isHypemanError(error, 'corrupt_snapshot') && error.message.includes(file)
     await assert.rejects(checkDiff(file, ramBytes), isDamage, what)
-    await assert.rejects(applyDiffToProcess(file, mapping), isDamage, what)
+    await assert.rejects(applyDiffs([file], mapping), isDamage, what)
     const target = fresh('merged')
     await assert.rejects(mergeDiff(base, file, target), isDamage, what)
   }
@@ -212,6 +200,8 @@ test('an abort ends a save between pieces', async () => {
   write(mapped.bytes, new Set(range(1, pages)))
   const mapping = await mappingOf(base)
   const runs = await privatePages(mapping)
-  for (const save of [saveAsBase, saveAsDiff])
-    await assert.rejects(save(mapping, runs, fresh('aborted'), AbortSignal.abort(new Error('enough'))), /enough/)
+  const enough = AbortSignal.abort(new Error('enough'))
+  for (const save of [saveAsBase, capturePages]) await assert.rejects(save(mapping, runs, fresh('aborted'), enough), /enough/)
+  const captured = await capturePages(mapping, runs, fresh('whole'))
+  await assert.rejects(saveChanges(captured, { base, diffs: [] }, fresh('aborted'), enough), /enough/)
 })

@@ -7,7 +7,8 @@ import path from 'node:path'
 import { after, test, type TestContext } from 'node:test'
 import { run } from '../../../tests/support/command.ts'
 import { mapAnonymously, mapPrivately } from '../../../tests/support/private-mapping.ts'
-import { mergeDiff, saveAsBase, saveAsDiff } from './image.ts'
+import { capturePages, saveChanges } from './changes.ts'
+import { mergeDiff, saveAsBase } from './image.ts'
 import { findMapping, pageBytes, privatePages, type Mapping } from './private-pages.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'kernel-memory-'))
@@ -37,7 +38,8 @@ async function counted(line: string, at: number): Promise<number> {
 
 async function saved(base: string, mapping: Mapping): Promise<Buffer> {
   const [diff, merged] = [`${base}.diff`, `${base}.merged`]
-  await saveAsDiff(mapping, await privatePages(mapping), diff)
+  const captured = await capturePages(mapping, await privatePages(mapping), `${base}.whole`)
+  await saveChanges(captured, { base, diffs: [] }, diff)
   await mergeDiff(base, diff, merged)
   return readFile(merged)
 }

@@ -16,11 +16,12 @@ import {
   mappedBase,
   noBase,
   readManifest,
-  removeBases,
   removeImage,
+  removeMapped,
   prepareSave,
   stateFile,
 } from './memory.ts'
+import { diffsIn } from './memory-diffs.ts'
 import { QmpError } from './qmp.ts'
 import { isControlled } from './sockets.ts'
 import { startFromImage, type QemuProgram } from './start.ts'
@@ -60,18 +61,18 @@ export function memorySnapshots(
       const keep = mapped ?? noBase
       const { number: layer } = await qemu.activeLayer()
       await using undo = new AsyncDisposableStack()
-      undo.defer(() => forgetImage(spec.directory, keep))
-      await forgetImage(spec.directory, keep)
+      const diffs = mapped === undefined ? [] : await diffsIn(spec.directory)
+      undo.defer(() => forgetImage(spec.directory, keep, diffs))
+      await forgetImage(spec.directory, keep, diffs)
       if (mapped === undefined) await earlierStreamEnded(qemu, signal)
       const save = await prepareSave(qemu.process.pid, ramBytes, spec.directory, spec.directory)
       const saved = await save(signal)
-      await saved.write()
       await saveDevices(qemu, path.join(spec.directory, stateFile))
       await joinLayers(spec.directory, layer - 1, signal)
       qemu.mayBeSaved = true
-      await finishImage(saved, spec.directory, spec.directory, layer, signal)
+      const { memoryBytes } = await finishImage(saved, spec.directory, spec.directory, layer, signal)
       undo.move()
-      return { pausedMs: performance.now() - started, memoryBytes: saved.bytes }
+      return { pausedMs: performance.now() - started, memoryBytes }
     },
 
     async restore(spec, wanted, signal) {
@@ -88,12 +89,12 @@ export function memorySnapshots(
     holdsMemory: hasManifest,
     async discardMemory(directory) {
       await removeImage(directory)
-      if (!(await isControlled(directory))) await removeBases(directory)
+      if (!(await isControlled(directory))) await removeMapped(directory)
     },
     async consumeMemory(directory) {
       const image = await readManifest(directory).catch(() => undefined) // a damaged one goes all the same
       await removeImage(directory, image?.base)
-      if (image !== undefined) await removeBases(directory, image.base)
+      if (image !== undefined) await removeMapped(directory, image.base, image.diffs)
     },
   }
 }
@@ -123,13 +124,12 @@ async function captureStopped(
   undo.move()
   const notResumed = wasRunning ? await qemu.resume().then(() => undefined, messageOf) : undefined
   const pausedMs = performance.now() - started
-  await saved.write()
   await joinLayers(spec.directory, layer.below - 1, signal)
   await linkLayers(spec.directory, target, layer.below)
-  await finishImage(saved, spec.directory, target, layer.below, signal)
+  const { memoryBytes } = await finishImage(saved, spec.directory, target, layer.below, signal)
   return {
     pausedMs,
-    memoryBytes: saved.bytes,
+    memoryBytes,
     ...(notResumed === undefined ? {} : { notResumed }),
     copiedAll: saved.kind === 'base',
   }
@@ -161,9 +161,9 @@ function ramBytesOf(spec: MachineSpec): number {
   return spec.memoryMib * 1024 ** 2
 }
 
-async function forgetImage(directory: string, mapped: string): Promise<void> {
+async function forgetImage(directory: string, mapped: string, diffs: readonly string[]): Promise<void> {
   await removeImage(directory, mapped)
-  await removeBases(directory, mapped)
+  await removeMapped(directory, mapped, diffs)
 }
 
 /**

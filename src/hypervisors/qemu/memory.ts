@@ -1,51 +1,62 @@
 // Memory images in an instance's directory or a snapshot's payload:
 //   memory-<n>.base   guest RAM as a sparse file; immutable, shared by hard link; what a process maps privately
-//   memory.diff       pages that differ from the base, if any
+//   memory-<n>.diff   pages that differ from the base and the diffs before it, in the order of their numbers; immutable, shared by hard link
 //   device.state      everything of the machine but RAM and disks
 //   memory.json       names the parts; written last and removed first, so an image exists if and only if it does
 // In a directory with an image the disk layers up to the manifest's are frozen: they belong to the memory's instant.
+// Beside a process that maps a base lie the diffs of its last image, also when that image is used up: what the next one is compared with. Without them it is larger.
 
 import { link, readdir, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
-import { captureDiff, checkDiff, createHoles, mergeDiff, saveAsBase } from '../../files/memory-image/image.ts'
+import { capturePages, type CapturedPages } from '../../files/memory-image/changes.ts'
+import { checkDiff } from '../../files/memory-image/diff-file.ts'
+import { createHoles, mergeDiff, saveAsBase } from '../../files/memory-image/image.ts'
 import { findMapping, isMappedFile, lookForMapping, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
 import { defineRecord, RecordError } from '../../files/record-format.ts'
 import { stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
 import { isMissing } from '../../files/tree.ts'
 import { lastLayer, layerName, linkLayers } from './layers.ts'
+import { diffPattern, removeDiffs, saveDiff } from './memory-diffs.ts'
 
 export const stateFile = 'device.state'
-export const diffFile = 'memory.diff'
 const manifestFile = 'memory.json'
+/** All private pages of a process, if they are too many to be held while they are compared with the last image: never part of one. */
+const wholeFile = 'memory.whole'
 const basePattern = /^memory-(\d+)\.base$/
 
-/** A diff above both of these is merged into a base of its own: bytes, and share of the base's allocated size. */
+/** Private pages above both of these are merged into a base of its own: bytes, and share of the base's allocated size. */
 const MERGE_ABOVE_BYTES = 64 * 1024 ** 2
 const MERGE_ABOVE_SHARE = 0.5
 
 const manifest = z
   .object({
-    version: z.literal(1),
+    version: z.literal(2),
     base: z.string().regex(basePattern),
     /** Of the base that the process maps which wrote this image: it outlives the image's removal. */
     mapped: z.string().regex(basePattern),
-    hasDiff: z.boolean(),
+    /** In the order in which they lie over the base. */
+    diffs: z.array(z.string().regex(diffPattern)).readonly(),
     ramBytes: z.int().positive(),
     /** Last disk layer of the memory's instant. */
     lastLayer: z.int().nonnegative(),
   })
   .readonly()
 
-export const manifestFormat = defineRecord({ kind: 'memory manifest', version: 1, schema: manifest })
+export const manifestFormat = defineRecord({
+  kind: 'memory manifest',
+  version: 2,
+  schema: manifest,
+  steps: { 1: ({ hasDiff, ...record }) => ({ ...record, diffs: hasDiff === true ? ['memory.diff'] : [] }) },
+})
 
 export type MemoryManifest = z.infer<typeof manifest>
 
 /** What a file is of an image; undefined if it is of none. */
 export function imagePart(file: string): 'state' | 'memory' | undefined {
   if (file === stateFile || file === manifestFile) return 'state'
-  return file === diffFile || basePattern.test(file) ? 'memory' : undefined
+  return basePattern.test(file) || diffPattern.test(file) ? 'memory' : undefined
 }
 
 function baseName(number: number): string {
@@ -55,7 +66,7 @@ function baseName(number: number): string {
 /** Removes whatever memory lies in a directory: what is started there next boots. */
 export async function forgetMemory(directory: string): Promise<void> {
   await removeImage(directory)
-  await removeBases(directory)
+  await removeMapped(directory)
 }
 
 /** RAM for a cold boot: holes. Whatever image lay there is gone. Returns the file's name. */
@@ -98,9 +109,9 @@ export async function checkedManifest(directory: string): Promise<MemoryManifest
   if (size !== found.ramBytes) throw damaged(`${found.base} has ${size ?? 'no'} bytes instead of ${found.ramBytes}`)
   for (const name of [stateFile, layerName(found.lastLayer)])
     if (((await sizeOf(path.join(directory, name))) ?? 0) === 0) throw damaged(`${name} is missing`)
-  if (found.hasDiff) {
-    if ((await sizeOf(path.join(directory, diffFile))) === undefined) throw damaged(`${diffFile} is missing`)
-    await checkDiff(path.join(directory, diffFile), found.ramBytes)
+  for (const name of found.diffs) {
+    if ((await sizeOf(path.join(directory, name))) === undefined) throw damaged(`${name} is missing`)
+    await checkDiff(path.join(directory, name), found.ramBytes)
   }
   return found
 }
@@ -116,13 +127,10 @@ async function sizeOf(file: string): Promise<number | undefined> {
 }
 
 /** What was read of a paused process: enough to finish the image after it runs again. */
-export interface SavedPages {
-  readonly mapping: Mapping
-  readonly kind: 'base' | 'diff'
-  readonly bytes: number
-  /** Writes what was read, and is not written yet; the process may run again. */
-  write(): Promise<void>
-}
+export type SavedPages = { readonly mapping: Mapping } & (
+  | { readonly kind: 'base'; readonly bytes: number }
+  | { readonly kind: 'diff'; readonly pages: CapturedPages }
+)
 
 /** Copies the private pages of a process that is paused by then. */
 export type SavePages = (signal: AbortSignal) => Promise<SavedPages>
@@ -133,22 +141,19 @@ export async function prepareSave(pid: number, ramBytes: number, source: string,
   const asBase = async (name: string, signal: AbortSignal): Promise<number> =>
     saveAsBase(mapping, await privatePages(mapping), path.join(target, name), signal)
   if (mapping.file === '')
-    return async (signal) => ({ mapping: { ...mapping, file: noBase }, kind: 'base', bytes: await asBase(firstBase, signal), write: done })
+    return async (signal) => ({ mapping: { ...mapping, file: noBase }, kind: 'base', bytes: await asBase(firstBase, signal) })
   const base = path.join(source, mapping.file)
   if (!(await isMappedFile(mapping, base)))
     throw new HypemanError(
       'conflict',
       `${base} is not the file that the VMM maps; stop and start the instance before its memory can be saved`,
     )
-  if ((await stat(base)).blocks === 0)
-    return async (signal) => ({ mapping, kind: 'base', bytes: await asBase(nextBase(mapping), signal), write: done })
+  if ((await stat(base)).blocks === 0) return async (signal) => ({ mapping, kind: 'base', bytes: await asBase(nextBase(mapping), signal) })
   return async (signal) => {
-    const diff = await captureDiff(mapping, await privatePages(mapping), path.join(target, diffFile), signal)
-    return { mapping, kind: 'diff', bytes: diff.bytes, write: () => diff.finish() }
+    const pages = await capturePages(mapping, await privatePages(mapping), path.join(target, wholeFile), signal)
+    return { mapping, kind: 'diff', pages }
   }
 }
-
-const done = (): Promise<void> => Promise.resolve()
 
 /** The name of a mapping that is no file's. */
 const anonymous = /^$/
@@ -159,7 +164,7 @@ export const firstBase = baseName(1)
 
 /** Completes an image whose memory came as a stream into `firstBase`. */
 export async function finishStreamed(source: string, target: string, ramBytes: number, layer: number): Promise<void> {
-  const image = { version: 1, mapped: noBase, ramBytes, lastLayer: layer, base: firstBase, hasDiff: false } as const
+  const image = { version: 2, mapped: noBase, ramBytes, lastLayer: layer, base: firstBase, diffs: [] } as const
   return writeManifest(source, target, image)
 }
 
@@ -167,19 +172,38 @@ function nextBase(mapping: Mapping): string {
   return baseName(Number(basePattern.exec(mapping.file)?.[1] ?? 0) + 1)
 }
 
-/** Completes an image: links or merges the base and writes the manifest. `source` is the directory with the mapped base. */
-export async function finishImage(saved: SavedPages, source: string, target: string, layer: number, signal: AbortSignal): Promise<void> {
+/**
+ * Completes an image: writes what changed since the last one, or merges a base, and writes the manifest. `source` is the directory with the mapped base.
+ * Returns the bytes of memory that were written.
+ */
+export async function finishImage(
+  saved: SavedPages,
+  source: string,
+  target: string,
+  layer: number,
+  signal: AbortSignal,
+): Promise<{ readonly memoryBytes: number }> {
   const { mapping } = saved
-  const base = path.join(source, mapping.file)
-  const image = { version: 1, mapped: mapping.file, ramBytes: mapping.bytes, lastLayer: layer } as const
-  if (saved.kind === 'base') return writeManifest(source, target, { ...image, base: nextBase(mapping), hasDiff: false })
-  if (saved.bytes > MERGE_ABOVE_BYTES && saved.bytes > (await stat(base)).blocks * 512 * MERGE_ABOVE_SHARE) {
-    await mergeDiff(base, path.join(target, diffFile), path.join(target, nextBase(mapping)), signal)
-    await rm(path.join(target, diffFile))
-    return writeManifest(source, target, { ...image, base: nextBase(mapping), hasDiff: false })
+  const complete = (image: Pick<MemoryManifest, 'base' | 'diffs'>): Promise<void> =>
+    writeManifest(source, target, { version: 2, mapped: mapping.file, ramBytes: mapping.bytes, lastLayer: layer, ...image })
+  if (saved.kind === 'base') {
+    await complete({ base: nextBase(mapping), diffs: [] })
+    return { memoryBytes: saved.bytes }
   }
+  const base = path.join(source, mapping.file)
+  const { bytes } = saved.pages
+  if (bytes > MERGE_ABOVE_BYTES && bytes > (await stat(base)).blocks * 512 * MERGE_ABOVE_SHARE) {
+    await mergeDiff(base, path.join(target, wholeFile), path.join(target, nextBase(mapping)), signal)
+    await rm(path.join(target, wholeFile))
+    await removeDiffs(source)
+    await complete({ base: nextBase(mapping), diffs: [] })
+    return { memoryBytes: bytes }
+  }
+  const { diffs, memoryBytes } = await saveDiff(saved.pages, base, source, target, signal)
+  await rm(path.join(target, wholeFile), { force: true })
   if (source !== target) await link(base, path.join(target, mapping.file))
-  return writeManifest(source, target, { ...image, base: mapping.file, hasDiff: true })
+  await complete({ base: mapping.file, diffs })
+  return { memoryBytes }
 }
 
 /** The manifest comes last. In an instance's own directory (`source`) everything it names is on disk before it; a staged one is synced by its commit. */
@@ -191,7 +215,7 @@ async function writeManifest(source: string, target: string, value: MemoryManife
 }
 
 function partsOf(image: MemoryManifest): string[] {
-  return [image.base, stateFile, ...(image.hasDiff ? [diffFile] : [])]
+  return [image.base, stateFile, ...image.diffs]
 }
 
 /** Links an image, with the disk layers of its instant, into a staged directory. */
@@ -208,14 +232,14 @@ export async function lastLayerOf(directory: string): Promise<number> {
 }
 
 /**
- * Removes an image, or what a broken save left of one, but not the base that a running process maps. When the disks are written again,
- * no loss of power brings the image back.
+ * Removes an image, or what a broken save left of one, but neither the base that a running process maps nor diffs, which may lie over it. When the disks are written
+ * again, no loss of power brings the image back.
  */
 export async function removeImage(directory: string, keep?: string): Promise<void> {
   const found = await readManifest(directory).catch(() => undefined) // a damaged manifest goes all the same
   if (await removeIfThere(path.join(directory, manifestFile))) await syncDirectory(directory)
   const mapped = keep ?? found?.mapped
-  const parts = [stateFile, diffFile, ...(found !== undefined && mapped !== undefined && found.base !== mapped ? [found.base] : [])]
+  const parts = [stateFile, wholeFile, ...(found !== undefined && mapped !== undefined && found.base !== mapped ? [found.base] : [])]
   await Promise.all(parts.map((name) => rm(path.join(directory, name), { force: true })))
 }
 
@@ -229,9 +253,10 @@ async function removeIfThere(file: string): Promise<boolean> {
   }
 }
 
-/** Removes every base but the one a running process maps: leftovers of a save that was undone, or all if no process runs. */
-export async function removeBases(directory: string, mapped?: string): Promise<void> {
+/** Removes every base but the one a running process maps, and every diff but those kept: leftovers of a save that was undone, or all if no process runs. */
+export async function removeMapped(directory: string, mapped?: string, diffs: readonly string[] = []): Promise<void> {
   for (const name of await readdir(directory)) if (basePattern.test(name) && name !== mapped) await rm(path.join(directory, name))
+  await removeDiffs(directory, diffs)
 }
 
 /** Name of the base that a process maps; undefined if its memory is no file. */

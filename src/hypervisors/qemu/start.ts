@@ -4,7 +4,7 @@ import { open, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../../api/errors.ts'
-import { applyDiffToProcess } from '../../files/memory-image/image.ts'
+import { applyDiffs } from '../../files/memory-image/image.ts'
 import { findMapping } from '../../files/memory-image/private-pages.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { listenOn } from '../../platform/listening-socket.ts'
@@ -14,7 +14,7 @@ import { qemuArguments, qemuFiles, type QemuLaunch } from './command-line.ts'
 import { emptyLayerOver, joinLayers, lastLayer, removeLayersAbove, writableLayer } from './layers.ts'
 import { QemuMachine } from './machine.ts'
 import { socketPath } from './sockets.ts'
-import { checkedManifest, createColdMemory, diffFile, forgetMemory, stateFile } from './memory.ts'
+import { checkedManifest, createColdMemory, forgetMemory, stateFile } from './memory.ts'
 
 export interface QemuProgram {
   readonly command: string
@@ -72,14 +72,18 @@ export async function startFromImage(program: QemuProgram, spec: MachineSpec, ve
       `the memory image has ${image.ramBytes} bytes, the instance ${spec.memoryMib} MiB; start it from its disks`,
     )
   const systemLayer = await emptyLayerOver(spec.directory, image.lastLayer)
-  const started = { ...program, memoryFile: image.base, systemLayer, incoming: image.hasDiff ? 'defer' : incoming } as const
+  const hasDiffs = image.diffs.length > 0
+  const started = { ...program, memoryFile: image.base, systemLayer, incoming: hasDiffs ? 'defer' : incoming } as const
   try {
     return await launch(spec, started, program.command, [path.join(spec.directory, stateFile)], async (machine) => {
-      if (image.hasDiff) {
+      if (hasDiffs) {
         // Devices look into guest memory when their state is loaded (virtio rings hold indices), so memory comes first.
         await machine.runState(signal)
         const mapping = await findMapping(machine.process.pid, new RegExp(`^${image.base.replace('.', '\\.')}$`), image.ramBytes)
-        await applyDiffToProcess(path.join(spec.directory, diffFile), mapping)
+        await applyDiffs(
+          image.diffs.map((name) => path.join(spec.directory, name)),
+          mapping,
+        )
         await machine.command('migrate-incoming', { uri: incoming }, signal)
       }
       await loaded(machine, signal)
