@@ -52,6 +52,58 @@ test('a fork outlives its source and the snapshots of it; what is left forks, an
   for (const { id } of [early, late]) await client.instances.delete(id)
 })
 
+test('each later snapshot takes what was written since the one before, has the content of its instant, and loses nothing with the others', async () => {
+  const source = await client.snapshots.fork(snapshotId, { name: 'generations' })
+  countVm('fork')
+  const payloadOf = (id: string): string => path.join(dataLayout(server.dataDirectory).snapshot(id), snapshotFiles.payload)
+  const diffsOf = async (directory: string): Promise<string[]> =>
+    (await readdir(directory)).filter((name) => name.endsWith('.diff')).toSorted()
+  const snapshots: string[] = []
+  for (const generation of ['first', 'second', 'third', 'fourth']) {
+    await shell(
+      server,
+      source.id,
+      `echo ${generation} | tee /root/file > /run/memory; dd if=/dev/urandom of=/run/${generation} bs=1M count=1`,
+    )
+    const { id } = await client.instances.snapshots.create(source.id, { kind: 'Standby' })
+    snapshots.push(id)
+    assert.equal((await diffsOf(payloadOf(id))).length, snapshots.length)
+  }
+  const sizes = await Promise.all(
+    (await diffsOf(payloadOf(snapshots.at(-1) ?? ''))).map(
+      async (name) => (await lstat(path.join(payloadOf(snapshots.at(-1) ?? ''), name))).size,
+    ),
+  )
+  // What a guest that does next to nothing writes besides differs, but not by what it wrote before.
+  for (const [index, size] of sizes.entries()) assert.ok(size >= 1024 ** 2 && size < 4 * 1024 ** 2, `number ${index + 1} has ${size} bytes`)
+
+  const assertHolds = async (id: string, generation: string): Promise<void> => {
+    const { id: child } = await client.snapshots.fork(id, { name: `of-${generation}` })
+    countVm('fork')
+    assert.equal(await shell(server, child, 'cat /run/memory /root/file'), `${generation}\n${generation}`)
+    await client.instances.delete(child)
+  }
+  const [first = '', second = '', third = '', fourth = ''] = snapshots
+  await client.snapshots.delete(second)
+  await assertHolds(third, 'third')
+  await client.snapshots.delete(fourth)
+  await assertHolds(first, 'first')
+  // In place, and from standby, it goes on from the diffs that it has.
+  await client.instances.standby(source.id)
+  await client.instances.snapshots.restore(first, { id: source.id, target_state: 'Running' })
+  countVm('restore')
+  assert.equal(await shell(server, source.id, 'cat /run/memory; echo fifth | tee /root/file > /run/memory'), 'first')
+  await client.instances.standby(source.id)
+  await client.instances.restore(source.id)
+  countVm('restore')
+  assert.equal(await shell(server, source.id, 'cat /run/memory /root/file'), 'fifth\nfifth')
+  assert.equal((await diffsOf(dataLayout(server.dataDirectory).instance(source.id))).length, 2)
+  await client.snapshots.delete(first)
+  await client.instances.delete(source.id)
+  await assertHolds(third, 'third')
+  await client.snapshots.delete(third)
+})
+
 test('holes stay holes through snapshot, restore and fork, and a payload holds no logs, sockets, pids or locks', async () => {
   await using source = await fork('sparse')
   const own = await client.instances.snapshots.create(source.id, { kind: 'Standby' })

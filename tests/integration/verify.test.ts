@@ -18,7 +18,7 @@ import { countVm } from '../support/vm-count.ts'
 const server = await startServer()
 after(() => server[Symbol.asyncDispose]())
 
-/** `base` is of a cold-booted machine, `late` of a fork of it: it shares the memory and disks of `base` and has changes of its own. */
+/** `base` is of a cold-booted machine, `late` of a fork of it: it shares the memory and disks of `base` and has changes of its own, those of an earlier snapshot and its own. */
 let origin = ''
 let base = ''
 let late = ''
@@ -28,6 +28,8 @@ before(async () => {
   base = (await server.client.instances.snapshots.create(origin, { kind: 'Standby', name: 'base' })).id
   const child = await server.client.snapshots.fork(base, { name: 'child' })
   countVm('fork')
+  const earlier = await server.client.instances.snapshots.create(child.id, { kind: 'Standby', name: 'earlier' })
+  await server.client.snapshots.delete(earlier.id)
   await shell(server, child.id, 'echo changed > /root/file; sync')
   late = (await server.client.instances.snapshots.create(child.id, { kind: 'Standby', name: 'late' })).id
   await server.client.instances.delete(child.id)
@@ -87,7 +89,7 @@ async function assertForks(id: string, content: string): Promise<void> {
 test('each file of a snapshot has a digest, and what it shares with another was read once', async () => {
   const [ofBase, ofLate] = [await digestsOf(server, base), await digestsOf(server, late)]
   assert.deepEqual(new Set(['seals.json', ...ofLate.keys()]), new Set(await snapshotFileNames(server, late)))
-  assert.ok(ofLate.has('guest/memory.diff'))
+  assert.ok(ofLate.has('guest/memory-1.diff') && ofLate.has('guest/memory-2.diff'))
   for (const shared of ['guest/memory-1.base', 'guest/disk-0.raw']) assert.equal(ofLate.get(shared), ofBase.get(shared))
   assert.deepEqual(wrong(await verify(late)), [])
   assert.ok((await eventsOf(server, origin)).some(({ flow, step }) => flow === 'snapshot.digest' && step === 'record'))
@@ -137,7 +139,7 @@ for (const [what, name, damage] of [
   ['a file cut short', 'guest/memory-1.base', (file: string) => truncate(file, 4096)],
   [
     'a file replaced by a link to an equal one',
-    'guest/memory.diff',
+    'guest/memory-1.diff',
     async (file: string) => {
       const target = path.join(server.dataDirectory, 'equal')
       await copyFile(file, target)
@@ -193,7 +195,7 @@ test('damaged memory leaves the disks usable: a fork to Stopped boots from them'
 })
 
 test('a file that was put back from a copy proves its contents once, and is as good as before', async () => {
-  const file = fileOf(late, 'guest/memory.diff')
+  const file = fileOf(late, 'guest/memory-1.diff')
   const bytes = await readFile(file)
   await rm(file)
   await writeFile(file, bytes)
