@@ -14,13 +14,13 @@ const busy = [
 
 /** Prints a line for each thing that is wrong. What is on disk is read from there. */
 const check = `
-  look() { for f in $1/*; do n=\${f##*/}; s=$(sha256sum < $f 2>/dev/null | cut -c1-64); [ ! -e $f ] || [ "\${n#*-}" = "$s" ] || echo "$f has the digest $s"; done; }
+  look() { for f in $1/*; do n=\${f##*/}; s=$(sha256sum 2>/dev/null < $f | cut -c1-64); [ ! -e $f ] || [ "\${n#*-}" = "$s" ] || echo "$f has the digest $s"; done; }
   c=$(cat /run/counter); l=$(tail -n 1 /root/log)
   [ "$l" -ge "$c" ] && [ "$l" -le $((c+4)) ] || echo "the log on disk ends with $l, the counter is $c"
   [ "$c" -ge "$0" ] || echo "the counter is $c, the source had $0 before"
   look /run/files; sync; echo 3 > /proc/sys/vm/drop_caches; look /root/files
   i=0; until [ "$(cat /run/counter)" -gt "$c" ]; do i=$((i+1)); [ $i -lt 300 ] || { echo "it does not count any more"; break; }; sleep 0.1; done
-  dmesg | grep -E 'BUG|Oops|panic|Call Trace|EXT4-fs (error|warning)|I/O error'
+  dmesg | grep -E '(^|[^A-Z])BUG|Oops|Kernel panic|Call Trace|EXT4-fs (error|warning)|I/O error'
   true`
 
 export async function makeBusy(server: TestServer, id: string): Promise<void> {
