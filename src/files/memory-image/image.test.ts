@@ -66,6 +66,22 @@ test('the kernel finds the private pages that a look at every page finds', async
   )
 })
 
+test('pages that lie apart, more of them than the kernel finds at once, are found once each', async () => {
+  const runs = [511, 512, 513, 600, 4095, 4096, 4097, 5000]
+  const bytes = 2 * Math.max(...runs) * pageBytes
+  const file = fresh('memory-1.base')
+  await createHoles(file, bytes)
+  using mapped = mapPrivately(file, bytes)
+  const mapping = await mappingOf(file, bytes)
+  let written = 0
+  for (const wanted of runs) {
+    for (; written < wanted; written += 1) mapped.bytes.writeUInt8(1, 2 * written * pageBytes)
+    const found = await privatePages(mapping)
+    assert.equal(found.length, wanted)
+    assert.deepEqual(found, await privatePages(mapping, () => undefined))
+  }
+})
+
 test('where the kernel can not search, guests larger than one look at their pages are looked through whole', async () => {
   const file = fresh('memory-1.base')
   const bytes = 300 * 1024 ** 2

@@ -50,7 +50,8 @@ export function scanPrivate(
       if (last?.end === region.start) last.end = region.end
       else found.push(region)
     }
-    const walked = Number(argument[field.walkEnd] ?? 0n)
+    // After more than 512 regions the kernel (seen on 6.18) names where it was after those, although it went on: what it has found is not to be found again.
+    const walked = Math.max(Number(argument[field.walkEnd] ?? 0n), count === 0 ? 0 : (found.at(-1)?.end ?? 0))
     if (walked <= at) return undefined
     at = walked
   }
