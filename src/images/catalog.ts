@@ -4,7 +4,7 @@
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
 import type { DataLayout } from '../files/layout.ts'
-import { loggedFlow, messageOf, step, type FaultPlan } from '../platform/flow.ts'
+import { loggedFlow, messageOf, step, type FaultPlan, type FlowContext } from '../platform/flow.ts'
 import { convertImage, type ConversionContext } from './convert.ts'
 import { Conversions, type Conversion, type ConversionRequest, type Wish } from './conversions.ts'
 import { digestOf, ImageFinder, nameOf, type Found } from './find.ts'
@@ -39,8 +39,10 @@ export class ImageCatalog {
     this.store = new ImageStore(options.layout, options.log)
     this.conversions = new Conversions(
       {
-        convert: (conversion, source, progress) =>
-          convertImage(this.#contextOf(conversion), source, conversion.digest, titleOf(conversion), progress),
+        convert: async (conversion, source, progress) => {
+          using flow = loggedFlow(this.#options, 'image.convert', { image: titleOf(conversion) }, conversion.aborter.signal)
+          return await convertImage(this.#contextOf(flow), source, conversion.digest, titleOf(conversion), progress)
+        },
         commit: (conversion, record) => this.#serial.run(() => this.#commit(conversion, record)),
         changed: (conversion) => this.#announce(conversion),
       },
@@ -123,7 +125,7 @@ export class ImageCatalog {
     // A pull of another digest may be under way for the name.
     const digests = new Set([digestOf(found), this.store.reference(nameOf(found))?.digest ?? digestOf(found)])
     this.conversions.detach(nameOf(found))
-    const flow = loggedFlow(this.#options, 'image.delete', { image: nameOf(found) })
+    using flow = loggedFlow(this.#options, 'image.delete', { image: nameOf(found) })
     await step(flow, 'remove', () => this.store.dropReference(nameOf(found)))
     for (const digest of digests) await this.#collect(digest)
   }
@@ -178,7 +180,7 @@ export class ImageCatalog {
     const before = this.store.reference(wish.name)
     const aliases = [...new Set([...(before?.aliases ?? []), ...wish.aliases])]
     const createdAt = before?.digest === digest ? before.createdAt : wish.createdAt
-    const flow = loggedFlow(this.#options, 'image.name', { image: wish.name })
+    using flow = loggedFlow(this.#options, 'image.name', { image: wish.name })
     await using undo = new AsyncDisposableStack()
     undo.defer(async () => {
       const now = this.store.reference(wish.name)
@@ -197,7 +199,8 @@ export class ImageCatalog {
     if (this.store.unreadable().some(({ kind }) => kind === 'image reference')) return
     if (this.store.references().some((reference) => reference.digest === digest)) return
     if (this.#holds.has(digest) || this.#options.inUse(digest)) return
-    await step(loggedFlow(this.#options, 'image.collect', { digest }), 'remove', () => this.store.dropImage(digest))
+    using flow = loggedFlow(this.#options, 'image.collect', { digest })
+    await step(flow, 'remove', () => this.store.dropImage(digest))
     this.#options.log.info({ digest }, 'a root file system that nothing needs was removed')
   }
 
@@ -213,14 +216,9 @@ export class ImageCatalog {
     return this.finder.view(found)
   }
 
-  #contextOf(conversion: Conversion): ConversionContext {
+  #contextOf(flow: FlowContext): ConversionContext {
     const { layout, platform, maxUnpackedBytes } = this.#options
-    return {
-      layout,
-      platform,
-      limits: { maxUnpackedBytes },
-      flow: loggedFlow(this.#options, 'image.convert', { image: titleOf(conversion) }, conversion.aborter.signal),
-    }
+    return { layout, platform, limits: { maxUnpackedBytes }, flow }
   }
 }
 

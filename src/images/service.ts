@@ -103,7 +103,7 @@ export class Images implements ImageService, PushTarget {
     if (here?.kind === 'conversion' && here.wish.origin === 'local' && here.conversion.status !== 'failed') return finder.view(here)
     const known = store.reference(reference.name)
     try {
-      const flow = loggedFlow(this.#options, 'image.pull', { image: reference.name })
+      using flow = loggedFlow(this.#options, 'image.pull', { image: reference.name })
       const resolved = await step(flow, 'resolve', () => this.#resolve(reference, request))
       return await this.#catalog.convert(registrySource(reference, resolved, request.credentials), {
         ...wishFor(reference.name, 'registry'),
@@ -134,7 +134,7 @@ export class Images implements ImageService, PushTarget {
 
   async importArchive(name: string, archive: Readable, tags: Readonly<Record<string, string>> = {}): Promise<Image> {
     const reference = taggedReference(name)
-    const flow = loggedFlow(this.#options, 'image.import', { image: reference.name })
+    using flow = loggedFlow(this.#options, 'image.import', { image: reference.name })
     await using undo = new AsyncDisposableStack()
     const source = await step(flow, 'receive', async () => undo.use(await archiveSource(this.#intake(), archive, reference.name)))
     undo.move()

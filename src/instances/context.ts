@@ -8,7 +8,7 @@ import type { DataLayout } from '../files/layout.ts'
 import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
 import type { ImageService } from '../images/types.ts'
 import type { Kernel } from '../kernels/index.ts'
-import type { FaultPlan, FlowContext } from '../platform/flow.ts'
+import { openFlow, type FaultPlan, type FlowSubject, type OpenFlow } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
 import type { VolumeSource } from '../volumes/types.ts'
 import type { InstanceEntry } from './entry.ts'
@@ -53,9 +53,15 @@ export interface InstanceContext {
   readonly stopping: AbortSignal
 }
 
-/** A flow on one instance: its steps go to the instance's events. */
-export function flowOn(context: InstanceContext, instanceId: string, flow: string, signal: AbortSignal = context.stopping): FlowContext {
-  return { flow, signal, faults: context.faults, onStep: (event) => context.events.step(instanceId, event) }
+/** A flow on one instance: its steps go to the instance's events. `about` names what else it is about. */
+export function flowOn(
+  context: InstanceContext,
+  instanceId: string,
+  flow: string,
+  { signal = context.stopping, about = {} }: { readonly signal?: AbortSignal; readonly about?: FlowSubject } = {},
+): OpenFlow {
+  const onStep: OpenFlow['onStep'] = (event) => context.events.step(instanceId, event)
+  return openFlow({ flow, signal, faults: context.faults, onStep }, { instanceId, ...about })
 }
 
 /** Takes the instance's lock for a flow that changes it; `not_found` when it was deleted while the flow waited for its turn. */

@@ -64,7 +64,7 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   using _image = context.images.hold(image.digest)
   using _volumes = await claimVolumes(context, request.volumes)
 
-  const flow = flowOn(context, id, 'instance.create')
+  using flow = flowOn(context, id, 'instance.create')
   await using undo = new AsyncDisposableStack()
   const staged = await step(flow, 'stage', async () => {
     const made = undo.use(await createStaged(context.layout, `instance-${id}`))

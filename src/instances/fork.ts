@@ -51,7 +51,9 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   forbidWritableVolumes(source.record, 'a fork')
   using _volumes = await claimVolumes(context, source.record.volumes)
   const driver = driverOf(context, request)
-  const flow = flowOn(context, id, 'instance.fork')
+  using flow = flowOn(context, id, 'instance.fork', {
+    about: { sourceId: source.record.id, ...(source.snapshotId === null ? {} : { snapshotId: source.snapshotId }) },
+  })
   const withMemory = source.withMemory && request.targetState !== 'Stopped'
 
   await using undo = new AsyncDisposableStack()
@@ -144,7 +146,7 @@ async function freezeForFork(
   const state = await permit(entry, 'fork')
   const { record } = entry
   forbidWritableVolumes(record, 'a fork')
-  const flow = flowOn(context, entry.id, 'instance.freeze')
+  using flow = flowOn(context, entry.id, 'instance.freeze')
   if (state === 'Running') {
     if (!request.fromRunning)
       throw new HypemanError(

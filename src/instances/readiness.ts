@@ -16,7 +16,11 @@ import { afterExit, withoutPlan } from './restart-policy.ts'
 export function readyInBackground(context: InstanceContext, entry: InstanceEntry): void {
   const { machine } = entry
   const signal = AbortSignal.any([entry.stopWaiting.signal, context.stopping])
-  const work = makeReady(context, entry, flowOn(context, entry.id, 'instance.ready', signal)).catch(async (error: unknown) => {
+  const ready = async (): Promise<boolean> => {
+    using flow = flowOn(context, entry.id, 'instance.ready', { signal })
+    return await makeReady(context, entry, flow)
+  }
+  const work = ready().catch(async (error: unknown) => {
     if (signal.aborted) return
     if ((await entry.observe()).state === 'Running') {
       context.log.error({ instance: entry.id, error: messageOf(error) }, 'the guest runs, but not all could be done that goes with it')

@@ -22,7 +22,7 @@ export interface RemoveOptions {
 export async function removeInstance(context: InstanceContext, entry: InstanceEntry, { graceful, unless }: RemoveOptions): Promise<void> {
   using _lock = await lockInstance(context, entry)
   if (unless?.() === true) return
-  const flow = flowOn(context, entry.id, 'instance.delete')
+  using flow = flowOn(context, entry.id, 'instance.delete')
   if (graceful && entry.machine !== undefined) await step(flow, 'ask', () => askToStop(context, entry, DELETE_GRACE_MS))
   await step(flow, 'remove', () => removeCommitted(context, entry))
   context.events.state(entry.id, 'Deleted', 'deleted')

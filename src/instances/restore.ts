@@ -11,7 +11,8 @@ import { bootInstance, resumeInstance } from './start.ts'
 export async function restoreInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   using _lock = await lockInstance(context, entry)
   await permit(entry, 'restore')
-  await resumeInstance(context, entry, flowOn(context, entry.id, 'instance.restore'))
+  using flow = flowOn(context, entry.id, 'instance.restore')
+  await resumeInstance(context, entry, flow)
 }
 
 export interface StartInstance {
@@ -27,7 +28,7 @@ export async function startInstance(context: InstanceContext, entry: InstanceEnt
   const command = { entrypoint: request.entrypoint ?? record.entrypoint, cmd: request.cmd ?? record.cmd, restarts: noRestarts }
   await using undo = new AsyncDisposableStack()
   undo.defer(() => context.store.update(entry, { entrypoint: record.entrypoint, cmd: record.cmd, restarts: record.restarts }))
-  const flow = flowOn(context, entry.id, 'instance.start')
+  using flow = flowOn(context, entry.id, 'instance.start')
   await step(flow, 'command', () => context.store.update(entry, command))
   await bootInstance(context, entry, flow, 'background')
   undo.move()

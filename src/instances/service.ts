@@ -53,7 +53,8 @@ export function createInstanceService(context: InstanceContext, removed: () => v
         const changeOfRecord = changeOf(body)
         using _lock = await lockInstance(context, entry)
         const change = changeOfRecord(entry.record)
-        await step(flowOn(context, entry.id, 'instance.update'), 'record', () => context.store.update(entry, change))
+        using flow = flowOn(context, entry.id, 'instance.update')
+        await step(flow, 'record', () => context.store.update(entry, change))
         if (change.healthCheck !== undefined) entry.health = undefined
       }),
     async remove(ref, { gracefulShutdown }) {

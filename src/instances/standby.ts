@@ -20,7 +20,7 @@ export async function suspendInstance(context: InstanceContext, entry: InstanceE
   const { record } = entry
   const machine = liveMachine(entry)
   const memory = memoryOf(context, record)
-  const flow = flowOn(context, entry.id, 'instance.standby')
+  using flow = flowOn(context, entry.id, 'instance.standby')
   const directory = context.layout.instance(entry.id)
   if (state === 'Running') await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
 

@@ -17,7 +17,7 @@ export async function stopInstance(context: InstanceContext, entry: InstanceEntr
   using _lock = await lockInstance(context, entry)
   if (await callOffRestart(context, entry)) return
   const state = await permit(entry, 'stop')
-  const flow = flowOn(context, entry.id, 'instance.stop')
+  using flow = flowOn(context, entry.id, 'instance.stop')
   const restarts = afterStop(entry.record.restarts)
   if (state === 'Standby') await step(flow, 'discard-memory', () => discardMemory(context, entry, { restarts }))
   else await endRunning(context, entry, flow, { restarts })

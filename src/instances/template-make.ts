@@ -36,7 +36,7 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
   const key = keyOf(kind)
   const [driver, memory] = [driverOf(context, kind), memoryOf(context, kind)]
   const signal = AbortSignal.any([context.stopping, AbortSignal.timeout(settings.bootTimeoutMs)])
-  const flow = loggedFlow(context, 'template.make', { template: key }, signal)
+  using flow = loggedFlow(context, 'template.make', { template: key }, signal)
 
   await using undo = new AsyncDisposableStack()
   const staged = await step(flow, 'stage', async () => undo.use(await createStaged(layout, `template-${newId()}`)))

@@ -29,6 +29,46 @@ export interface FlowContext {
   readonly faults?: FaultPlan | undefined
 }
 
+/** A flow under way; disposing it says that it has ended. Whoever begins one holds it with `using`. */
+export type OpenFlow = FlowContext & Disposable
+
+/** Sees every flow of the process from outside, for metrics and traces. */
+export interface FlowWatcher {
+  /** A flow has begun; what comes back is told of its steps, as they end, and of its end. `about` has ids and names of what the flow is about. */
+  begin(flow: string, about: FlowSubject): FlowWatch
+}
+
+export interface FlowWatch {
+  step(event: StepEvent): void
+  end(): void
+}
+
+/** What a flow is about: ids and names by what they are of, for example `{ instanceId: '…' }`. */
+export type FlowSubject = Readonly<Record<string, string>>
+
+const watchers = new Set<FlowWatcher>()
+
+/** Shows the flows that begin from now on to the watcher, until the result is disposed of. A watcher may not throw. */
+export function watchFlows(watcher: FlowWatcher): Disposable {
+  watchers.add(watcher)
+  return { [Symbol.dispose]: () => void watchers.delete(watcher) }
+}
+
+/** Begins a flow. */
+export function openFlow(context: FlowContext, about: FlowSubject): OpenFlow {
+  const watches = [...watchers].map((watcher) => watcher.begin(context.flow, about))
+  return {
+    ...context,
+    onStep(event) {
+      context.onStep(event)
+      for (const watch of watches) watch.step(event)
+    },
+    [Symbol.dispose]() {
+      for (const watch of watches) watch.end()
+    },
+  }
+}
+
 /** What a flow needs that no instance's event log tells of: its steps go to the server's log. */
 export interface FlowHost {
   readonly log: Logger
@@ -39,10 +79,10 @@ export interface FlowHost {
 export function loggedFlow(
   { log, faults }: FlowHost,
   flow: string,
-  about: Readonly<Record<string, string>>,
+  about: FlowSubject,
   signal: AbortSignal = new AbortController().signal,
-): FlowContext {
-  return { flow, signal, faults, onStep: (event) => log.debug({ ...about, ...event }, 'step') }
+): OpenFlow {
+  return openFlow({ flow, signal, faults, onStep: (event) => log.debug({ ...about, ...event }, 'step') }, about)
 }
 
 /** Runs one named step: checks the signal, consults the fault plan, times the act and reports it. */

@@ -15,7 +15,7 @@ import {
   type IndexManifest,
 } from '../images/index.ts'
 import type { PushTarget } from '../images/types.ts'
-import { loggedFlow, messageOf, step, type FaultPlan, type FlowContext } from '../platform/flow.ts'
+import { loggedFlow, messageOf, step, type FaultPlan, type OpenFlow } from '../platform/flow.ts'
 import { BlobStore, type BlobUpload } from './blobs.ts'
 import { collectUnused, hasImage } from './collect.ts'
 import { imageOf, nameIn } from './pushed.ts'
@@ -92,7 +92,8 @@ export class Registry implements RegistryService {
     if (this.#uploads.size >= MOST_UPLOADS)
       throw new OciError('DENIED', `${MOST_UPLOADS} uploads are under way; finish or cancel one, then start another`)
     await using undo = new AsyncDisposableStack()
-    const upload = await step(this.#push(repository), 'start', async () => undo.use(await this.#blobs.startUpload()))
+    using flow = this.#push(repository)
+    const upload = await step(flow, 'start', async () => undo.use(await this.#blobs.startUpload()))
     undo.move()
     this.#uploads.set(upload.id, { repository, upload })
     return stateOf(upload)
@@ -116,7 +117,8 @@ export class Registry implements RegistryService {
     // Another request can't use it any more, and it ends with this one, well or not.
     this.#uploads.delete(id)
     await using _ended = upload
-    return await step(this.#push(repository), 'blob', () => this.#blobs.commit(upload, digest))
+    using flow = this.#push(repository)
+    return await step(flow, 'blob', () => this.#blobs.commit(upload, digest))
   }
 
   async cancelUpload(repository: string, id: string): Promise<void> {
@@ -134,7 +136,7 @@ export class Registry implements RegistryService {
     const digest = digestOf(body)
     if (isDigest(reference) && reference !== digest)
       throw new OciError('DIGEST_INVALID', `the manifest has the digest ${digest}, not ${reference}`)
-    const flow = this.#push(repository)
+    using flow = this.#push(repository)
     const blob = await step(flow, 'manifest', () => this.#blobs.write(body))
     const stored = { ...blob, mediaType: mediaTypeOf(upload.mediaType, manifest) }
     await this.#change(async () => {
@@ -159,7 +161,7 @@ export class Registry implements RegistryService {
       // A record that can't be read may name anything.
       if (this.#repositories.unreadable().length > 0) return
       const { images, log } = this.#options
-      const flow = loggedFlow(this.#options, 'registry.collect', {})
+      using flow = loggedFlow(this.#options, 'registry.collect', {})
       await step(flow, 'remove', () => collectUnused(this.#blobs, this.#repositories, images, log))
     })
   }
@@ -205,7 +207,8 @@ export class Registry implements RegistryService {
   /** An upload that a client broke off, or asked something impossible of, can be gone on with. What failed here is given up, so that its room is free. */
   async #receive(repository: string, upload: BlobUpload, chunk: Readable): Promise<void> {
     try {
-      await step(this.#push(repository), 'receive', () => upload.append(chunk))
+      using flow = this.#push(repository)
+      await step(flow, 'receive', () => upload.append(chunk))
     } catch (error) {
       if (error instanceof OciError || (error instanceof Error && 'code' in error && error.code === CLIENT_LEFT)) throw error
       this.#uploads.delete(upload.id)
@@ -214,7 +217,7 @@ export class Registry implements RegistryService {
     }
   }
 
-  #push(repository: string): FlowContext {
+  #push(repository: string): OpenFlow {
     return loggedFlow(this.#options, 'registry.push', { repository })
   }
 

@@ -38,7 +38,7 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   const { instances } = context
   const id = newId()
   using _lock = await lockInstance(instances, entry)
-  const flow = snapshotFlow(context, entry.id, 'snapshot.create')
+  using flow = snapshotFlow(context, entry.id, 'snapshot.create', id)
   forbidWritableVolumes(entry.record, 'a snapshot')
   const { kind, state } = await permitKind(entry, request.kind)
   using _name = context.store.reserveName(entry.id, request.name, id)

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import { isMissing, refuseForeignFiles } from '../files/tree.ts'
-import type { FlowContext } from '../platform/flow.ts'
+import type { OpenFlow } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
 import { flowOn, type InstanceContext } from '../instances/index.ts'
 import type { SealKeeper } from './keeper.ts'
@@ -21,8 +21,8 @@ export interface SnapshotContext {
 }
 
 /** A snapshot's flow reports its steps to the instance it is about. */
-export function snapshotFlow(context: SnapshotContext, instanceId: string, flow: string): FlowContext {
-  return flowOn(context.instances, instanceId, flow)
+export function snapshotFlow(context: SnapshotContext, instanceId: string, flow: string, snapshotId: string): OpenFlow {
+  return flowOn(context.instances, instanceId, flow, { about: { snapshotId } })
 }
 
 /** Keeps a snapshot from being deleted while it is read. */

@@ -136,7 +136,7 @@ export class SealKeeper implements AsyncDisposable {
   }
 
   async #complete(record: SnapshotRecord, signal: AbortSignal): Promise<void> {
-    const flow = flowOn(this.#instances, record.sourceInstanceId, 'snapshot.digest', signal)
+    using flow = flowOn(this.#instances, record.sourceInstanceId, 'snapshot.digest', { signal, about: { snapshotId: record.id } })
     const directory = this.#instances.layout.snapshot(record.id)
     const made = await step(flow, 'read', async () => {
       const digests = new Map<string, FileSeal>()

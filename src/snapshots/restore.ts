@@ -41,7 +41,7 @@ export async function restoreSnapshot(
   const others = record.instance.volumes.filter((wanted) => !entry.record.volumes.some((held) => held.volumeId === wanted.volumeId))
   using _volumes = await claimVolumes(instances, others)
 
-  const flow = snapshotFlow(context, entry.id, 'snapshot.restore')
+  using flow = snapshotFlow(context, entry.id, 'snapshot.restore', record.id)
   const withMemory = record.kind === 'Standby' && target.state !== 'Stopped'
   const payload = await payloadOf(context, record)
   await replaceInstance(instances, entry, flow, {

@@ -80,7 +80,8 @@ export class Volumes implements VolumeService, VolumeSource {
     this.#leaving.add(record.id)
     try {
       const { layout } = this.#options
-      await step(loggedFlow(this.#options, 'volume.delete', { volumeId: record.id }), 'remove', async () => {
+      using flow = loggedFlow(this.#options, 'volume.delete', { volumeId: record.id })
+      await step(flow, 'remove', async () => {
         await moveToTrash(layout, layout.volume(record.id))
         this.#store.forget(record)
       })
@@ -134,7 +135,7 @@ export class Volumes implements VolumeService, VolumeSource {
     }
     using _reserved = this.#store.reserve(record.id, record.name)
     const began = performance.now()
-    const flow = loggedFlow(this.#options, 'volume.create', { volumeId: record.id })
+    using flow = loggedFlow(this.#options, 'volume.create', { volumeId: record.id })
     await createVolume({ layout: this.#options.layout, log: this.#options.log, flow }, record, archive)
     this.#store.add(record)
     this.#options.log.info({ volumeId: record.id, name: record.name, ms: Math.round(performance.now() - began) }, 'volume created')
