@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { InvalidArgumentError } from 'commander'
-import { durationMs, keyValue, parseEnvFile, publish, seconds, volume, words } from './arguments.ts'
+import { durationMs, keyValue, longDurationMs, parseEnvFile, publish, seconds, volume, words } from './arguments.ts'
 import { nameFromImage } from './names.ts'
 
 test('ports: host and guest, address, protocol, any free port; IPv6 in brackets', () => {
@@ -34,6 +34,9 @@ test('pairs, words, durations', () => {
   assert.throws(() => words('[1]'), InvalidArgumentError)
   assert.deepEqual([durationMs('1m30s'), seconds('90'), seconds('1m30s')], [90_000, 90, 90])
   assert.throws(() => durationMs('soon'), InvalidArgumentError)
+  assert.deepEqual([longDurationMs('30d'), longDurationMs('36h')], [30 * 86_400_000, 36 * 3_600_000])
+  for (const wrong of ['d', '1.5d', '-1d', '1d2h', '99999999999999d'])
+    assert.throws(() => longDurationMs(wrong), InvalidArgumentError, wrong)
 })
 
 test('env files: comments, blank lines, values from here; a line that is neither is named', () => {

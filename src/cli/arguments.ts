@@ -5,6 +5,8 @@ import { InvalidArgumentError } from 'commander'
 import { parseDuration } from '../api/units.ts'
 import type { PortMapping, VolumeMount } from '../client/client.ts'
 
+const DAY_MS = 86_400_000
+
 /** `KEY=VALUE`, added to those before it. For options that may be repeated. */
 export function keyValue(text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> {
   const equals = text.indexOf('=')
@@ -46,6 +48,15 @@ export function positiveNumber(text: string): number {
 export function durationMs(text: string): number {
   const ms = parseDuration(text)
   if (ms === undefined || ms < 0) throw new InvalidArgumentError('Give a duration such as 90s, 5m or 1h30m.')
+  return ms
+}
+
+/** The same for what lasts long: whole days as well, `30d`. */
+export function longDurationMs(text: string): number {
+  const [, days] = /^(\d+)d$/.exec(text) ?? []
+  if (days !== undefined && Number.isSafeInteger(Number(days) * DAY_MS)) return Number(days) * DAY_MS
+  const ms = parseDuration(text)
+  if (ms === undefined || ms < 0) throw new InvalidArgumentError('Give a duration such as 30d, 24h or 1h30m.')
   return ms
 }
 

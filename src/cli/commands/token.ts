@@ -3,7 +3,7 @@
 import os from 'node:os'
 import { Command, Option } from 'commander'
 import { signToken } from '../../platform/token.ts'
-import { durationMs, repeated } from '../arguments.ts'
+import { longDurationMs, repeated } from '../arguments.ts'
 import { group, withExamples } from '../command.ts'
 import type { Cli } from '../context.ts'
 import { localSecret } from '../settings.ts'
@@ -26,7 +26,7 @@ function createCommand(cli: Cli): Command {
   const made = new Command('create')
     .description("Sign a token with the secret of this host's server")
     .option('--sub <subject>', 'whom the token speaks for; by default this user')
-    .addOption(new Option('--ttl <duration>', 'how long it is valid').argParser(durationMs).default(DAY_MS, '24h'))
+    .addOption(new Option('--ttl <duration>', 'how long it is valid, such as 12h or 30d').argParser(longDurationMs).default(DAY_MS, '24h'))
     .option('--scope <scope>', 'what it allows, such as instance:read; by default everything; may be repeated', repeated)
     .option('--data-dir <directory>', 'data directory of the server (DATA_DIR)')
     .action(async (options: Options) => {
@@ -43,7 +43,7 @@ function createCommand(cli: Cli): Command {
       await write(cli.terminal.stdout, `${signToken(secret, claims)}\n`)
     })
   return withExamples(made, [
-    ['hypeman token create --ttl 720h', 'for a month, allows everything'],
+    ['hypeman token create --ttl 30d', 'for a month, allows everything'],
     ['hypeman token create --sub ci --scope instance:read --scope image:read', 'only looks'],
     ['export HYPEMAN_API_KEY=$(hypeman token create)', 'for other clients'],
   ])
