@@ -13,6 +13,13 @@ export type Scope = `${Resource}:${'read' | 'write' | 'delete'}` | 'resource:rea
 /** What a route asks of its caller: a scope, or nothing at all. */
 export type Access = Scope | 'public'
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Who asks, once their token was found good. */
+    caller: Caller | undefined
+  }
+}
+
 export interface Caller {
   readonly subject: string
   /** Undefined: everything is allowed. */
@@ -30,15 +37,18 @@ export interface Authenticator {
 /** Tokens whose signature was seen to be right, kept as long as they are valid: looking at it again took half of a short request. */
 const MOST_KNOWN = 256
 
-/** Takes tokens signed with any of the secrets, so that a secret can be replaced without a moment when nobody gets in. */
-export function createAuthenticator(secrets: readonly string[]): Authenticator {
+/**
+ * Takes tokens signed with any of the secrets, so that a secret can be replaced without a moment when nobody gets in; and those whose time is over, or has
+ * not come, by no more than the leeway.
+ */
+export function createAuthenticator(secrets: readonly string[], leewayMs = 0): Authenticator {
   const keys = secrets.map((secret) => createSecretKey(secret, 'utf8'))
   const known = new Map<string, JWTPayload>()
   const verify = async (token: string): Promise<JWTPayload> => {
     const found = known.get(token)
-    if (found !== undefined && (found.exp === undefined || found.exp * 1000 > Date.now())) return found
+    if (found !== undefined && (found.exp === undefined || found.exp * 1000 + leewayMs > Date.now())) return found
     known.delete(token)
-    const payload = await verifySignature(keys, token)
+    const payload = await verifySignature(keys, token, leewayMs / 1000)
     const [oldest] = known.keys()
     if (known.size >= MOST_KNOWN && oldest !== undefined) known.delete(oldest)
     known.set(token, payload)
@@ -80,11 +90,11 @@ function basicPair(authorization: string | undefined): { readonly user: string; 
   return colon < 0 ? { user: text, password: '' } : { user: text.slice(0, colon), password: text.slice(colon + 1) }
 }
 
-async function verifySignature(keys: readonly KeyObject[], token: string): Promise<JWTPayload> {
+async function verifySignature(keys: readonly KeyObject[], token: string, clockTolerance: number): Promise<JWTPayload> {
   const causes: unknown[] = []
   for (const key of keys) {
     try {
-      return (await jwtVerify(token, key, { algorithms: ['HS256'] })).payload
+      return (await jwtVerify(token, key, { algorithms: ['HS256'], clockTolerance })).payload
     } catch (error) {
       causes.push(error) // another secret may have signed it
     }
