@@ -29,7 +29,11 @@ export const folders: Readonly<Record<string, Folder>> = {
   snapshots: { imports: [...ground, 'agent', 'hypervisors', 'kernels', 'images', 'volumes', 'networks', 'instances'], doors: resource },
   schedules: { imports: [...ground, 'instances', 'snapshots'], doors: resource },
   jobs: { imports: ['api', 'platform', 'files', 'images', 'instances', 'snapshots', 'schedules', 'volumes'], doors: 'all' },
-  server: { imports: ['api', 'platform', 'agent', 'images', 'registry', 'volumes', 'instances', 'snapshots', 'schedules'], doors: 'all' },
+  telemetry: { imports: [...ground, 'instances', 'snapshots'], doors: 'all' },
+  server: {
+    imports: ['api', 'platform', 'agent', 'images', 'registry', 'volumes', 'instances', 'snapshots', 'schedules', 'telemetry'],
+    doors: 'all',
+  },
   client: { imports: ['api', 'platform'], doors: 'all' },
   cli: { imports: [...ground, 'client'], doors: 'all' },
 }

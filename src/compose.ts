@@ -46,6 +46,7 @@ import { createScheduleService, ScheduleStore, type ScheduleContext } from './sc
 import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
 import { createSnapshotService, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
+import { openTelemetry } from './telemetry/open.ts'
 import { createVolumeService } from './volumes/index.ts'
 
 /** A secret of fewer characters can be guessed. */
@@ -80,18 +81,24 @@ export async function serve(
   const stopping = new AbortController()
   const version = await ownVersion()
   const faults = faultPlan ?? (config.hypeman_faults === undefined ? undefined : parseFaults(config.hypeman_faults))
-  const { services, registry, afterwards } = await openServices(
+  const telemetry = undo.use(await openTelemetry({ config, layout, log, version }))
+  const { services, registry, inventory, afterwards } = await openServices(
     { config, version, layout, log, makeDrivers, faults, stopping: stopping.signal },
     undo,
   )
+  telemetry.describe(inventory)
 
   const http = await createHttpServer({
     services,
     registry,
-    authenticator: createAuthenticator([secret]),
+    authenticator: createAuthenticator(secretsOf(config, secret), config.auth.leeway),
     log,
     version,
     stopping: stopping.signal,
+    listeners: telemetry.listeners,
+    tracer: telemetry.tracer,
+    metrics: telemetry.metrics,
+    requestsPerMinute: config.rate_limit.requests_per_minute,
   })
   undo.defer(() => http.close())
   undo.defer(() => stopping.abort(new HypemanError('canceled', 'the server is stopping; try again when it is back')))
@@ -116,6 +123,11 @@ export async function serve(
   await undo.disposeAsync()
   log.info('stopped')
   return 0
+}
+
+/** The key of new tokens, then the one before. */
+function secretsOf({ jwt_secret_previous: previous }: ServerConfig, secret: string): readonly string[] {
+  return previous === undefined ? [secret] : [secret, previous]
 }
 
 /** What everything else stands on. */
@@ -240,6 +252,8 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       void keeper.resume()
       lookAtSchedules()
     },
+    /** What metrics tell of. */
+    inventory: { instances: store, snapshots },
     registry,
     services: {
       instances: createInstanceService(context, removed),

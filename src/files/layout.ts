@@ -27,6 +27,10 @@ export interface DataLayout {
   /** One record for each instance that is snapshotted by itself. */
   readonly schedules: string
   readonly cache: string
+  /** What the server itself writes down; logs of instances are with them. */
+  readonly logs: string
+  /** Who changed what; older ones with a number behind the name. */
+  readonly auditLog: string
   instance(id: string): string
   snapshot(id: string): string
   /** By the hexadecimal digits of the manifest digest. */
@@ -58,6 +62,8 @@ export function dataLayout(root: string): DataLayout {
     templates: at('templates'),
     schedules: at('schedules'),
     cache: at('cache'),
+    logs: at('logs'),
+    auditLog: at('logs', 'audit.jsonl'),
     instance: (id) => at('instances', id),
     snapshot: (id) => at('snapshots', id),
     image: (digestHex) => at('images', 'rootfs', digestHex),

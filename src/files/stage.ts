@@ -57,6 +57,7 @@ function partsOf(layout: DataLayout): readonly string[] {
     layout.templates,
     layout.schedules,
     layout.cache,
+    layout.logs,
   ]
 }
 

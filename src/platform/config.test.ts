@@ -6,7 +6,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { isHypemanError } from '../api/errors.ts'
-import { listenAddress, loadConfig } from './config.ts'
+import { listenAddress, loadConfig, traceSettings } from './config.ts'
 
 const directory = await mkdtemp(path.join(os.tmpdir(), 'hypeman-config-'))
 after(() => rm(directory, { recursive: true }))
@@ -50,6 +50,9 @@ const wrong: readonly (readonly [what: string, text: string, environment: Record
   ['a port that is none', '', { PORT: 'http' }, /port: is not a whole number/],
   ['a size that is none', 'limits:\n  max_overlay_size: huge\n', {}, /limits\.max_overlay_size: is not a size/],
   ['an unknown log level', '', { LOG_LEVEL: 'loud' }, /log_level/],
+  ['no file for the audit log', '', { AUDIT__FILES: '0' }, /audit\.files/],
+  ['a leeway that is no duration', '', { AUTH__LEEWAY: 'some' }, /auth\.leeway: is not a duration/],
+  ['a rate that is no number', '', { RATE_LIMIT__REQUESTS_PER_MINUTE: 'few' }, /rate_limit\.requests_per_minute: is not a whole number/],
   ['a file that is no mapping', '- a\n- b\n', {}, /holds no settings/],
   ['an address that all can reach, without a secret', 'host: 0.0.0.0\n', {}, /without JWT_SECRET .* loopback only/],
 ]
@@ -68,3 +71,40 @@ test('without a secret of its own the server listens on loopback, with one every
   assert.equal(listenAddress(await loadConfig({ config }, { JWT_SECRET: secret })), '0.0.0.0')
   assert.equal(listenAddress(await loadConfig({ config, host: '127.0.0.2' }, { JWT_SECRET: secret })), '127.0.0.2')
 })
+
+const endpoint = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318' }
+const byDefault = { exporter: 'otlp', sampler: 'parentbased_always_on', ratio: 1, delayMs: 5_000 }
+
+/** What the environment says, and what is made of it; undefined: no traces. */
+const traceEnvironments: readonly (readonly [what: string, environment: Record<string, string>, settings: object | undefined])[] = [
+  ['nothing', {}, undefined],
+  ['an empty address', { OTEL_EXPORTER_OTLP_ENDPOINT: '' }, undefined],
+  ['an address', endpoint, byDefault],
+  ['an address of traces alone', { OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://collector:4318/v1/traces' }, byDefault],
+  ['an exporter', { OTEL_TRACES_EXPORTER: 'otlp' }, byDefault],
+  ['the console', { OTEL_TRACES_EXPORTER: 'console' }, { ...byDefault, exporter: 'console' }],
+  ['an address, but no exporter', { ...endpoint, OTEL_TRACES_EXPORTER: 'none' }, undefined],
+  ['an address, but that it is off', { ...endpoint, OTEL_SDK_DISABLED: 'TRUE' }, undefined],
+  [
+    'a share of the traces',
+    { ...endpoint, OTEL_TRACES_SAMPLER: 'traceidratio', OTEL_TRACES_SAMPLER_ARG: '0.25', OTEL_BSP_SCHEDULE_DELAY: '100' },
+    { exporter: 'otlp', sampler: 'traceidratio', ratio: 0.25, delayMs: 100 },
+  ],
+]
+for (const [what, environment, expected] of traceEnvironments)
+  test(`traces: ${what} means ${expected === undefined ? 'none' : JSON.stringify(expected)}`, () => {
+    assert.deepEqual(traceSettings(environment), expected)
+  })
+
+for (const [name, value] of [
+  ['OTEL_EXPORTER_OTLP_PROTOCOL', 'grpc'],
+  ['OTEL_TRACES_SAMPLER', 'jaeger_remote'],
+  ['OTEL_TRACES_SAMPLER_ARG', '2'],
+  ['OTEL_TRACES_EXPORTER', 'zipkin'],
+] as const)
+  test(`traces: ${name}=${value} can't be followed, and is refused by name`, () => {
+    assert.throws(
+      () => traceSettings({ ...endpoint, [name]: value }),
+      (error) => isHypemanError(error, 'invalid_request') && error.message.includes(name),
+    )
+  })

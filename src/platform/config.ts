@@ -39,6 +39,35 @@ const settings = z.strictObject({
   data_dir: z.string().min(1).default('/var/lib/hypeman'),
   /** Key of the API's tokens. Without it the server makes one and keeps it in the data directory. */
   jwt_secret: z.string().min(1).optional(),
+  /** The key before: its tokens are good as well, until it is taken away. */
+  jwt_secret_previous: z.string().min(1).optional(),
+  auth: z
+    .strictObject({
+      /** Tokens are good for so much longer (and earlier), since other hosts' clocks may differ. */
+      leeway: duration.prefault('30s'),
+    })
+    .prefault({}),
+  rate_limit: z
+    .strictObject({
+      /** Of one subject; 0: as many as they like. */
+      requests_per_minute: wholeNumber.default(0),
+    })
+    .prefault({}),
+  metrics: z
+    .strictObject({
+      /** Whoever reaches the server may read /metrics. */
+      public: z.union([z.boolean(), z.stringbool()]).default(false),
+    })
+    .prefault({}),
+  audit: z
+    .strictObject({
+      enabled: z.union([z.boolean(), z.stringbool()]).default(true),
+      /** A longer file is put aside. */
+      max_size: size.prefault('10MB'),
+      /** How many files there are, the one that is written among them. */
+      files: wholeNumber.pipe(z.int().min(1).max(1_000)).default(5),
+    })
+    .prefault({}),
   log_level: z.enum(logLevels).default('info'),
   /** Directory with the guest's kernel, initramfs and base image. */
   assets_dir: z
@@ -122,6 +151,46 @@ export const variables: readonly (readonly [names: readonly string[], variable: 
     return paths.map((names) => [names, names.join('__').toUpperCase()] as const)
   },
 )
+
+/** What the environment says of traces, in OpenTelemetry's own variables; where they go is read by its exporter itself. */
+export interface TraceSettings {
+  readonly exporter: 'otlp' | 'console'
+  readonly sampler: (typeof samplers)[number]
+  readonly ratio: number
+  /** How long spans are gathered before they are sent, in milliseconds. */
+  readonly delayMs: number
+}
+
+const samplers = [
+  ...(['always_on', 'always_off', 'traceidratio'] as const),
+  ...(['parentbased_always_on', 'parentbased_always_off', 'parentbased_traceidratio'] as const),
+] as const
+
+const traceVariables = z.object({
+  OTEL_SDK_DISABLED: z.string().optional(),
+  OTEL_TRACES_EXPORTER: z.enum(['otlp', 'console', 'none']).optional(),
+  OTEL_EXPORTER_OTLP_ENDPOINT: z.string().optional(),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: z.string().optional(),
+  OTEL_EXPORTER_OTLP_PROTOCOL: z.enum(['http/json'], 'only http/json is spoken').optional(),
+  OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: z.enum(['http/json'], 'only http/json is spoken').optional(),
+  OTEL_TRACES_SAMPLER: z.enum(samplers).default('parentbased_always_on'),
+  OTEL_TRACES_SAMPLER_ARG: z.coerce.number().min(0).max(1).default(1),
+  OTEL_BSP_SCHEDULE_DELAY: wholeNumber.default(5_000),
+})
+
+/** Undefined: nobody asks for traces. A variable that can't be followed is `invalid_request`. */
+export function traceSettings(environment: NodeJS.ProcessEnv = process.env): TraceSettings | undefined {
+  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''))
+  const asked = given['OTEL_TRACES_EXPORTER'] ?? given['OTEL_EXPORTER_OTLP_ENDPOINT'] ?? given['OTEL_EXPORTER_OTLP_TRACES_ENDPOINT']
+  if (asked === undefined || asked === 'none' || given['OTEL_SDK_DISABLED']?.toLowerCase() === 'true') return undefined
+  const parsed = traceVariables.safeParse(given)
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`)
+    throw new HypemanError('invalid_request', `traces can't be sent as the environment asks: ${problems.join('; ')}`)
+  }
+  const { OTEL_TRACES_EXPORTER: exporter = 'otlp', OTEL_TRACES_SAMPLER: sampler, OTEL_TRACES_SAMPLER_ARG: ratio } = parsed.data
+  return { exporter: exporter === 'console' ? 'console' : 'otlp', sampler, ratio, delayMs: parsed.data.OTEL_BSP_SCHEDULE_DELAY }
+}
 
 function put(into: Record<string, unknown>, [name = '', ...rest]: readonly string[], value: unknown): void {
   if (rest.length === 0) into[name] = value

@@ -22,7 +22,8 @@ export function answerError(error: FastifyError | Error, request: FastifyRequest
   request.errorCode = known.code
   if (known.code === 'internal_error') request.log.error({ err: error }, 'a request failed by a fault of the server')
   else if (isTrouble(known, reply)) request.log.warn({ err: error, code: known.code }, 'a request failed')
-  for (const [name, value] of Object.entries(errorHeaders(known.code))) reply.header(name, value)
+  // Who knows better when to try again has said so already.
+  for (const [name, value] of Object.entries(errorHeaders(known.code))) if (!reply.hasHeader(name)) reply.header(name, value)
   // The schema of the route's answers says nothing about errors.
   return reply
     .code(known.status)

@@ -8,14 +8,16 @@ import { serializerCompiler, type ZodTypeProvider } from 'fastify-type-provider-
 import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
 import type { RegistryService } from '../registry/types.ts'
+import type { RequestListener, RequestTracer } from '../telemetry/types.ts'
 import { requireScope, type Authenticator } from './auth.ts'
 import { LONGEST_JSON, readJsonBodies } from './bodies.ts'
 import { answerError, routeNotFound } from './errors.ts'
 import { describeAccess, openApiOptions } from './openapi.ts'
 import { registryRoutes } from './registry.ts'
-import { logRequests, OneLineController } from './request-log.ts'
+import { limitRates } from './rate-limit.ts'
+import { OneLineController, tellOfRequests, type UpgradeTelling } from './request-log.ts'
 import { absentRoutes } from './routes/absent.ts'
-import type { App, RouteContext, RouteServices } from './routes/context.ts'
+import type { App, MetricsSource, RouteContext, RouteServices } from './routes/context.ts'
 import { eventRoutes } from './routes/events.ts'
 import { imageImportRoute, imageRoutes } from './routes/images.ts'
 import { instanceRoutes } from './routes/instances.ts'
@@ -36,6 +38,12 @@ export interface HttpServerOptions {
   readonly version: string
   /** Aborts when the server stops: streams and waits end, so that closing does not wait for them. */
   readonly stopping: AbortSignal
+  /** Hear of every request. */
+  readonly listeners?: readonly RequestListener[] | undefined
+  readonly tracer?: RequestTracer | undefined
+  readonly metrics?: MetricsSource | undefined
+  /** Of one subject; 0 or absent: as many as they like. */
+  readonly requestsPerMinute?: number | undefined
 }
 
 /** An image's reference has up to 1024 characters, each up to three when encoded. */
@@ -61,25 +69,28 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   app.setNotFoundHandler((request) => {
     throw routeNotFound(request)
   })
-  logRequests(app)
+  const telling = tellOfRequests(app, { listeners: options.listeners ?? [], tracer: options.tracer })
   // Before the description of the API, to which it does not belong.
   if (options.registry !== undefined)
     await app.register(registryRoutes({ registry: options.registry, authenticator: options.authenticator }))
   await app.register(swagger, openApiOptions(options.version))
   await app.register(websocket, { options: { maxPayload: LONGEST_MESSAGE } })
-  await app.register(async (api) => registerApi(api.withTypeProvider<ZodTypeProvider>(), options))
+  await app.register(async (api) => registerApi(api.withTypeProvider<ZodTypeProvider>(), options, telling))
   return app
 }
 
-async function registerApi(api: App, options: HttpServerOptions): Promise<void> {
-  const context: RouteContext = { services: options.services, stopping: options.stopping }
+async function registerApi(api: App, options: HttpServerOptions, telling: UpgradeTelling): Promise<void> {
+  const { services, stopping, metrics } = options
+  const context: RouteContext = { services, stopping, telling, metrics }
   api.addHook('onRequest', async (request) => {
     const { access } = request.routeOptions.config
     if (access === 'public') return
     const caller = await options.authenticator.bearer(request.headers.authorization)
+    request.caller = caller
     if (access === undefined) throw new HypemanError('forbidden', 'nobody may use this route: it names no scope')
     requireScope(caller, access)
   })
+  await limitRates(api, options.requestsPerMinute ?? 0)
   describeAccess(api)
   readJsonBodies(api)
   const routes = [systemRoutes, instanceRoutes, eventRoutes, streamRoutes, snapshotRoutes, scheduleRoutes, imageRoutes, volumeRoutes]

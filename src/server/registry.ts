@@ -33,10 +33,11 @@ export function registryRoutes(options: RegistryRoutesOptions): FastifyPluginAsy
     })
     const signedIn = async (request: FastifyRequest): Promise<void> => {
       const caller = await authenticator.registry(request.headers.authorization)
+      request.caller = caller
       const scope = request.method === 'GET' || request.method === 'HEAD' ? 'image:read' : 'image:write'
       if (!mayDo(caller, scope)) throw new OciError('DENIED', `missing required scope: ${scope}`)
     }
-    const root = { exposeHeadRoute: false, onRequest: signedIn, config: { access: 'public' as const } }
+    const root = { exposeHeadRoute: false, onRequest: signedIn, config: { access: 'public' as const, metered: 'registry' } }
     for (const url of ['/v2', '/v2/']) app.get(url, root, async (_request, reply) => reply.headers(API_VERSION).send({}))
     app.route<{ Params: { '*': string } }>({
       ...root,

@@ -9,7 +9,7 @@ import { pino } from 'pino'
 import { WebSocket } from 'ws'
 import { signToken } from '../../src/platform/token.ts'
 import { createAuthenticator } from '../../src/server/auth.ts'
-import { createHttpServer } from '../../src/server/http.ts'
+import { createHttpServer, type HttpServerOptions } from '../../src/server/http.ts'
 import { createFakeServices, type FakeServices } from './fake-services.ts'
 
 const secret = 'a secret for tests'
@@ -30,7 +30,10 @@ export interface HttpUnderTest extends AsyncDisposable {
   stop(): void
 }
 
-export async function serveFakes(): Promise<HttpUnderTest> {
+/** `options` are added to those of the server. */
+export async function serveFakes(
+  options: Partial<Pick<HttpServerOptions, 'listeners' | 'metrics' | 'requestsPerMinute'>> = {},
+): Promise<HttpUnderTest> {
   const services = createFakeServices()
   const log: Record<string, unknown>[] = []
   const stopping = new AbortController()
@@ -43,6 +46,7 @@ export async function serveFakes(): Promise<HttpUnderTest> {
     ),
     version: 'test',
     stopping: stopping.signal,
+    ...options,
   })
   await app.listen({ port: 0, host: '127.0.0.1' })
   const { port } = app.server.address() as AddressInfo
@@ -65,8 +69,8 @@ export async function serveFakes(): Promise<HttpUnderTest> {
   }
 }
 
-export function tokenWith(scopes: readonly string[] | undefined): string {
-  return signToken(secret, { subject: 'tests', ttlSeconds: 600, scopes })
+export function tokenWith(scopes: readonly string[] | undefined, subject = 'tests'): string {
+  return signToken(secret, { subject, ttlSeconds: 600, scopes })
 }
 
 /** Waits until the condition holds; a failure after `limitMs`. */

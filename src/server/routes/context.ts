@@ -7,6 +7,7 @@ import { z } from 'zod'
 import type { ErrorCode } from '../../api/errors.ts'
 import { errorBody } from '../../api/schemas/common.ts'
 import type { Access } from '../auth.ts'
+import type { UpgradeTelling } from '../request-log.ts'
 import type { Services } from '../services.ts'
 
 export type App = FastifyInstance<Server, IncomingMessage, ServerResponse, FastifyBaseLogger, ZodTypeProvider>
@@ -20,6 +21,15 @@ export interface RouteContext {
   readonly services: RouteServices
   /** Aborts when the server stops: streams and waits end. */
   readonly stopping: AbortSignal
+  readonly telling: UpgradeTelling
+  readonly metrics: MetricsSource | undefined
+}
+
+/** What GET /metrics answers with. */
+export interface MetricsSource {
+  /** Whoever reaches the server may read them. */
+  readonly isPublic: boolean
+  read(): Promise<{ readonly type: string; readonly text: string }>
 }
 
 declare module 'fastify' {

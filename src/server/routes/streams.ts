@@ -6,6 +6,7 @@ import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { instanceParams } from '../../api/schemas/instance-requests.ts'
 import { untilGone } from '../signals.ts'
+import type { UpgradeTelling } from '../request-log.ts'
 import { serveCopy } from '../streams/copy.ts'
 import { serveExec } from '../streams/exec.ts'
 import { FrameSocket } from '../streams/frames.ts'
@@ -16,7 +17,7 @@ const AGENT_LIMIT_MS = 10_000
 
 const upgraded = z.null().meta({ description: 'The connection is a WebSocket from here on.' })
 
-export function streamRoutes(app: App, { services: { instances }, stopping }: RouteContext): void {
+export function streamRoutes(app: App, { services: { instances }, stopping, telling }: RouteContext): void {
   const checkAgent = async (request: FastifyRequest<{ Params: { id: string } }>, reply: FastifyReply): Promise<void> => {
     const limit = AbortSignal.timeout(AGENT_LIMIT_MS)
     try {
@@ -53,7 +54,7 @@ export function streamRoutes(app: App, { services: { instances }, stopping }: Ro
     handler: refusePlainRequest,
     async wsHandler(socket, request) {
       const { id } = instanceParams.parse(request.params)
-      await served(socket, request, '/instances/:id/exec', (frames) =>
+      await served(socket, request, telling, (frames) =>
         serveExec(frames, (waitMs, signal) => instances.agent(id, waitMs, signal), stopping),
       )
     },
@@ -75,9 +76,7 @@ export function streamRoutes(app: App, { services: { instances }, stopping }: Ro
     handler: refusePlainRequest,
     async wsHandler(socket, request) {
       const { id } = instanceParams.parse(request.params)
-      await served(socket, request, '/instances/:id/cp', (frames) =>
-        serveCopy(frames, (signal) => instances.agent(id, 0, signal), stopping),
-      )
+      await served(socket, request, telling, (frames) => serveCopy(frames, (signal) => instances.agent(id, 0, signal), stopping))
     },
   })
 }
@@ -90,12 +89,13 @@ async function refusePlainRequest(): Promise<never> {
 async function served(
   socket: WebSocket,
   request: FastifyRequest,
-  route: string,
+  telling: UpgradeTelling,
   serve: (frames: FrameSocket) => Promise<void>,
 ): Promise<void> {
   const started = performance.now()
+  telling.upgraded(request)
   await serve(new FrameSocket(socket))
-  request.log.info({ method: 'GET', route, status: 101, ms: Math.round(performance.now() - started) }, 'stream ended')
+  telling.ended(request, performance.now() - started)
 }
 
 const execDescription = `The client's first frame is text: \`{"command":["ls","-l"],"tty":false,"env":{},"cwd":"","timeout":0,"wait_for_agent":0,"rows":24,"cols":80}\`;

@@ -1,17 +1,18 @@
 // Routes of the server itself: is it there, what can it do, and its own description.
 
 import { z } from 'zod'
+import { HypemanError } from '../../api/errors.ts'
 import { capabilities, health } from '../../api/schemas/capabilities.ts'
 import { unreadable } from '../../api/schemas/unreadable.ts'
-import { failure, type App, type RouteContext } from './context.ts'
+import { failure, type App, type MetricsSource, type RouteContext } from './context.ts'
 
 const tags = ['server'] as const
 
-export function systemRoutes(app: App, { services }: RouteContext): void {
+export function systemRoutes(app: App, { services, metrics }: RouteContext): void {
   app.get(
     '/health',
     {
-      config: { access: 'public' },
+      config: { access: 'public', rateLimit: false },
       schema: { tags, operationId: 'getHealth', summary: 'Whether the server answers', response: { 200: health, ...failure } },
     },
     async () => ({ status: 'ok' as const }),
@@ -43,6 +44,28 @@ export function systemRoutes(app: App, { services }: RouteContext): void {
       },
     },
     async () => services.unreadable().map((one) => ({ ...one })),
+  )
+  metricsRoute(app, metrics)
+}
+
+function metricsRoute(app: App, metrics: MetricsSource | undefined): void {
+  app.get(
+    '/metrics',
+    {
+      config: { access: metrics?.isPublic === true ? 'public' : 'resource:read', rateLimit: false },
+      schema: {
+        tags,
+        operationId: 'getMetrics',
+        summary: 'Metrics in the text format of Prometheus',
+        description: 'Needs no token where `metrics.public` says so.',
+        response: { 200: { description: 'Metrics.', content: { 'text/plain': { schema: z.string() } } }, ...failure },
+      },
+    },
+    async (_request, reply) => {
+      if (metrics === undefined) throw new HypemanError('not_supported', 'this server counts nothing')
+      const { type, text } = await metrics.read()
+      return reply.type(type).send(text)
+    },
   )
 }
 

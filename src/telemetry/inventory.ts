@@ -1,0 +1,185 @@
+// Metrics of what there is: instances, snapshots, forks, and the memory of the VMMs. A scrape reads what is in memory; whatever has to be asked of
+// processes or read from disk is looked at in the background and told as it was last seen (sampled.ts).
+
+import { Gauge, type Registry } from 'prom-client'
+import type { DataLayout } from '../files/layout.ts'
+import { usageOf, type InstanceEntry, type InstanceStore } from '../instances/index.ts'
+import { SnapshotUsage, type SnapshotStore } from '../snapshots/index.ts'
+import { Sampled } from './sampled.ts'
+
+/** Younger looks at states, memory and disk are good enough, in milliseconds. To read how much memory a VMM has takes the kernel milliseconds. */
+const FRESH_MS = { states: 1_000, memory: 15_000, disk: 1_000 } as const
+/** A scrape waits at most this long for a look, in milliseconds. */
+const PATIENCE_MS = 500
+/** VMMs that are asked at the same time. */
+const STATES_AT_ONCE = 32
+const MEMORY_AT_ONCE = 2
+
+export interface InventoryOptions {
+  readonly layout: DataLayout
+  readonly instances: Pick<InstanceStore, 'entries'>
+  readonly snapshots: Pick<SnapshotStore, 'list' | 'byId'>
+  readonly failed: (what: string, error: unknown) => void
+}
+
+interface VmmMemory {
+  vmms: number
+  resident: number
+  proportional: number
+  private: number
+}
+
+/** Adds the metrics to the registry; nothing is looked at before somebody scrapes. */
+export function describeInventory(registry: Registry, { layout, instances, snapshots, failed }: InventoryOptions): Disposable {
+  const registers = [registry]
+  using undo = new DisposableStack()
+  const sampled = <T>(what: keyof typeof FRESH_MS, look: (signal: AbortSignal) => Promise<T>): Sampled<T> =>
+    undo.use(new Sampled({ look, freshMs: FRESH_MS[what], patienceMs: PATIENCE_MS, failed: (error) => failed(what, error) }))
+
+  const states = sampled('states', () => countStates([...instances.entries()]))
+  new Gauge({
+    name: 'hypeman_instances',
+    help: 'Instances by state and hypervisor',
+    labelNames: ['state', 'hypervisor'],
+    registers,
+    async collect() {
+      const counts = await states.value()
+      if (counts === undefined) return
+      this.reset()
+      for (const [state, hypervisor, count] of counts) this.set({ state, hypervisor }, count)
+    },
+  })
+  new Gauge({
+    name: 'hypeman_forks',
+    help: 'Instances that are forks, by what they were forked from',
+    labelNames: ['source'],
+    registers,
+    collect() {
+      const counts = { snapshot: 0, instance: 0 }
+      for (const { record } of instances.entries())
+        if (record.forkedFrom !== null) counts[record.forkedFrom.snapshotId === null ? 'instance' : 'snapshot'] += 1
+      for (const [source, count] of Object.entries(counts)) this.set({ source }, count)
+    },
+  })
+  const memory = sampled('memory', (signal) => readMemory([...instances.entries()], signal))
+  new Gauge({
+    name: 'hypeman_vmms',
+    help: 'VMM processes that hypeman_vmm_memory_bytes is of',
+    labelNames: ['hypervisor'],
+    registers,
+    async collect() {
+      const seen = await memory.value()
+      if (seen === undefined) return
+      this.reset()
+      for (const [hypervisor, { vmms }] of seen) this.set({ hypervisor }, vmms)
+    },
+  })
+  new Gauge({
+    name: 'hypeman_vmm_memory_bytes',
+    help: 'Memory of all VMM processes: resident (shared pages in each), proportional (shared pages divided) and private (guest memory that no other has)',
+    labelNames: ['hypervisor', 'kind'],
+    registers,
+    async collect() {
+      const seen = await memory.value()
+      if (seen === undefined) return
+      this.reset()
+      for (const [hypervisor, { vmms: _, ...bytes }] of seen)
+        for (const [kind, value] of Object.entries(bytes)) this.set({ hypervisor, kind }, value)
+    },
+  })
+  const usage = new SnapshotUsage(layout, snapshots)
+  const disk = sampled('disk', (signal) => usage.refresh(signal))
+  describeSnapshots(registers, snapshots, async () => {
+    await disk.value()
+    return usage.totals()
+  })
+  const kept = undo.move()
+  return { [Symbol.dispose]: () => kept.dispose() }
+}
+
+function describeSnapshots(
+  registers: Registry[],
+  snapshots: Pick<SnapshotStore, 'list'>,
+  totals: () => Promise<ReturnType<SnapshotUsage['totals']>>,
+): void {
+  const sums = () => {
+    const found = { Standby: { count: 0, bytes: 0 }, Stopped: { count: 0, bytes: 0 } }
+    for (const { kind, sizeBytes } of snapshots.list()) {
+      found[kind].count += 1
+      found[kind].bytes += sizeBytes
+    }
+    return Object.entries(found)
+  }
+  new Gauge({
+    name: 'hypeman_snapshots',
+    help: 'Snapshots by kind',
+    labelNames: ['kind'],
+    registers,
+    collect() {
+      for (const [kind, { count }] of sums()) this.set({ kind }, count)
+    },
+  })
+  new Gauge({
+    name: 'hypeman_snapshot_logical_bytes',
+    help: 'Sum of the sizes of the files of all snapshots; holes count, and shared files in each',
+    labelNames: ['kind'],
+    registers,
+    collect() {
+      for (const [kind, { bytes }] of sums()) this.set({ kind }, bytes)
+    },
+  })
+  new Gauge({
+    name: 'hypeman_snapshot_physical_bytes',
+    help: 'What the files of all snapshots take on disk, each file once',
+    registers,
+    async collect() {
+      this.set((await totals()).physicalBytes)
+    },
+  })
+  new Gauge({
+    name: 'hypeman_snapshots_measured',
+    help: 'Snapshots that hypeman_snapshot_physical_bytes is of; as many as there are once all have been looked at',
+    registers,
+    async collect() {
+      this.set((await totals()).measured)
+    },
+  })
+}
+
+type StateCount = readonly [state: string, hypervisor: string, count: number]
+
+async function countStates(entries: readonly InstanceEntry[]): Promise<readonly StateCount[]> {
+  const counts = new Map<string, StateCount>()
+  await forEach(entries, STATES_AT_ONCE, async (entry) => {
+    const { state } = await entry.observe()
+    const { hypervisor } = entry.record
+    const [, , count] = counts.get(`${state} ${hypervisor}`) ?? [state, hypervisor, 0]
+    counts.set(`${state} ${hypervisor}`, [state, hypervisor, count + 1])
+  })
+  return [...counts.values()]
+}
+
+async function readMemory(entries: readonly InstanceEntry[], signal: AbortSignal): Promise<ReadonlyMap<string, VmmMemory>> {
+  const sums = new Map<string, VmmMemory>()
+  await forEach(entries, MEMORY_AT_ONCE, async ({ machine, record }) => {
+    signal.throwIfAborted()
+    if (machine === undefined) return
+    const { residentBytes, shares } = await usageOf(machine.process.pid)
+    const sum = sums.get(record.hypervisor) ?? { vmms: 0, resident: 0, proportional: 0, private: 0 }
+    sums.set(record.hypervisor, sum)
+    sum.vmms += 1
+    sum.resident += residentBytes
+    sum.proportional += shares?.proportionalBytes ?? 0
+    sum.private += shares?.privateBytes ?? 0
+  })
+  return sums
+}
+
+/** Calls `act` for each, a few at a time. */
+async function forEach<T>(items: readonly T[], atOnce: number, act: (item: T) => Promise<void>): Promise<void> {
+  const rest = items.values()
+  const work = async (): Promise<void> => {
+    for (const item of rest) await act(item)
+  }
+  await Promise.all(Array.from({ length: atOnce }, work))
+}
