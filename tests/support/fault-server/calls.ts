@@ -1,6 +1,6 @@
 // Puts itself between the product and Node's file system functions, so that a fault can come from each single call that changes the disk, and a crash
 // before each. Node's own modules are changed in place, which every `import` of them sees; nothing of the product knows. Only calls below the data
-// directory count, and none to the log of events, whose loss is no failure. What tools and VMMs write by themselves is not seen here.
+// directory count, and none to the logs of events and of who changed what, whose loss is no failure. What tools and VMMs write by themselves is not seen here.
 
 import fs from 'node:fs'
 import fsp, { type FileHandle } from 'node:fs/promises'
@@ -10,8 +10,10 @@ import type { Striker } from './strike.ts'
 
 type Flags = string | number | undefined
 
+const logs = /\/logs\/(?:events|audit)\.jsonl(?:\.\d+)?$/
+
 export async function interceptCalls(striker: Striker, dataDirectory: string): Promise<void> {
-  const seen = (file: string): boolean => file.startsWith(`${dataDirectory}/`) && !file.endsWith('/logs/events.jsonl')
+  const seen = (file: string): boolean => file.startsWith(`${dataDirectory}/`) && !logs.test(file)
   const meet = (name: string, file: unknown, takesSpace = true): void => {
     if (seen(String(file))) striker.call({ name, path: String(file), takesSpace, isWrite: false })
   }
