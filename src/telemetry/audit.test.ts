@@ -49,11 +49,12 @@ async function linesOf(file: string): Promise<Record<string, unknown>[]> {
   return lines.map((line) => JSON.parse(line) as Record<string, unknown>)
 }
 
-test('a change is one line with who, what and how it ended, in a file for this user alone; what changes nothing is none', async () => {
+test('a change is one line with who, what and how it ended, in a file for this user alone; what changes nothing is none, nor is who has no good token', async () => {
   await using world = await openWorld()
   world.log.requests.answered?.(request())
   world.log.requests.answered?.(request({ id: 'r2', changes: false }))
-  world.log.requests.answered?.(request({ id: 'r3', subject: undefined, status: 401, code: 'unauthorized', target: 'web', answered: {} }))
+  world.log.requests.answered?.(request({ id: 'r3', status: 403, code: 'forbidden', target: 'web', answered: {} }))
+  world.log.requests.answered?.(request({ id: 'r4', subject: undefined, status: 401, code: 'unauthorized' }))
   await world.log.written()
   const lines = (await linesOf(world.file)).map(({ time, ...line }) => {
     assert.match(String(time), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/)
@@ -62,7 +63,7 @@ test('a change is one line with who, what and how it ended, in a file for this u
   const common = { operation: 'createInstance', remote: '127.0.0.1', ms: 1 }
   assert.deepEqual(lines, [
     { ...common, request_id: 'r1', subject: 'ada', id: 'i1', name: 'web', status: 201 },
-    { ...common, request_id: 'r3', subject: null, target: 'web', status: 401, code: 'unauthorized' },
+    { ...common, request_id: 'r3', subject: 'ada', target: 'web', status: 403, code: 'forbidden' },
   ])
   assert.equal((await stat(world.file)).mode & 0o777, 0o600)
 })

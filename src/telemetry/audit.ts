@@ -22,8 +22,8 @@ export interface AuditOptions {
 export interface AuditLine {
   readonly time: string
   readonly request_id: string
-  /** Whom the token speaks for; null without a good one. */
-  readonly subject: string | null
+  /** Whom the token speaks for. */
+  readonly subject: string
   readonly operation: string
   /** What the path names, as the caller wrote it. */
   readonly target?: string
@@ -73,8 +73,9 @@ export function openAuditLog(options: AuditOptions): AuditLog {
   return {
     requests: {
       answered(request) {
-        if (!request.changes) return
-        const line = lineOf(request)
+        // Who has no good token changes nothing, and shall not be able to fill the log until what others did is rotated away.
+        if (!request.changes || request.subject === undefined) return
+        const line = lineOf(request, request.subject)
         if (waiting.length >= MOST_WAITING) return fail([line], `${MOST_WAITING} lines wait for the disk already`)
         waiting.push(line)
         writing ??= writeAll()
@@ -88,12 +89,12 @@ export function openAuditLog(options: AuditOptions): AuditLog {
   }
 }
 
-function lineOf(request: AnsweredRequest): AuditLine {
+function lineOf(request: AnsweredRequest, subject: string): AuditLine {
   const { target, answered, code } = request
   return {
     time: new Date().toISOString(),
     request_id: request.id,
-    subject: request.subject ?? null,
+    subject,
     operation: request.operation ?? request.method,
     ...(target === undefined ? {} : { target }),
     ...answered,
