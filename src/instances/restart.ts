@@ -22,7 +22,7 @@ export async function restartInstance(context: InstanceContext, entry: InstanceE
   const { restarts } = entry.record
   if (restarts.nextAttemptAt === null) return context.events.restartPlan(entry.id, entry.record)
   context.events.restart(entry.id, restarts, `attempt ${restarts.attempts} to start it again begins`)
-  const flow = flowOn(context, entry.id, 'instance.restart')
+  using flow = flowOn(context, entry.id, 'instance.restart')
   try {
     if (entry.machine !== undefined)
       await endRunning(context, entry, flow, {

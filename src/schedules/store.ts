@@ -5,7 +5,7 @@ import type { Unreadable } from '../api/schemas/unreadable.ts'
 import { readCollection } from '../files/collection.ts'
 import type { DataLayout } from '../files/layout.ts'
 import { moveToTrash, removeUnfinishedRecords, writeRecord } from '../files/stage.ts'
-import { loggedFlow, step, type FlowContext, type FlowHost } from '../platform/flow.ts'
+import { loggedFlow, step, type FlowHost, type OpenFlow } from '../platform/flow.ts'
 import { scheduleFormat, type ScheduleRecord } from './record.ts'
 
 export class ScheduleStore {
@@ -77,7 +77,8 @@ export class ScheduleStore {
     return this.#inTurn(instanceId, async () => {
       if (!onlyIf()) return
       const file = this.#unreadable.get(instanceId)?.path ?? this.#layout.schedule(instanceId)
-      await step(this.#flow(instanceId, flow), 'remove', async () => {
+      using removal = this.#begin(instanceId, flow)
+      await step(removal, 'remove', async () => {
         await moveToTrash(this.#layout, file)
         this.#records.delete(instanceId)
         this.#unreadable.delete(instanceId)
@@ -87,14 +88,15 @@ export class ScheduleStore {
 
   async #write(flow: string, after: ScheduleRecord, before: ScheduleRecord | undefined): Promise<void> {
     const { instanceId } = after
-    await step(this.#flow(instanceId, flow), 'record', async () => {
+    using write = this.#begin(instanceId, flow)
+    await step(write, 'record', async () => {
       await writeRecord(this.#layout.schedule(instanceId), after, before ?? null)
       this.#records.set(instanceId, after)
     })
   }
 
   /** What was begun is written also while the server stops. */
-  #flow(instanceId: string, flow: string): FlowContext {
+  #begin(instanceId: string, flow: string): OpenFlow {
     return loggedFlow(this.#host, flow, { instance: instanceId })
   }
 
