@@ -19,7 +19,7 @@ const introduction = `# API reference
 
 <!-- Written by scripts/api-reference.ts out of the routes and schemas; change those. -->
 
-The server describes itself in OpenAPI 3.1 at \`/openapi.json\` (also \`/spec.json\` and \`/spec.yaml\`), without a token.
+The server describes itself in OpenAPI 3.1 at \`/openapi.json\` (also \`/spec.json\` and \`/spec.yaml\`), and shows that to browsers at \`/docs\`, both without a token.
 Everything else but \`GET /health\` needs \`Authorization: Bearer <token>\`, a JWT signed with HS256 under the server's secret: \`hypeman token create\` makes one.
 Its claim \`permissions\` lists the scopes that it carries; without that claim, or with \`*\`, it may do everything.
 
@@ -74,11 +74,11 @@ function renderParameters({ parameters }: Operation): string {
 function renderBody({ requestBody }: Operation): string {
   if (requestBody === undefined) return ''
   const [[type, { schema }] = ['', { schema: {} }]] = Object.entries(requestBody.content)
-  if (type !== 'application/json')
+  if (schema.format === 'binary')
     return `Body: a stream (${Object.keys(requestBody.content)
       .map((each) => `\`${each}\``)
       .join(', ')}).`
-  return `Body: ${typeOf(schema)}${requestBody.required ? '' : ' (may be absent)'}.`
+  return `Body: ${typeOf(schema)}${type === 'application/json' ? '' : ` as \`${type}\``}${requestBody.required ? '' : ' (may be absent)'}.`
 }
 
 function renderAnswers({ responses }: Operation): string[] {

@@ -20,6 +20,9 @@ export const checkPart: FastifySchemaCompiler<z.ZodType> =
  */
 export const writePlainly: FastifySerializerCompiler<unknown> = () => (answer) => JSON.stringify(answer)
 
+/** Takes any request: for operations that are described and answer everything alike. */
+export const takeAsItIs: FastifySchemaCompiler<unknown> = () => (part) => ({ value: part })
+
 /** An error of zod that remembers which part of the request it is about. */
 export class InvalidPart extends Error {
   readonly issues: readonly Issue[]

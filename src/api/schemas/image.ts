@@ -25,9 +25,9 @@ export const image = z
 
 export type ImageView = z.infer<typeof image>
 
-const credentials = z
+export const credentials = z
   .object({ username: z.string().optional(), password: z.string().optional(), registry_token: z.string().optional() })
-  .meta({ description: "For this pull alone; neither stored nor logged. Empty: the server's own." })
+  .meta({ description: "For this transfer alone; neither stored nor logged. Empty: the server's own." })
 
 export const createImageBody = z
   .object({

@@ -48,3 +48,10 @@ export const createVolumeFromArchiveQuery = z.object({
 export const listVolumesQuery = z.object({ tags: tagFilter })
 
 export const volumeParams = z.object({ id: z.string().min(1).meta({ description: 'Id or name.' }) })
+
+export const attachVolumeBody = z
+  .object({
+    mount_path: z.string().min(1).meta({ description: 'Absolute path in the guest.' }),
+    readonly: z.boolean().default(false),
+  })
+  .meta({ id: 'AttachVolume' })

@@ -1,9 +1,12 @@
 // Operations of the official client that this server does not have yet, as one table: an empty list, not found, or what is missing.
 
-import { HypemanError } from '../../api/errors.ts'
+import type { FastifySchema } from 'fastify'
+import { HypemanError, type ErrorCode } from '../../api/errors.ts'
 import type { Access } from '../auth.ts'
 import { passBodiesOn } from '../bodies.ts'
-import type { App, RouteContext } from './context.ts'
+import { takeAsItIs } from '../validation.ts'
+import { absentSchemas } from './absent-schemas.ts'
+import { failure, lookupErrors, type App, type RouteContext } from './context.ts'
 
 type Answer =
   /** There are none, truly. */
@@ -65,12 +68,15 @@ export const absentOperations: readonly Row[] = [
 
 export function absentRoutes(app: App, { services: { instances } }: RouteContext): void {
   passBodiesOn(app)
-  for (const { method, path, access, answer, what } of absentOperations) {
+  for (const row of absentOperations) {
+    const { method, path, access, answer, what } = row
     app.route<{ Params: { id?: string } }>({
       method,
       url: path,
       config: { access },
-      schema: { hide: true },
+      schema: schemaOf(row),
+      // What is refused as a whole is not read first.
+      validatorCompiler: takeAsItIs,
       async handler(request) {
         const { id } = request.params
         // An instance that does not exist is the first thing to say.
@@ -89,6 +95,28 @@ export function absentRoutes(app: App, { services: { instances } }: RouteContext
         }
       },
     })
+  }
+}
+
+const answered: Readonly<Record<Answer, { readonly codes: readonly ErrorCode[]; readonly words: string }>> = {
+  none: { codes: [], words: 'Not built yet: the list is empty.' },
+  missing: { codes: ['not_found'], words: 'Not built yet: there is none, so none is found.' },
+  unsupported: { codes: ['not_supported'], words: 'Not built yet: refused.' },
+  'auto-standby': { codes: [], words: 'Not built yet: `supported` is false.' },
+}
+
+function schemaOf({ method, path, answer }: Row): FastifySchema {
+  const schema = absentSchemas[`${method} ${path}`]
+  if (schema === undefined) return { hide: true }
+  const { codes, words } = answered[answer]
+  const [, resource = ''] = path.split('/')
+  const ofInstance = resource === 'instances'
+  return {
+    ...schema,
+    tags: [resource === 'resources' ? 'server' : resource],
+    description: words,
+    response: { ...(schema.response as object), ...failure },
+    'x-error-codes': [...new Set<ErrorCode>([...(ofInstance ? lookupErrors : []), ...codes])],
   }
 }
 

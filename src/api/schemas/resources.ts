@@ -1,0 +1,90 @@
+// What the host has and gives away, on the wire, as the official client knows it. Described so that the API's description is whole.
+
+import { z } from 'zod'
+import { duration, hypervisorName, timestamp } from './common.ts'
+
+const status = z
+  .object({
+    type: z.string(),
+    capacity: z.number(),
+    effective_limit: z.number().meta({ description: 'Capacity, times how often it may be promised.' }),
+    allocated: z.number(),
+    available: z.number(),
+    oversub_ratio: z.number(),
+    source: z.string().optional(),
+  })
+  .meta({ id: 'ResourceStatus', description: 'Bytes, bytes per second, or virtual CPUs.' })
+
+const allocation = z.object({
+  instance_id: z.string().optional(),
+  instance_name: z.string().optional(),
+  cpu: z.int().optional(),
+  memory_bytes: z.int().optional(),
+  disk_bytes: z.int().optional(),
+  network_download_bps: z.int().optional(),
+  network_upload_bps: z.int().optional(),
+  disk_io_bps: z.int().optional(),
+})
+
+const gpu = z.object({
+  mode: z.enum(['vgpu', 'passthrough']),
+  total_slots: z.int(),
+  used_slots: z.int(),
+  profiles: z.array(z.object({ name: z.string(), framebuffer_mb: z.int(), available: z.int() })).optional(),
+  devices: z.array(z.object({ name: z.string(), available: z.boolean() })).optional(),
+})
+
+export const hostResources = z
+  .object({
+    cpu: status,
+    memory: status,
+    disk: status,
+    network: status,
+    disk_io: status.optional(),
+    allocations: z.array(allocation),
+    disk_breakdown: z
+      .object({
+        images_bytes: z.int().optional(),
+        oci_cache_bytes: z.int().optional(),
+        volumes_bytes: z.int().optional(),
+        overlays_bytes: z.int().optional(),
+      })
+      .optional(),
+    gpu: gpu.nullable().optional(),
+  })
+  .meta({ id: 'Resources', description: 'What the host has, and to whom it is promised.' })
+
+export const reclaimMemoryBody = z
+  .object({
+    reclaim_bytes: z.int().min(0),
+    dry_run: z.boolean().default(false),
+    hold_for: duration('invalid_request').optional(),
+    reason: z.string().max(256).optional(),
+  })
+  .meta({ id: 'ReclaimMemory' })
+
+const reclaimAction = z.object({
+  instance_id: z.string(),
+  instance_name: z.string(),
+  hypervisor: hypervisorName,
+  assigned_memory_bytes: z.int(),
+  protected_floor_bytes: z.int(),
+  previous_target_guest_memory_bytes: z.int(),
+  planned_target_guest_memory_bytes: z.int(),
+  target_guest_memory_bytes: z.int(),
+  applied_reclaim_bytes: z.int(),
+  status: z.string(),
+  error: z.string().optional(),
+})
+
+export const reclaimedMemory = z
+  .object({
+    requested_reclaim_bytes: z.int(),
+    planned_reclaim_bytes: z.int(),
+    applied_reclaim_bytes: z.int(),
+    host_available_bytes: z.int(),
+    host_pressure_state: z.enum(['healthy', 'pressure']),
+    hold_until: timestamp.optional(),
+    actions: z.array(reclaimAction),
+  })
+  .meta({ id: 'ReclaimedMemory', description: 'What each instance gave back.' })

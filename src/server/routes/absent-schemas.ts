@@ -1,0 +1,91 @@
+// What the operations of absent.ts take and answer in the official client's words, so that the description of the API has all of them.
+// Described, not checked: whatever is sent there, the answer is the same.
+
+import type { FastifySchema } from 'fastify'
+import { z } from 'zod'
+import { autoStandbyStatus } from '../../api/schemas/auto-standby.ts'
+import { build, buildEvent, buildEventsQuery, buildParams, createBuildForm } from '../../api/schemas/build.ts'
+import { builder, builderParams, createBuilderBody } from '../../api/schemas/builder.ts'
+import { tagFilter } from '../../api/schemas/common.ts'
+import { availableDevice, createDeviceBody, device, deviceParams } from '../../api/schemas/device.ts'
+import { createIngressBody, ingress, ingressParams } from '../../api/schemas/ingress.ts'
+import { instanceParams } from '../../api/schemas/instance-requests.ts'
+import { instance } from '../../api/schemas/instance.ts'
+import { createPushBody, push, pushParams } from '../../api/schemas/push.ts'
+import { hostResources, reclaimedMemory, reclaimMemoryBody } from '../../api/schemas/resources.ts'
+import { attachVolumeBody } from '../../api/schemas/volume.ts'
+import { nothing } from './context.ts'
+
+const querystring = z.object({ tags: tagFilter })
+const volumeOfInstance = z.object({
+  ...instanceParams.shape,
+  volumeId: z.string().min(1).meta({ description: 'Id or name of the volume.' }),
+})
+
+const described = (operationId: string, summary: string, rest: FastifySchema): FastifySchema => ({ operationId, summary, ...rest })
+
+export const absentSchemas: Readonly<Record<string, FastifySchema>> = {
+  'GET /resources': described('getResources', 'What the host has, and to whom it is promised', { response: { 200: hostResources } }),
+  'POST /resources/memory/reclaim': described('reclaimMemory', 'Take memory back from guests', {
+    body: reclaimMemoryBody,
+    response: { 200: reclaimedMemory },
+  }),
+  'GET /builds': described('listBuilds', 'List builds', { querystring, response: { 200: z.array(build) } }),
+  'POST /builds': described('createBuild', 'Build an image', {
+    consumes: ['multipart/form-data'],
+    body: createBuildForm,
+    response: { 202: build },
+  }),
+  'GET /builds/:id': described('getBuild', 'Show a build', { params: buildParams, response: { 200: build } }),
+  'DELETE /builds/:id': described('cancelBuild', 'Cancel a build', { params: buildParams, response: { 204: nothing } }),
+  'GET /builds/:id/events': described('streamBuildEvents', 'Read or follow what a build says', {
+    params: buildParams,
+    querystring: buildEventsQuery,
+    response: { 200: { description: 'Server-sent events.', content: { 'text/event-stream': { schema: buildEvent } } } },
+  }),
+  'GET /builders': described('listBuilders', 'List builders', { querystring, response: { 200: z.array(builder) } }),
+  'POST /builders': described('createBuilder', 'Make a builder', { body: createBuilderBody, response: { 201: builder } }),
+  'GET /builders/:id': described('getBuilder', 'Show a builder', { params: builderParams, response: { 200: builder } }),
+  'DELETE /builders/:id': described('deleteBuilder', 'Delete a builder and its cache', {
+    params: builderParams,
+    response: { 204: nothing },
+  }),
+  'POST /builders/:id/prune': described('pruneBuilder', 'Empty the cache of a builder', {
+    params: builderParams,
+    response: { 202: builder },
+  }),
+  'GET /devices': described('listDevices', 'List devices', { querystring, response: { 200: z.array(device) } }),
+  'POST /devices': described('createDevice', 'Register a device of the host', { body: createDeviceBody, response: { 201: device } }),
+  'GET /devices/available': described('listAvailableDevices', 'List devices of the host that could be registered', {
+    response: { 200: z.array(availableDevice) },
+  }),
+  'GET /devices/:id': described('getDevice', 'Show a device', { params: deviceParams, response: { 200: device } }),
+  'DELETE /devices/:id': described('deleteDevice', 'Give a device back to the host', { params: deviceParams, response: { 204: nothing } }),
+  'GET /ingresses': described('listIngresses', 'List ingresses', { querystring, response: { 200: z.array(ingress) } }),
+  'POST /ingresses': described('createIngress', 'Make a way from host names to instances', {
+    body: createIngressBody,
+    response: { 201: ingress },
+  }),
+  'GET /ingresses/:id': described('getIngress', 'Show an ingress', { params: ingressParams, response: { 200: ingress } }),
+  'DELETE /ingresses/:id': described('deleteIngress', 'Delete an ingress', { params: ingressParams, response: { 204: nothing } }),
+  'GET /pushes': described('listPushes', 'List pushes', { response: { 200: z.array(push) } }),
+  'POST /pushes': described('createPush', 'Push an image to another registry', { body: createPushBody, response: { 202: push } }),
+  'GET /pushes/:id': described('getPush', 'Show a push', { params: pushParams, response: { 200: push } }),
+  'GET /instances/:id/auto-standby/status': described('getAutoStandbyStatus', 'Whether an idle instance is put on standby by itself', {
+    params: instanceParams,
+    response: { 200: autoStandbyStatus },
+  }),
+  'POST /instances/:id/auto-standby/hold': described('holdAutoStandby', 'Keep an idle instance from being put on standby for a while', {
+    params: instanceParams,
+    response: { 200: autoStandbyStatus },
+  }),
+  'POST /instances/:id/volumes/:volumeId': described('attachVolume', 'Attach a volume to an instance', {
+    params: volumeOfInstance,
+    body: attachVolumeBody,
+    response: { 200: instance },
+  }),
+  'DELETE /instances/:id/volumes/:volumeId': described('detachVolume', 'Take a volume from an instance', {
+    params: volumeOfInstance,
+    response: { 200: instance },
+  }),
+}
