@@ -17,6 +17,7 @@ debian_packages=(
   docker-registry # a real registry for the tests; never started as a service
   xfsprogs        # mkfs.xfs and
   btrfs-progs     # mkfs.btrfs: copies are tested on these filesystems too
+  chromium        # the pages that the server shows are tested in a real browser
   shellcheck      # lint of the shell scripts
 )
 go_minimum=1.19

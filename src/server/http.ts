@@ -2,6 +2,7 @@
 
 import { randomBytes } from 'node:crypto'
 import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
 import websocket from '@fastify/websocket'
 import { fastify, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { serializerCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
@@ -13,6 +14,7 @@ import { requireScope, type Authenticator } from './auth.ts'
 import { LONGEST_JSON, readJsonBodies } from './bodies.ts'
 import { answerError, routeNotFound } from './errors.ts'
 import { describeAccess, openApiOptions } from './openapi.ts'
+import { referencePages } from './reference-pages.ts'
 import { registryRoutes } from './registry.ts'
 import { limitRates } from './rate-limit.ts'
 import { OneLineController, tellOfRequests, type UpgradeTelling } from './request-log.ts'
@@ -74,6 +76,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
   if (options.registry !== undefined)
     await app.register(registryRoutes({ registry: options.registry, authenticator: options.authenticator }))
   await app.register(swagger, openApiOptions(options.version))
+  await app.register(swaggerUi, referencePages)
   await app.register(websocket, { options: { maxPayload: LONGEST_MESSAGE } })
   await app.register(async (api) => registerApi(api.withTypeProvider<ZodTypeProvider>(), options, telling))
   return app
