@@ -1,7 +1,7 @@
 // The API reference and what it describes are held together: the file, the error table, the operations of the official client.
 
 import assert from 'node:assert/strict'
-import { readdir, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { test } from 'node:test'
 import { z } from 'zod'
@@ -9,6 +9,7 @@ import { catalogue } from '../../src/api/errors.ts'
 import { run } from '../support/command.ts'
 import { instanceView } from '../support/fake-services.ts'
 import { serveFakes } from '../support/http-server.ts'
+import { clientOperations } from '../support/wire/client.ts'
 
 const root = path.join(import.meta.dirname, '..', '..')
 
@@ -55,17 +56,3 @@ test('every operation of the official client has a route here', async () => {
     assert.notEqual(answer.statusCode, 500, `${method} ${target}: ${answer.body}`)
   }
 })
-
-/** Reads them from the client's sources: `this._client.get(path`/instances/${id}`, …`. */
-async function clientOperations(): Promise<{ method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'; path: string }[]> {
-  const folder = path.join(root, 'node_modules', '@onkernel', 'hypeman', 'src', 'resources')
-  const files = (await readdir(folder, { recursive: true })).filter((file) => file.endsWith('.ts'))
-  const sources = await Promise.all(files.map((file) => readFile(path.join(folder, file), 'utf8')))
-  const call = /_client\s*\.(get|post|put|patch|delete)\(\s*(?:path)?['`]([^'`]+)['`]/g
-  return sources.flatMap((source) =>
-    [...source.matchAll(call)].map(([, method = '', target = '']) => ({
-      method: z.enum(['GET', 'POST', 'PUT', 'PATCH', 'DELETE']).parse(method.toUpperCase()),
-      path: target.replaceAll(/\$\{(\w+)\}/g, '{$1}'),
-    })),
-  )
-}

@@ -1,8 +1,7 @@
 // Ingresses on the wire, as the official client knows them: ways from host names to instances. Described so that the API's description is whole.
 
 import { z } from 'zod'
-import { resourceName, tags, timestamp } from './common.ts'
-import { port } from './common.ts'
+import { port, resourceName, tags, timestamp } from './common.ts'
 
 const rule = z.object({
   match: z.object({
