@@ -22,8 +22,12 @@ export function answerError(error: FastifyError | Error, request: FastifyRequest
   request.errorCode = known.code
   if (known.code === 'internal_error') request.log.error({ err: error }, 'a request failed by a fault of the server')
   else if (isTrouble(known, reply)) request.log.warn({ err: error, code: known.code }, 'a request failed')
+  // A path that can't be read comes here past the hook that gives every answer its id.
+  reply.header('x-request-id', request.id)
   // Who knows better when to try again has said so already.
   for (const [name, value] of Object.entries(errorHeaders(known.code))) if (!reply.hasHeader(name)) reply.header(name, value)
+  // Fastify would end the connection under a client that still sends, which then never reads why; Node reads what is left.
+  if (known.code === 'payload_too_large') reply.removeHeader('connection')
   // The schema of the route's answers says nothing about errors.
   return reply
     .code(known.status)
@@ -38,7 +42,7 @@ function isTrouble(error: HypemanError, reply: FastifyReply): boolean {
 }
 
 /** The official clients try 409 and 5xx twice more by themselves unless they are told that it is of no use. */
-function errorHeaders(code: ErrorCode): Readonly<Record<string, string>> {
+export function errorHeaders(code: ErrorCode): Readonly<Record<string, string>> {
   const row: ErrorRow = catalogue[code]
   return {
     ...(row.retry === true ? { 'retry-after': String(RETRY_AFTER_SECONDS) } : { 'x-should-retry': 'false' }),
@@ -46,7 +50,7 @@ function errorHeaders(code: ErrorCode): Readonly<Record<string, string>> {
   }
 }
 
-function errorBody(error: HypemanError, requestId: string): ErrorBody {
+export function errorBody(error: HypemanError, requestId: string): ErrorBody {
   return {
     code: error.code,
     message: error.message,

@@ -28,6 +28,7 @@ import { snapshotRoutes } from './routes/snapshots.ts'
 import { streamRoutes } from './routes/streams.ts'
 import { descriptionRoutes, systemRoutes } from './routes/system.ts'
 import { volumeArchiveRoute, volumeRoutes } from './routes/volumes.ts'
+import { answerUnreadable } from './unreadable-requests.ts'
 import { canonicalTarget, parseQuery } from './urls.ts'
 import { checkPart } from './validation.ts'
 
@@ -53,6 +54,10 @@ const LONGEST_PARAMETER = 4096
 /** Largest WebSocket message that is taken, in bytes. */
 const LONGEST_MESSAGE = 16 * 1024 ** 2
 
+function newRequestId(): string {
+  return randomBytes(8).toString('hex')
+}
+
 /** Makes the server; the caller lets it listen. */
 export async function createHttpServer(options: HttpServerOptions): Promise<FastifyInstance> {
   const logger: FastifyBaseLogger = options.log
@@ -60,10 +65,11 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     loggerInstance: logger,
     logController: new OneLineController(),
     bodyLimit: LONGEST_JSON,
-    genReqId: () => randomBytes(8).toString('hex'),
+    genReqId: newRequestId,
     rewriteUrl: (request) => canonicalTarget(request.method ?? 'GET', request.url ?? '/'),
     routerOptions: { maxParamLength: LONGEST_PARAMETER, querystringParser: parseQuery },
     frameworkErrors: (error, request, reply) => void answerError(error, request, reply),
+    clientErrorHandler: (error, socket) => answerUnreadable(error, socket, logger, newRequestId()),
   })
   app.setValidatorCompiler(checkPart)
   app.setSerializerCompiler(serializerCompiler)
