@@ -7,6 +7,7 @@ const media = z.record(z.string(), z.object({ schema: z.unknown() }))
 
 const operation = z.object({
   operationId: z.string(),
+  description: z.string().optional(),
   parameters: z.array(z.object({ name: z.string(), in: z.string(), required: z.boolean(), schema: z.unknown() })).default([]),
   requestBody: z.object({ required: z.boolean(), content: media }).optional(),
   responses: z.record(z.string(), z.object({ content: media.optional() })),
