@@ -30,7 +30,7 @@ export function createJudge(): Judge {
   }
 }
 
-function judgeError({ operation, target, isTooLarge }: FuzzRequest, { status, type, text = '' }: Answer): string[] {
+function judgeError({ operation, method, target, isTooLarge }: FuzzRequest, { status, type, text = '' }: Answer): string[] {
   if (!type.startsWith('application/json')) return [`an error of type ${type}: ${text.slice(0, 200)}`]
   const { data: error } = errorSchema.safeParse(parsed(text))
   if (error === undefined) return [`an error that is none of ours: ${text.slice(0, 200)}`]
@@ -38,7 +38,8 @@ function judgeError({ operation, target, isTooLarge }: FuzzRequest, { status, ty
   if (row === undefined) return [`the code ${error.code} is not in the error table`]
   if (row.status !== status) return [`${error.code} has status ${row.status} in the error table, and ${status} here`]
   if (error.code === 'internal_error') return [`a fault of the server (${error.request_id ?? 'without its request id'})`]
-  const mustBeTooLarge = isTooLarge && operation.requestBody !== undefined && !isUnread(operation) && isPath(target)
+  const mustBeTooLarge =
+    isTooLarge && method === operation.method && operation.requestBody !== undefined && !isUnread(operation) && isPath(target)
   if (mustBeTooLarge && error.code !== 'payload_too_large') return [`a body that is too large is answered with ${error.code}`]
   if (everywhere.has(error.code) || operation['x-error-codes'].includes(error.code)) return []
   return [`${operation.operationId} answers ${error.code} and does not name it: ${error.message.slice(0, 200)}`]
