@@ -35,8 +35,8 @@ for (const [which, seed] of [
     context.diagnostic(summary(report).replaceAll('\n', ' '))
     assert.deepEqual(report.findings, [])
     // Otherwise it would have been about nothing: some three of ten requests succeed, most of the others are refused.
+    assert.ok(report.succeeded.size > 12)
     assert.ok((report.statuses['2xx'] ?? 0) > 30 && (report.statuses['4xx'] ?? 0) > 100, summary(report))
-    if (seed === 63) for (const made of ['createInstance', 'forkInstance', 'createSnapshot']) assert.ok(report.succeeded.has(made), made)
     await assertUnharmed()
   })
 

@@ -71,7 +71,7 @@ function judgeSuccess(
   if (text === undefined) return []
   const media = Object.entries(described.content ?? {}).find(([name]) => type.startsWith(name))?.[1]
   if (media === undefined) return [`${operationId} does not name the type ${type}`]
-  if (!type.startsWith('text/event-stream')) return fits(media.schema, parsed(text))
+  if (!type.startsWith('text/event-stream')) return fits(media.schema, type.startsWith('application/json') ? parsed(text) : text)
   return text
     .split('\n\n')
     .flatMap((frame) => frame.split('\n'))
