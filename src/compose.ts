@@ -47,10 +47,8 @@ import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
 import { createSnapshotService, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
 import { openTelemetry } from './telemetry/open.ts'
+import { secretsOf, warnOfSecret } from './compose-secrets.ts'
 import { createVolumeService } from './volumes/index.ts'
-
-/** A secret of fewer characters can be guessed. */
-const SHORT_SECRET = 16
 
 /** Makes the hypervisors of a server whose data directory is its own by then. */
 export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig) => Promise<readonly Hypervisor[]>
@@ -109,13 +107,7 @@ export async function serve(
       { cause },
     )
   })
-  if (config.jwt_secret === undefined)
-    log.warn(
-      { secret: layout.secret },
-      'no JWT_SECRET is configured: only this host can connect, with tokens made from the key in this file',
-    )
-  else if (config.jwt_secret.length < SHORT_SECRET)
-    log.warn(`JWT_SECRET is shorter than ${SHORT_SECRET} characters and easily guessed; openssl rand -hex 32 makes a good one`)
+  warnOfSecret(config, layout, log)
   log.info({ url, pid: process.pid, dataDir: layout.root }, 'listening')
   afterwards()
   await aborted(signal)
@@ -123,11 +115,6 @@ export async function serve(
   await undo.disposeAsync()
   log.info('stopped')
   return 0
-}
-
-/** The key of new tokens, then the one before. */
-function secretsOf({ jwt_secret_previous: previous }: ServerConfig, secret: string): readonly string[] {
-  return previous === undefined ? [secret] : [secret, previous]
 }
 
 /** What everything else stands on. */
