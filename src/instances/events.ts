@@ -4,16 +4,13 @@
 import { EventEmitter } from 'node:events'
 import { appendFile } from 'node:fs/promises'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { IdentityStep } from '../agent/contract.ts'
 import type { InstanceEvent } from '../api/events.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
 import { messageOf, type StepEvent } from '../platform/flow.ts'
 import { sayPlan, type Restarts, type Supervised } from './restart-policy.ts'
-
-/** How long events are gathered before they are written, in milliseconds. */
-const GATHER_MS = 20
 
 export class EventLog {
   readonly #layout: DataLayout
@@ -93,10 +90,10 @@ export class EventLog {
     this.#emitter.emit('event', id, event)
   }
 
-  /** Writes until nothing is left: a flow reports many steps, and one write has all that came in a moment. */
+  /** Writes until nothing is left: what comes at once, or while something is written, is written together. */
   async #write(id: string): Promise<void> {
     const file = path.join(this.#layout.instance(id), instanceFiles.events)
-    await delay(GATHER_MS)
+    await nextTurn()
     for (let waiting = this.#unwritten.get(id); waiting !== undefined && waiting.lines.length > 0; waiting = this.#unwritten.get(id)) {
       const text = waiting.lines.join('')
       waiting.lines = []

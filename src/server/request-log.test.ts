@@ -46,7 +46,7 @@ const rows: readonly (readonly [what: string, ask: readonly [path: string, init?
     ['/instances', { method: 'POST', headers: json, body: '{' }],
     { operation: 'createInstance', status: 400, changes: true },
   ],
-  ['what is not built', ['/builds', { method: 'POST' }], { operation: 'POST /builds', status: 501, changes: true }],
+  ['what is not built', ['/builds', { method: 'POST' }], { operation: 'createBuild', status: 501, changes: true }],
   [
     'a reading that is a POST',
     ['/snapshots/none/verify', { method: 'POST' }],
