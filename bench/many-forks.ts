@@ -1,6 +1,7 @@
 // S7: many forks of one snapshot at once, through the API, and what each of them keeps for itself when it is idle.
 
 import os from 'node:os'
+import { LOADS_AT_ONCE } from '../src/instances/start.ts'
 import { vmmOf } from '../tests/support/vmm.ts'
 import { forkByHand } from './floor.ts'
 import { against, judged, limitRow, median, ratioRow, timed, toldRow, type Bench, type Row } from './measure.ts'
@@ -10,9 +11,6 @@ import { readyMsOf, settle, sourceOf, type Source } from './source.ts'
 const FORKS = 50
 const WALL_LIMIT = 1.3
 const PRIVATE_LIMIT_MIB = 1
-
-/** As many by hand as the server loads at a time (src/instances/start.ts). */
-const AT_ONCE = 2 * os.availableParallelism()
 
 export async function measureManyForks(bench: Bench): Promise<Row[]> {
   await using source = await sourceOf(bench, 'many', '256MB')
@@ -47,7 +45,7 @@ export async function measureManyForks(bench: Bench): Promise<Row[]> {
   const failed = failures.reduce((sum, one) => sum + one, 0)
   return [
     ratioRow('S7', `${FORKS} forks at once`, WALL_LIMIT, walls, [floor], `≤ ${WALL_LIMIT} × ${FORKS} × floor / ${cores}`),
-    against(toldRow('S7', `${FORKS} forks by hand, ${AT_ONCE} at a time`, 'ms', together), [floor]),
+    against(toldRow('S7', `${FORKS} forks by hand, ${LOADS_AT_ONCE} at a time`, 'ms', together), [floor]),
     judged(toldRow('S7', 'of these failed', 'forks', [failed]), 'none', failed === 0 ? 0 : 1 + failed),
     limitRow('S7', 'private guest memory of an idle fork', 'MiB', PRIVATE_LIMIT_MIB, kept),
   ]
@@ -62,5 +60,5 @@ async function forkTogether({ layout, spec, payload }: Source, made: AsyncDispos
       made.use(await forkByHand(layout, spec, payload))
     }
   }
-  await Promise.all(Array.from({ length: AT_ONCE }, makeSome))
+  await Promise.all(Array.from({ length: LOADS_AT_ONCE }, makeSome))
 }

@@ -39,7 +39,7 @@ import { messageOf, type FaultPlan } from './platform/flow.ts'
 import { refuseUnsuitable } from './platform/host-storage.ts'
 import { KeyedLock } from './platform/keyed-lock.ts'
 import { killProcess } from './platform/process.ts'
-import { readOrMakeSecret } from './platform/secret.ts'
+import { readOrMakeSecret, secretsOf, warnOfSecret } from './platform/secret.ts'
 import { hostTscKhz } from './platform/tsc.ts'
 import { createRegistry } from './registry/index.ts'
 import { createScheduleService, ScheduleStore, type ScheduleContext } from './schedules/index.ts'
@@ -47,7 +47,6 @@ import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
 import { createSnapshotService, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
 import { openTelemetry } from './telemetry/open.ts'
-import { secretsOf, warnOfSecret } from './compose-secrets.ts'
 import { createVolumeService } from './volumes/index.ts'
 
 /** Makes the hypervisors of a server whose data directory is its own by then. */
@@ -107,7 +106,7 @@ export async function serve(
       { cause },
     )
   })
-  warnOfSecret(config, layout, log)
+  warnOfSecret(config, layout.secret, log)
   log.info({ url, pid: process.pid, dataDir: layout.root }, 'listening')
   afterwards()
   await aborted(signal)

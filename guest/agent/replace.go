@@ -178,14 +178,10 @@ func (s *Server) identityFile(name string) (string, error) {
 	}
 	content := make([]byte, found.Size)
 	n, err := syscall.Pread(pair.seen, content, 0)
-	return string(content[:max(n, 0)]), err
-}
-
-func max(one, other int) int {
-	if one > other {
-		return one
+	if err != nil {
+		return "", err
 	}
-	return other
+	return string(content[:n]), nil
 }
 
 // isLinked tells whether /etc/<name> is the link that the agent has put there.

@@ -93,9 +93,7 @@ test('the schedule of a deleted instance is kept as long as its snapshots are, e
 test('with a limit of their number alone, the snapshots of a deleted instance stay until somebody deletes them', async () => {
   using _clock = withClock()
   await using world = await scheduleWorld()
-  const entry = await world.add()
-  await world.schedule(entry)
-  const due = world.dueOf(entry.id)
+  const { entry, due } = await world.scheduled()
   await world.at(due)
   await removeInstance(world.instances, entry, { graceful: false })
   await world.at(due + 1000 * HOUR)

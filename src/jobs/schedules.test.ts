@@ -63,9 +63,7 @@ test('the worker wakes by itself when the next run is due', async () => {
 test('of what was missed while the server was away one run is made up for, and the rhythm goes on as it was', async () => {
   using _clock = withClock()
   await using first = await scheduleWorld()
-  const entry = await first.add()
-  await first.schedule(entry)
-  const due = first.dueOf(entry.id)
+  const { entry, due } = await first.scheduled()
   await using world = await first.restart()
   assert.equal(world.dueOf(entry.id), due, 'a restart moves nothing')
   await world.at(due + 100.5 * HOUR)
@@ -76,9 +74,7 @@ test('of what was missed while the server was away one run is made up for, and t
 test('a clock that is set back does not keep a schedule waiting longer than its interval', async () => {
   using _clock = withClock()
   await using world = await scheduleWorld()
-  const entry = await world.add()
-  await world.schedule(entry)
-  const due = world.dueOf(entry.id)
+  const { entry, due } = await world.scheduled()
   await world.at(due + 1000 * HOUR)
   await world.at(START)
   const next = world.dueOf(entry.id)
@@ -91,9 +87,7 @@ test('a clock that is set back does not keep a schedule waiting longer than its 
 test('the state of the instance decides what is taken: with memory in standby, without when stopped', async () => {
   using _clock = withClock()
   await using world = await scheduleWorld()
-  const entry = await world.add()
-  await world.schedule(entry)
-  const due = world.dueOf(entry.id)
+  const { entry, due } = await world.scheduled()
   await world.at(due)
   entry.holdsMemory = true
   await world.at(due + HOUR)
@@ -131,9 +125,7 @@ for (const [state, status] of [
 test('an instance that stays busy, or a name that is taken, fails one run and no more', async () => {
   using _clock = withClock()
   await using world = await scheduleWorld()
-  const entry = await world.add()
-  await world.schedule(entry)
-  const due = world.dueOf(entry.id)
+  const { entry, due } = await world.scheduled()
   {
     using _busy = await world.instances.locks.acquire(entry.id, { waitMs: 0, what: 'the instance' })
     await world.at(due)
@@ -154,9 +146,7 @@ test('an instance that stays busy, or a name that is taken, fails one run and no
 test('an instance whose record can not be read is not a deleted one: its schedule stays, and says what is wrong', async () => {
   using _clock = withClock()
   await using first = await scheduleWorld()
-  const entry = await first.add()
-  await first.schedule(entry)
-  const due = first.dueOf(entry.id)
+  const { entry, due } = await first.scheduled()
   await writeFile(path.join(first.instances.layout.instance(entry.id), 'record.json'), 'damaged')
   first.instances.store.forget(entry)
   await first.instances.store.load(async () => false)
@@ -174,9 +164,7 @@ test('a run that the end of the server cuts off is due when the server is back, 
       after: () => undefined,
     },
   })
-  const entry = await first.add()
-  await first.schedule(entry)
-  const due = first.dueOf(entry.id)
+  const { entry, due } = await first.scheduled()
   await first.at(due)
   assert.deepEqual(first.snapshotsOf(entry.id), [])
   assert.deepEqual(await readdir(first.instances.layout.staging), [])
@@ -198,9 +186,7 @@ test('a status that can not be written is shown all the same, is not tried again
       after: () => undefined,
     },
   })
-  const entry = await world.add()
-  await world.schedule(entry)
-  const due = world.dueOf(entry.id)
+  const { entry, due } = await world.scheduled()
   await world.at(due)
   assert.equal(failures, 1)
   assert.equal((await world.service.get(entry.id)).last_snapshot_id, world.snapshotsOf(entry.id)[0]?.id)

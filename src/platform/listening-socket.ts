@@ -18,8 +18,9 @@ interface Calls {
 }
 let calls: Calls | undefined
 function bindCalls(): Calls {
+  if (calls !== undefined) return calls
   const c = koffi.load(null)
-  calls ??= {
+  calls = {
     socket: c.func('int socket(int family, int type, int protocol)') as Calls['socket'],
     bind: c.func('int bind(int fd, const uint8_t *address, uint32_t length)') as Calls['bind'],
     listen: c.func('int listen(int fd, int backlog)') as Calls['listen'],

@@ -22,8 +22,9 @@ interface Calls {
 }
 let calls: Calls | undefined
 function bindCalls(): Calls {
+  if (calls !== undefined) return calls
   const c = koffi.load(null)
-  calls ??= {
+  calls = {
     pipe2: c.func('int pipe2(_Out_ int *ends, int flags)') as Calls['pipe2'],
     fcntl: c.func('int fcntl(int fd, int command, ...)') as Calls['fcntl'],
     sendmsg: c.func('long sendmsg(int fd, void *message, int flags)') as Calls['sendmsg'],

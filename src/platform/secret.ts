@@ -1,10 +1,12 @@
-// The key of the API's tokens where nobody configured one: made once, kept in a file that only this user reads.
+// The keys of the API's tokens. Where nobody configured one it is made once, and kept in a file that only this user reads.
 
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
 import { open, readFile, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
+import type { Logger } from 'pino'
 import { HypemanError } from '../api/errors.ts'
+import type { ServerConfig } from './config.ts'
 import { diskError } from './disk-error.ts'
 
 /** Reads the key, or makes it. Only the holder of the data directory's lock may call this. */
@@ -48,4 +50,20 @@ async function writeSynced(file: string, text: string): Promise<void> {
   await using handle = await open(file, 'wx', 0o600)
   await handle.writeFile(text)
   await handle.sync()
+}
+
+/** A secret of fewer characters can be guessed. */
+const SHORT_SECRET = 16
+
+/** The key of new tokens, then the one before. */
+export function secretsOf({ jwt_secret_previous: previous }: ServerConfig, secret: string): readonly string[] {
+  return previous === undefined ? [secret] : [secret, previous]
+}
+
+/** `file` has the key where none is configured. */
+export function warnOfSecret(config: ServerConfig, file: string, log: Logger): void {
+  if (config.jwt_secret === undefined)
+    log.warn({ secret: file }, 'no JWT_SECRET is configured: only this host can connect, with tokens made from the key in this file')
+  else if (config.jwt_secret.length < SHORT_SECRET)
+    log.warn(`JWT_SECRET is shorter than ${SHORT_SECRET} characters and easily guessed; openssl rand -hex 32 makes a good one`)
 }

@@ -62,9 +62,7 @@ test('a run that is under way when the interval is changed does not bring the ol
       after: () => undefined,
     },
   })
-  const entry = await world.add()
-  await world.schedule(entry)
-  const due = world.dueOf(entry.id)
+  const { entry, due } = await world.scheduled()
   await world.at(due)
   assert.ok(world.dueOf(entry.id) >= due + 5 * HOUR)
   assert.notEqual((await world.service.get(entry.id)).last_snapshot_id, undefined)
@@ -109,9 +107,7 @@ test('what can not be kept to is refused before anything happens', () => {
 test('a schedule that was deleted takes no more snapshots, and those that it took stay', async () => {
   using _clock = withClock()
   await using world = await scheduleWorld()
-  const entry = await world.add()
-  await world.schedule(entry)
-  const due = world.dueOf(entry.id)
+  const { entry, due } = await world.scheduled()
   await world.at(due)
   await world.service.remove(entry.record.name)
   await world.at(due + 5 * HOUR)

@@ -37,6 +37,8 @@ export interface ScheduleWorld extends AsyncDisposable {
   at(ms: number): Promise<void>
   /** A schedule of an instance: each hour, the two newest stay. */
   schedule(entry: InstanceEntry, body?: Partial<SetScheduleBody>): Promise<void>
+  /** An instance with a schedule, and when that is due. */
+  scheduled(): Promise<{ readonly entry: InstanceEntry; readonly due: number }>
   /** Oldest first. */
   snapshotsOf(instanceId: string): readonly SnapshotRecord[]
   /** When the schedule of an instance is due, in milliseconds since 1970. */
@@ -89,6 +91,11 @@ async function open(base: TestContext): Promise<ScheduleWorld> {
     },
     async schedule(entry, body = {}) {
       await service.set(entry.id, { interval: '1h', retention: { max_count: 2 }, ...body })
+    },
+    async scheduled() {
+      const entry = await base.add()
+      await world.schedule(entry)
+      return { entry, due: world.dueOf(entry.id) }
     },
     snapshotsOf: (sourceInstanceId) => snapshotStore.list({ sourceInstanceId }),
     dueOf: (instanceId) => Date.parse(store.byInstance(instanceId)?.nextRunAt ?? ''),

@@ -78,7 +78,7 @@ export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
     ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
     // The stream carries no machine configuration: it is made and read by the same arguments.
     ...['-global', 'migration.send-configuration=off'],
-    // A guest that goes on is not told to announce itself to a network where only this QEMU hears it: 2 000 of the 15 000 pieces of code that a fork has to translate.
+    // A guest that goes on is not told to announce itself to a network where only this QEMU hears it: a tenth of the code that a fork had to translate (docs/benchmarks.md).
     ...['-global', 'migration.announce-rounds=0'],
     ...[
       '-machine',
