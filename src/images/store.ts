@@ -114,7 +114,7 @@ export class ImageStore {
 }
 
 async function readImage(hex: string, directory: string): Promise<ImageRecord> {
-  await refuseForeignFiles(directory)
+  refuseForeignFiles(directory)
   const record = await imageFormat.read(path.join(directory, imageFiles.record))
   if (digestHex(record.digest) !== hex)
     throw new Error(`${directory} holds the record of the image ${record.digest}; remove it, and pull the image again`)

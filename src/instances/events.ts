@@ -2,13 +2,14 @@
 // API, command line and dashboard read the same lines.
 
 import { EventEmitter } from 'node:events'
-import { appendFile } from 'node:fs/promises'
+import { appendFileSync } from 'node:fs'
 import path from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { IdentityStep } from '../agent/contract.ts'
 import type { InstanceEvent } from '../api/events.ts'
 import { instanceFiles, type DataLayout } from '../files/layout.ts'
+import { isMissing } from '../files/tree.ts'
 import { messageOf, type StepEvent } from '../platform/flow.ts'
 import { sayPlan, type Restarts, type Supervised } from './restart-policy.ts'
 
@@ -90,19 +91,17 @@ export class EventLog {
     this.#emitter.emit('event', id, event)
   }
 
-  /** Writes until nothing is left: what comes at once, or while something is written, is written together. */
+  /** What comes at once is written together. A flow reports a dozen steps: through Node's thread pool each would cost ten times what writing it does. */
   async #write(id: string): Promise<void> {
-    const file = path.join(this.#layout.instance(id), instanceFiles.events)
     await nextTurn()
-    for (let waiting = this.#unwritten.get(id); waiting !== undefined && waiting.lines.length > 0; waiting = this.#unwritten.get(id)) {
-      const text = waiting.lines.join('')
-      waiting.lines = []
-      await appendFile(file, text).catch((error: NodeJS.ErrnoException) => {
-        // Events of an instance that is not committed yet, or gone already, have no file; any other failure must not fail the flow.
-        if (error.code !== 'ENOENT') this.#log.warn({ instance: id, error: messageOf(error) }, 'an event could not be written')
-      })
-    }
+    const lines = this.#unwritten.get(id)?.lines ?? []
     this.#unwritten.delete(id)
+    try {
+      appendFileSync(path.join(this.#layout.instance(id), instanceFiles.events), lines.join(''))
+    } catch (error) {
+      // Events of an instance that is not committed yet, or gone already, have no file; any other failure must not fail the flow.
+      if (!isMissing(error)) this.#log.warn({ instance: id, error: messageOf(error) }, 'an event could not be written')
+    }
   }
 }
 

@@ -156,7 +156,7 @@ async function undoReplacement(
 /** The record of the instance in place; undefined if that was deleted meanwhile: then nothing is left to bring back. */
 async function readPlaced(place: string): Promise<InstanceRecord | undefined> {
   try {
-    await refuseForeignFiles(place)
+    refuseForeignFiles(place)
   } catch (error) {
     if (isHypemanError(error) && isMissing(error.cause)) return undefined
     throw error

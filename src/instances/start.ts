@@ -105,7 +105,7 @@ export async function resumeInstance(
 /** How many guests at once are loaded and made ready: fifty together took half as much processor time again as four at a time (two cores, emulation, November 2026). */
 export const LOADS_AT_ONCE = 2 * availableParallelism()
 /** A load that takes longer is no longer waited for, in milliseconds. */
-const LONG_LOAD_MS = 1_000
+export const LONG_LOAD_MS = 1_000
 const loads = new Turns(LOADS_AT_ONCE, LONG_LOAD_MS)
 
 /** Records the process before anything else can happen to it, so that no restart of the server loses it. A start that was planned is made with that. */

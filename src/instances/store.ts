@@ -28,7 +28,7 @@ export class InstanceStore {
   async load(inspect: (record: InstanceRecord, directory: string) => Promise<boolean>): Promise<void> {
     const options = { directory: this.#layout.instances, kind: 'instance', things: 'directories', log: this.#log } as const
     const { found, unreadable } = await readCollection(options, async (id, directory) => {
-      await refuseForeignFiles(directory)
+      refuseForeignFiles(directory)
       await removeUnfinishedRecords(directory)
       const record = await readInstanceRecord(directory)
       if (record.id !== id)

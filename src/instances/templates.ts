@@ -39,7 +39,7 @@ export class Templates {
     for (const key of await readdir(this.#layout.templates)) {
       const directory = this.#layout.template(key)
       try {
-        await refuseForeignFiles(directory)
+        refuseForeignFiles(directory)
         const record = await templateFormat.read(path.join(directory, templateFiles.record))
         if (keyOf(record.kind) !== key) throw new Error('it is the template of something else')
         if (!(await isUsable(record))) throw new Error('nothing can be made of it any more')

@@ -34,7 +34,7 @@ export async function importKernel(layout: DataLayout, assets: string): Promise<
     }
   }
   const id = hash.digest('hex').slice(0, 24)
-  if (await exists(layout.kernel(id))) await refuseForeignFiles(layout.kernel(id))
+  if (await exists(layout.kernel(id))) refuseForeignFiles(layout.kernel(id))
   else {
     await using staged = await createStaged(layout, `kernel-${id}`)
     await copyPayload(source.kernel, path.join(staged.path, 'vmlinuz'), { durable: false })

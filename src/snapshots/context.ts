@@ -1,6 +1,6 @@
 // What the flows of snapshots work with, made once by the composition root.
 
-import { access } from 'node:fs/promises'
+import { accessSync } from 'node:fs'
 import path from 'node:path'
 import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { snapshotFiles } from '../files/layout.ts'
@@ -40,8 +40,8 @@ export async function payloadOf({ instances }: SnapshotContext, record: Snapshot
   const directory = instances.layout.snapshot(record.id)
   const payload = path.join(directory, snapshotFiles.payload)
   try {
-    await refuseForeignFiles(directory) // the payload's, too
-    await access(payload)
+    refuseForeignFiles(directory) // the payload's, too
+    accessSync(payload)
   } catch (cause) {
     if (isHypemanError(cause, 'conflict')) throw new HypemanError('corrupt_snapshot', cause.message, { cause })
     if (!isMissing(cause)) throw cause

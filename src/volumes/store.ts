@@ -99,7 +99,7 @@ export class VolumeStore {
 }
 
 async function readVolume(id: string, directory: string): Promise<VolumeRecord> {
-  await refuseForeignFiles(directory)
+  refuseForeignFiles(directory)
   const record = await volumeFormat.read(path.join(directory, volumeFiles.record))
   if (record.id !== id) throw new Error(`${directory} holds the record of the volume ${record.id}; move it to that name, or delete it`)
   const disk = path.join(directory, volumeFiles.disk)

@@ -1,7 +1,9 @@
-// Watches every fsync that Node's file handles make while a test runs: for what must be on disk before what, and for disks that fail.
+// Watches every fsync that is made while a test runs: for what must be on disk before what, and for disks that fail.
 
-import { readlinkSync } from 'node:fs'
+import fs, { readlinkSync, type NoParamCallback } from 'node:fs'
 import { open, type FileHandle } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
+import { callbackify } from 'node:util'
 import type { TestContext } from 'node:test'
 
 /** `before` is told the path of each file that is about to be synced; what it throws is the sync's failure. Ends with the test. */
@@ -12,6 +14,16 @@ export async function watchSyncs(t: TestContext, before: (file: string) => void 
   t.mock.method(handles, 'sync', async function (this: FileHandle) {
     await before(readlinkSync(`/proc/self/fd/${this.fd}`))
     await sync.call(this)
+  })
+  const { fsync } = fs
+  t.mock.method(fs, 'fsync', (fd: number, done: NoParamCallback) => {
+    const watched = callbackify(async () => before(readlinkSync(`/proc/self/fd/${fd}`)))
+    watched((error: NodeJS.ErrnoException | null) => (error === null ? fsync(fd, done) : done(error)))
+  })
+  syncBuiltinESMExports()
+  t.after(() => {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
   })
 }
 

@@ -93,7 +93,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
       await refuseForeignLayers(payload)
       const image = withMemory ? await checkedManifest(payload) : undefined
       // A payload holds no layer beyond its instant, so that a damaged image takes nothing from the disks.
-      const last = image?.lastLayer ?? (await lastLayer(payload))
+      const last = image?.lastLayer ?? lastLayer(payload)
       if (image === undefined) await linkLayers(payload, directory, last)
       else await linkImage(payload, directory, image)
       await addLayer(directory, last, false)

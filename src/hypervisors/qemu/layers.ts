@@ -2,7 +2,8 @@
 // each over the one before by its relative name; a layer that was joined from others stands alone. Only the last may be written, and only while
 // it has no other hard link.
 
-import { link, lstat, readdir, rename, rm, stat } from 'node:fs/promises'
+import { readdirSync, statSync } from 'node:fs'
+import { link, lstat, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { execa } from 'execa'
 import { HypemanError, isHypemanError } from '../../api/errors.ts'
@@ -29,8 +30,10 @@ export function layerNumber(name: string): number | undefined {
 }
 
 /** Number of the last layer; an error if the directory has none. */
-export async function lastLayer(directory: string): Promise<number> {
-  const numbers = (await readdir(directory)).map(layerNumber).filter((number) => number !== undefined)
+export function lastLayer(directory: string): number {
+  const numbers = readdirSync(directory)
+    .map(layerNumber)
+    .filter((number) => number !== undefined)
   if (numbers.length === 0) throw new HypemanError('conflict', `the disk in ${directory} is missing; delete the instance`)
   return Math.max(...numbers)
 }
@@ -89,21 +92,21 @@ async function runTool(command: string, args: readonly string[], cwd: string, si
 
 /** Makes sure that the last layer may be written by a new process: a shared or base layer gets an empty one over it. Returns its name. */
 export async function writableLayer(directory: string): Promise<string> {
-  const last = await lastLayer(directory)
-  const { nlink } = await stat(path.join(directory, layerName(last)))
+  const last = lastLayer(directory)
+  const { nlink } = statSync(path.join(directory, layerName(last)))
   return last > 0 && nlink === 1 ? layerName(last) : addLayer(directory, last)
 }
 
 /** Makes sure that exactly one layer, an empty one, lies over layer `below`. Returns its name. */
 export async function emptyLayerOver(directory: string, below: number): Promise<string> {
-  const above = (await readdir(directory)).filter((name) => (layerNumber(name) ?? -1) > below)
+  const above = readdirSync(directory).filter((name) => (layerNumber(name) ?? -1) > below)
   const [only, ...others] = above
-  if (only === layerName(below + 1) && others.length === 0 && (await isUntouched(path.join(directory, only)))) return only
+  if (only === layerName(below + 1) && others.length === 0 && isUntouched(path.join(directory, only))) return only
   return addLayer(directory, below)
 }
 
-async function isUntouched(file: string): Promise<boolean> {
-  return (await stat(file)).nlink === 1 && (await readOverlay(file)).isEmpty
+function isUntouched(file: string): boolean {
+  return statSync(file).nlink === 1 && readOverlay(file).isEmpty
 }
 
 /** Puts an empty layer over layer `below`; everything above `below` is removed first. Returns its name. In a staged directory it need not be durable. */
@@ -111,23 +114,22 @@ export async function addLayer(directory: string, below: number, durable = true)
   await removeLayersAbove(directory, below)
   const name = layerName(below + 1)
   const backing = layerName(below)
-  const sizeBytes =
-    below === 0 ? (await stat(path.join(directory, backing))).size : (await readOverlay(path.join(directory, backing))).sizeBytes
+  const sizeBytes = below === 0 ? statSync(path.join(directory, backing)).size : readOverlay(path.join(directory, backing)).sizeBytes
   const backingFormat = below === 0 ? 'raw' : 'qcow2'
   await createOverlay({ file: path.join(directory, name), backing, backingFormat, sizeBytes }, durable)
   return name
 }
 
 export async function removeLayersAbove(directory: string, last: number): Promise<void> {
-  for (const name of await readdir(directory)) if ((layerNumber(name) ?? -1) > last) await rm(path.join(directory, name))
+  for (const name of readdirSync(directory)) if ((layerNumber(name) ?? -1) > last) await rm(path.join(directory, name))
 }
 
 /** `conflict` if a layer has its contents anywhere but in itself and a layer below it: QEMU would follow any name that is in the file. */
 export async function refuseForeignLayers(directory: string): Promise<void> {
-  for (const name of await readdir(directory)) {
+  for (const name of readdirSync(directory)) {
     const number = layerNumber(name)
     if (number === undefined || number === 0) continue
-    const { backing, format, elsewhere } = await readBacking(path.join(directory, name))
+    const { backing, format, elsewhere } = readBacking(path.join(directory, name))
     const below = backing === undefined ? undefined : layerNumber(backing)
     const isPlain = backing === undefined || (below !== undefined && below < number && format === (below === 0 ? 'raw' : 'qcow2'))
     if (isPlain && !elsewhere) continue
@@ -140,7 +142,7 @@ export async function refuseForeignLayers(directory: string): Promise<void> {
 
 /** Links the layers up to `last` into another directory. They are immutable from then on. */
 export async function linkLayers(directory: string, target: string, last: number): Promise<void> {
-  for (const name of await readdir(directory)) {
+  for (const name of readdirSync(directory)) {
     const number = layerNumber(name)
     if (number !== undefined && number <= last) await link(path.join(directory, name), path.join(target, name))
   }
@@ -154,7 +156,7 @@ export async function linkLayers(directory: string, target: string, last: number
 export async function joinLayers(directory: string, upTo: number, signal?: AbortSignal): Promise<void> {
   const joined = path.join(directory, `disk-joined${TEMPORARY}`)
   await rm(joined, { force: true })
-  const names = (await readdir(directory)).filter((name) => {
+  const names = readdirSync(directory).filter((name) => {
     const number = layerNumber(name) ?? 0
     return number > 0 && number <= upTo
   })

@@ -1,7 +1,8 @@
 // The diffs over a base in a directory: `memory-<n>.diff`, in the order of their numbers. They are immutable and shared by hard link; a number is never used again
 // while its directory holds a higher one.
 
-import { link, readdir, rm } from 'node:fs/promises'
+import { readdirSync } from 'node:fs'
+import { link, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { saveChanges, type CapturedPages } from '../../files/memory-image/changes.ts'
 
@@ -14,13 +15,13 @@ function numberOf(name: string): number {
 
 /** Removes all diffs in a directory but those kept. */
 export async function removeDiffs(directory: string, keep: readonly string[] = []): Promise<void> {
-  for (const name of await readdir(directory))
+  for (const name of readdirSync(directory))
     if (diffPattern.test(name) && !keep.includes(name)) await rm(path.join(directory, name), { recursive: true, force: true })
 }
 
 /** Names of all diffs in a directory, in their order. */
-export async function diffsIn(directory: string): Promise<string[]> {
-  const names = (await readdir(directory)).filter((name) => diffPattern.test(name))
+export function diffsIn(directory: string): string[] {
+  const names = readdirSync(directory).filter((name) => diffPattern.test(name))
   return names.toSorted((one, other) => numberOf(one) - numberOf(other))
 }
 
@@ -41,7 +42,7 @@ export async function saveDiff(
   target: string,
   signal: AbortSignal,
 ): Promise<SavedDiffs> {
-  const earlier = await diffsIn(source)
+  const earlier = diffsIn(source)
   const added = `memory-${numberOf(earlier.at(-1) ?? '') + 1}.diff`
   const earlierImage = { base, diffs: earlier.map((name) => path.join(source, name)) }
   const { over, bytes } = await saveChanges(pages, earlierImage, path.join(target, added), signal)

@@ -61,7 +61,7 @@ export function memorySnapshots(
       const keep = mapped ?? noBase
       const { number: layer } = await qemu.activeLayer()
       await using undo = new AsyncDisposableStack()
-      const diffs = mapped === undefined ? [] : await diffsIn(spec.directory)
+      const diffs = mapped === undefined ? [] : diffsIn(spec.directory)
       undo.defer(() => forgetImage(spec.directory, keep, diffs))
       await forgetImage(spec.directory, keep, diffs)
       if (mapped === undefined) await earlierStreamEnded(qemu, signal)

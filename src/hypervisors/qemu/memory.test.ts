@@ -147,7 +147,7 @@ test('diffs lie over each other in the order of their numbers, one without a num
   const directory = await freshDirectory()
   for (const name of ['memory-10.diff', 'memory-9.diff', 'memory.diff', 'memory-1.base', 'memory-x.diff'])
     await writeFile(path.join(directory, name), '')
-  assert.deepEqual(await diffsIn(directory), ['memory.diff', 'memory-9.diff', 'memory-10.diff'])
+  assert.deepEqual(diffsIn(directory), ['memory.diff', 'memory-9.diff', 'memory-10.diff'])
 })
 
 for (const [name, part] of [

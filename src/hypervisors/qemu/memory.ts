@@ -6,7 +6,8 @@
 // In a directory with an image the disk layers up to the manifest's are frozen: they belong to the memory's instant.
 // Beside a process that maps a base lie the diffs of its last image, also when that image is used up: what the next one is compared with. Without them it is larger.
 
-import { link, readdir, rm, stat } from 'node:fs/promises'
+import { readdirSync, statSync } from 'node:fs'
+import { link, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
@@ -15,7 +16,7 @@ import { checkDiff } from '../../files/memory-image/diff-file.ts'
 import { createHoles, mergeDiff, saveAsBase } from '../../files/memory-image/image.ts'
 import { findMapping, isMappedFile, lookForMapping, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
 import { defineRecord, RecordError } from '../../files/record-format.ts'
-import { stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
+import { removeFile, stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
 import { isMissing } from '../../files/tree.ts'
 import { lastLayer, layerName, linkLayers } from './layers.ts'
 import { diffPattern, removeDiffs, saveDiff } from './memory-diffs.ts'
@@ -93,7 +94,7 @@ export async function readManifest(directory: string): Promise<MemoryManifest | 
 
 /** True if an image was completed here, also if its manifest is damaged by now: then it is still what the instance is, and using it says so. */
 export async function hasManifest(directory: string): Promise<boolean> {
-  return (await sizeOf(path.join(directory, manifestFile))) !== undefined
+  return sizeOf(path.join(directory, manifestFile)) !== undefined
 }
 
 /** The manifest of a complete image whose parts are all there in the sizes it names. */
@@ -105,25 +106,20 @@ export async function checkedManifest(directory: string): Promise<MemoryManifest
       'corrupt_snapshot',
       `the memory image in ${directory} is damaged (${what}); use another snapshot, or target_state Stopped to start from the disks`,
     )
-  const size = await sizeOf(path.join(directory, found.base))
+  const size = sizeOf(path.join(directory, found.base))
   if (size !== found.ramBytes) throw damaged(`${found.base} has ${size ?? 'no'} bytes instead of ${found.ramBytes}`)
   for (const name of [stateFile, layerName(found.lastLayer)])
-    if (((await sizeOf(path.join(directory, name))) ?? 0) === 0) throw damaged(`${name} is missing`)
+    if ((sizeOf(path.join(directory, name)) ?? 0) === 0) throw damaged(`${name} is missing`)
   for (const name of found.diffs) {
-    if ((await sizeOf(path.join(directory, name))) === undefined) throw damaged(`${name} is missing`)
+    if (sizeOf(path.join(directory, name)) === undefined) throw damaged(`${name} is missing`)
     await checkDiff(path.join(directory, name), found.ramBytes)
   }
   return found
 }
 
 /** A file's size in bytes; undefined if it does not exist. */
-async function sizeOf(file: string): Promise<number | undefined> {
-  try {
-    return (await stat(file)).size
-  } catch (error) {
-    if (isMissing(error)) return undefined
-    throw error
-  }
+function sizeOf(file: string): number | undefined {
+  return statSync(file, { throwIfNoEntry: false })?.size
 }
 
 /** What was read of a paused process: enough to finish the image after it runs again. */
@@ -148,7 +144,7 @@ export async function prepareSave(pid: number, ramBytes: number, source: string,
       'conflict',
       `${base} is not the file that the VMM maps; stop and start the instance before its memory can be saved`,
     )
-  if ((await stat(base)).blocks === 0) return async (signal) => ({ mapping, kind: 'base', bytes: await asBase(nextBase(mapping), signal) })
+  if (statSync(base).blocks === 0) return async (signal) => ({ mapping, kind: 'base', bytes: await asBase(nextBase(mapping), signal) })
   return async (signal) => {
     const pages = await capturePages(mapping, await privatePages(mapping), path.join(target, wholeFile), signal)
     return { mapping, kind: 'diff', pages }
@@ -192,7 +188,7 @@ export async function finishImage(
   }
   const base = path.join(source, mapping.file)
   const { bytes } = saved.pages
-  if (bytes > MERGE_ABOVE_BYTES && bytes > (await stat(base)).blocks * 512 * MERGE_ABOVE_SHARE) {
+  if (bytes > MERGE_ABOVE_BYTES && bytes > statSync(base).blocks * 512 * MERGE_ABOVE_SHARE) {
     await mergeDiff(base, path.join(target, wholeFile), path.join(target, nextBase(mapping)), signal)
     await rm(path.join(target, wholeFile))
     await removeDiffs(source)
@@ -200,7 +196,7 @@ export async function finishImage(
     return { memoryBytes: bytes }
   }
   const { diffs, memoryBytes } = await saveDiff(saved.pages, base, source, target, signal)
-  await rm(path.join(target, wholeFile), { force: true })
+  await removeFile(path.join(target, wholeFile))
   if (source !== target) await link(base, path.join(target, mapping.file))
   await complete({ base: mapping.file, diffs })
   return { memoryBytes }
@@ -228,7 +224,7 @@ export async function linkImage(directory: string, target: string, image: Memory
 /** Number of the last disk layer that goes with what lies in a directory: the image's, or the last there is. */
 export async function lastLayerOf(directory: string): Promise<number> {
   const image = await readManifest(directory).catch(() => undefined) // a damaged image takes nothing from the disks
-  return image?.lastLayer ?? (await lastLayer(directory))
+  return image?.lastLayer ?? lastLayer(directory)
 }
 
 /**
@@ -237,25 +233,15 @@ export async function lastLayerOf(directory: string): Promise<number> {
  */
 export async function removeImage(directory: string, keep?: string): Promise<void> {
   const found = await readManifest(directory).catch(() => undefined) // a damaged manifest goes all the same
-  if (await removeIfThere(path.join(directory, manifestFile))) await syncDirectory(directory)
+  if (await removeFile(path.join(directory, manifestFile))) await syncDirectory(directory)
   const mapped = keep ?? found?.mapped
   const parts = [stateFile, wholeFile, ...(found !== undefined && mapped !== undefined && found.base !== mapped ? [found.base] : [])]
-  await Promise.all(parts.map((name) => rm(path.join(directory, name), { force: true })))
-}
-
-async function removeIfThere(file: string): Promise<boolean> {
-  try {
-    await rm(file)
-    return true
-  } catch (error) {
-    if (isMissing(error)) return false
-    throw error
-  }
+  await Promise.all(parts.map((name) => removeFile(path.join(directory, name))))
 }
 
 /** Removes every base but the one a running process maps, and every diff but those kept: leftovers of a save that was undone, or all if no process runs. */
 export async function removeMapped(directory: string, mapped?: string, diffs: readonly string[] = []): Promise<void> {
-  for (const name of await readdir(directory)) if (basePattern.test(name) && name !== mapped) await rm(path.join(directory, name))
+  for (const name of readdirSync(directory)) if (basePattern.test(name) && name !== mapped) await rm(path.join(directory, name))
   await removeDiffs(directory, diffs)
 }
 

@@ -1,11 +1,12 @@
 // Writes an empty qcow2 overlay: what `qemu-img create -b` makes, without a process. Format: QEMU's docs/interop/qcow2.txt, version 3.
 // Layout in clusters of 64 KiB: header, refcount table, one refcount block, L1 table. All numbers big-endian.
 
-import { open, rename, rm } from 'node:fs/promises'
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { open, rename } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
 import { writeFully } from '../../files/memory-image/private-pages.ts'
-import { syncDirectory, syncFile } from '../../files/stage.ts'
+import { removeFile, syncDirectory, syncFile } from '../../files/stage.ts'
 import { diskErrors } from '../../platform/disk-error.ts'
 
 const CLUSTER_BITS = 16
@@ -35,14 +36,14 @@ export interface Overlay {
 export async function createOverlay(overlay: Overlay, durable: boolean): Promise<void> {
   const temporary = `${overlay.file}${TEMPORARY}`
   await diskErrors(overlay.file, async () => {
-    await rm(temporary, { force: true })
+    await removeFile(temporary)
     try {
       await writeOverlay(overlay, temporary)
       if (durable) await syncFile(temporary)
       await rename(temporary, overlay.file)
       if (durable) await syncDirectory(path.dirname(overlay.file))
     } catch (error) {
-      await rm(temporary, { force: true })
+      await removeFile(temporary)
       throw error
     }
   })
@@ -104,16 +105,26 @@ export interface OverlayFacts {
   readonly isEmpty: boolean
 }
 
-export async function readOverlay(file: string): Promise<OverlayFacts> {
-  await using handle = await open(file, 'r')
-  const { buffer, bytesRead } = await handle.read(Buffer.alloc(32), 0, 32, 0)
-  if (bytesRead < 32 || buffer.readUInt32BE(0) !== 0x5146_49fb)
+export function readOverlay(file: string): OverlayFacts {
+  const { bytes, size } = readHead(file, 32)
+  if (bytes.length < 32 || bytes.readUInt32BE(0) !== 0x5146_49fb)
     throw new HypemanError(
       'conflict',
       `the disk layer ${file} is damaged: it is not a qcow2 file; use a snapshot of the instance, or delete it`,
     )
-  const sizeBytes = Number(buffer.readBigUInt64BE(24))
-  return { sizeBytes, isEmpty: (await handle.stat()).size === emptyClusters(l1EntriesOf(sizeBytes)) * CLUSTER }
+  const sizeBytes = Number(bytes.readBigUInt64BE(24))
+  return { sizeBytes, isEmpty: size === emptyClusters(l1EntriesOf(sizeBytes)) * CLUSTER }
+}
+
+/** The first bytes of a file, as many as it has, and its size. At once: each fork and start looks at some. */
+function readHead(file: string, length: number): { readonly bytes: Buffer; readonly size: number } {
+  const fd = openSync(file, 'r')
+  try {
+    const buffer = Buffer.allocUnsafe(length)
+    return { bytes: buffer.subarray(0, readSync(fd, buffer, 0, length, 0)), size: fstatSync(fd).size }
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /** Where a qcow2 file has contents that are not in itself. */
@@ -130,10 +141,8 @@ export interface Backing {
 const DATA_FILE = 1n << 2n
 
 /** All that a header names lies in the first cluster. */
-export async function readBacking(file: string): Promise<Backing> {
-  await using handle = await open(file, 'r')
-  const { buffer, bytesRead } = await handle.read(Buffer.allocUnsafe(CLUSTER), 0, CLUSTER, 0)
-  const bytes = buffer.subarray(0, bytesRead)
+export function readBacking(file: string): Backing {
+  const { bytes } = readHead(file, CLUSTER)
   const damaged = (what: string): HypemanError =>
     new HypemanError('conflict', `the disk layer ${file} is damaged: ${what}; use a snapshot of the instance, or delete it`)
   if (bytes.length < HEADER_BYTES || bytes.readUInt32BE(0) !== 0x5146_49fb) throw damaged('it is not a qcow2 file')

@@ -1,10 +1,12 @@
 // Starts QEMU processes: cold, or from a memory image. A start that fails leaves no process and no socket, and says what QEMU said.
 
-import { open, rm, stat } from 'node:fs/promises'
+import { statSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../../api/errors.ts'
 import { applyDiffs } from '../../files/memory-image/image.ts'
+import { removeFile } from '../../files/stage.ts'
 import { findMapping } from '../../files/memory-image/private-pages.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { listenOn } from '../../platform/listening-socket.ts'
@@ -45,7 +47,7 @@ export async function startCold(program: QemuProgram, spec: MachineSpec, version
   await removeSockets(spec.directory)
   if (program.live === true) await forgetMemory(spec.directory)
   const memoryFile = program.live === true ? undefined : await createColdMemory(spec.directory, spec.memoryMib * 1024 ** 2)
-  await joinLayers(spec.directory, await lastLayer(spec.directory), signal)
+  await joinLayers(spec.directory, lastLayer(spec.directory), signal)
   const systemLayer = await writableLayer(spec.directory)
   return launch(spec, { ...program, memoryFile, systemLayer }, program.command, [], async (machine) => {
     await machine.runState(signal)
@@ -123,7 +125,7 @@ async function launch(
   // Connecting to it waits for QEMU: looking again and again whether it is there would take processor time from what it waits for.
   using control = listenOn(socketPath(spec.directory, qemuFiles.qmp), CONTROL_QUEUE)
   const logFile = path.join(spec.directory, qemuFiles.vmm)
-  const logged = await sizeOf(logFile)
+  const logged = sizeOf(logFile)
   const machine = new QemuMachine(
     await spawnDetached({
       command,
@@ -149,7 +151,7 @@ async function launch(
 }
 
 async function removeSockets(directory: string): Promise<void> {
-  for (const name of [qemuFiles.qmp, qemuFiles.agent]) await rm(path.join(directory, name), { force: true })
+  for (const name of [qemuFiles.qmp, qemuFiles.agent]) await removeFile(path.join(directory, name))
 }
 
 /** The error in terms of what QEMU wrote to its log since the start. */
@@ -178,11 +180,9 @@ async function explain(error: unknown, logFile: string, from: number, spec: Mach
   )
 }
 
-async function sizeOf(file: string): Promise<number> {
-  return stat(file).then(
-    ({ size }) => size,
-    () => 0, // there is no log yet
-  )
+/** 0 if there is none yet. */
+function sizeOf(file: string): number {
+  return statSync(file, { throwIfNoEntry: false })?.size ?? 0
 }
 
 /** The last of what a file has from an offset on. */

@@ -28,7 +28,7 @@ type Meet = (name: string, file: unknown, takesSpace?: boolean) => void
 
 /** Calls that change names. */
 function interceptNames(meet: Meet): void {
-  const { mkdir, rename, rm, link, chmod, utimes } = fsp
+  const { mkdir, rename, rm, unlink, link, chmod, utimes } = fsp
   Object.assign(fsp, {
     async mkdir(...args: Parameters<typeof mkdir>) {
       meet('mkdir', args[0])
@@ -42,6 +42,10 @@ function interceptNames(meet: Meet): void {
     async rm(...args: Parameters<typeof rm>) {
       meet('rm', args[0], false)
       await rm(...args)
+    },
+    async unlink(...args: Parameters<typeof unlink>) {
+      meet('unlink', args[0], false)
+      await unlink(...args)
     },
     async link(...args: Parameters<typeof link>) {
       meet('link', args[1])
@@ -128,9 +132,9 @@ async function interceptHandles(striker: Striker, seen: (file: string) => boolea
   })
 }
 
-/** Streams into files, and logs that are opened for VMMs. */
+/** Streams into files, logs that are opened for VMMs, and syncs of what is opened for that alone. */
 function interceptStreams(meet: Meet): void {
-  const { open, write, openSync } = fs
+  const { open, write, openSync, fsync } = fs
   const paths = new Map<number, string>()
   Object.assign(fs, {
     open(...args: unknown[]) {
@@ -157,6 +161,15 @@ function interceptStreams(meet: Meet): void {
         return
       }
       Reflect.apply(write, fs, args)
+    },
+    fsync(...[fd, done]: Parameters<typeof fsync>) {
+      try {
+        meet('sync', fs.readlinkSync(`/proc/self/fd/${fd}`), !fs.fstatSync(fd).isDirectory())
+      } catch (error) {
+        done(error as NodeJS.ErrnoException)
+        return
+      }
+      fsync(fd, done)
     },
     openSync(...args: Parameters<typeof openSync>) {
       if (writes(args[1])) meet('open', args[0])
