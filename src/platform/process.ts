@@ -1,12 +1,12 @@
 // Long-lived processes of ours that outlive the server (VMMs): start them detached, tell them apart from recycled pids, notice their end,
 // and end them with proof. Short tools run through tool.ts.
 
-import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { readlink } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { withoutHugePages } from './huge-pages.ts'
+import { spawnSession, type Spawned } from './spawn.ts'
 
 /** Identity of a process that survives recycling of pids: field 22 of `/proc/<pid>/stat` (clock ticks since boot) and the host's boot id. */
 export interface ProcessIdentity {
@@ -53,20 +53,20 @@ export async function spawnDetached(options: SpawnDetached): Promise<DetachedPro
     const log = openSync(options.logFile, 'a', 0o600)
     descriptors.push(log)
     for (const file of options.inherit ?? []) descriptors.push(openSync(file, 'r'))
-    const start = (): ChildProcess =>
-      spawn(options.command, options.args, {
+    const start = (): Spawned =>
+      spawnSession({
+        command: options.command,
+        args: options.args,
         cwd: options.cwd,
-        detached: true,
-        stdio: ['ignore', log, ...descriptors, ...(options.descriptors ?? [])],
+        descriptors: [log, log, ...descriptors.slice(1), ...(options.descriptors ?? [])],
         env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
       })
-    const child = options.hugePages === false ? withoutHugePages(start) : start()
-    const exited = new Promise<ProcessEnd>((resolve) => {
-      child.once('exit', (code, signal) => resolve({ code, reason: signal === null ? `exited with code ${code}` : `killed by ${signal}` }))
-    })
-    await new Promise<void>((resolve, reject) => child.once('spawn', resolve).once('error', reject))
-    child.unref()
-    const identity = identityOf(child.pid ?? -1)
+    const { pid, exited: ended } = options.hugePages === false ? withoutHugePages(start) : start()
+    const exited = ended.then(({ code, signal }) => ({
+      code,
+      reason: signal === null ? `exited with code ${code ?? 'unknown'}` : `killed by ${signal}`,
+    }))
+    const identity = identityOf(pid)
     if (identity !== undefined) return { identity, exited }
     throw new Error(`${options.command} ended at once (${(await exited).reason})`)
   } finally {
