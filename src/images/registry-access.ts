@@ -35,16 +35,23 @@ export async function openRegistryAccess(
   }
 }
 
+/** A line of what skopeo tells of its own work (`--debug`). */
+function isAside(line: string): boolean {
+  return /^time="[^"]*" level=(?:debug|info) /.test(line)
+}
+
 /** What a failure of skopeo means to who asked for the image. */
 export function explainRegistry(error: unknown, reference: Reference, credentials: RegistryCredentials | undefined): unknown {
   if (!(error instanceof ToolError)) return error
-  const { said } = error
+  const lines = error.said.split('\n')
+  const said = lines.filter((line) => !isAside(line)).join('\n')
   const reason = lastLine(said).replace(/^Error (?:parsing image name|reading manifest) \S+: /, '')
   if (/manifest unknown|name unknown|repository name not known|does not exist|status code 404|404 \(?Not Found/i.test(said))
     return new HypemanError('not_found', `the registry ${reference.domain} has no image ${reference.name}; check the name`, {
       cause: error,
     })
-  if (/toomanyrequests|too many requests|status code 429/i.test(said))
+  const putOff = error.timedOut && lines.some((line) => isAside(line) && /too many requests/i.test(line))
+  if (putOff || /toomanyrequests|too many requests|status code 429/i.test(said))
     return new HypemanError('rate_limited', `the registry ${reference.domain} takes no more requests for now; wait, or give credentials`, {
       cause: error,
     })

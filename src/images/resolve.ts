@@ -53,9 +53,10 @@ export async function resolveImage(request: ResolveRequest): Promise<ResolvedIma
 async function inspect(request: ResolveRequest, access: RegistryAccess, selector: Selector, options: readonly string[]): Promise<Buffer> {
   const { reference, directory, signal } = request
   try {
+    // What it tells of itself is the only sign of a registry that puts it off until it is out of time.
     return await runTool(
       'skopeo',
-      ['--tmpdir', directory, 'inspect', '--raw', ...options, `--tls-verify=${access.tlsVerify}`, access.source(selector)],
+      ['--debug', '--tmpdir', directory, 'inspect', '--raw', ...options, `--tls-verify=${access.tlsVerify}`, access.source(selector)],
       { cwd: directory, signal, env: access.env, timeoutMs: ANSWER_LIMIT_MS },
     )
   } catch (error) {

@@ -147,16 +147,19 @@ export async function agentOf(entry: InstanceEntry, context: InstanceContext, si
  * for an answer of the guest before saying something.
  */
 export function openAgent(entry: InstanceEntry, context: InstanceContext, ahead = false): Promise<AgentClient> {
-  const { machine } = entry
-  if (machine === undefined)
-    return Promise.reject(new HypemanError('guest_unreachable', `the instance ${entry.record.name} has no running VMM`))
-  const connecting = connectTo(machine, context, entry.stopWaiting.signal, ahead)
+  const connecting = connect(entry, context, ahead)
   entry.agent = connecting
   const forget = (): void => {
     if (entry.agent === connecting) entry.agent = undefined
   }
   connecting.then((client) => client.closed.then(forget), forget)
   return connecting
+}
+
+async function connect(entry: InstanceEntry, context: InstanceContext, ahead: boolean): Promise<AgentClient> {
+  const { machine, record, stopWaiting } = entry
+  if (machine === undefined) throw new HypemanError('guest_unreachable', `the instance ${record.name} has no running VMM`)
+  return await connectTo(machine, context, stopWaiting.signal, ahead)
 }
 
 /** A connection of its own to a machine's agent. */

@@ -40,7 +40,7 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
         body: createSnapshotBody,
         response: { 201: snapshot, ...failure },
         'x-error-codes': [
-          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'busy'] as const),
+          ...([...lookupErrors, 'invalid_name', 'busy'] as const),
           ...(['corrupt_snapshot', 'guest_unreachable', 'storage_full', 'storage_unsuitable', 'not_supported'] as const),
         ],
       },
@@ -72,7 +72,7 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
             'insufficient_resources',
             'port_in_use',
           ] as const),
-          ...(['guest_unreachable', 'storage_full', 'not_supported'] as const),
+          ...(['guest_unreachable', 'host_unavailable', 'storage_full', 'not_supported'] as const),
         ],
       },
     },
@@ -123,7 +123,7 @@ function routesOfAll(app: App, context: RouteContext): void {
         description: 'Neither its instance nor what was forked from it is touched.',
         params: snapshotParams,
         response: { 204: nothing, ...failure },
-        'x-error-codes': [...lookupErrors, 'busy'],
+        'x-error-codes': ['not_found', 'ambiguous', 'busy'],
       },
     },
     async (request, reply) => {
@@ -146,7 +146,7 @@ function routesOfAll(app: App, context: RouteContext): void {
         response: { 201: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_name', 'name_conflict', 'busy', 'corrupt_snapshot', 'incompatible_version'] as const),
-          ...(['insufficient_resources', 'port_in_use', 'guest_unreachable', 'storage_full', 'not_supported'] as const),
+          ...(['insufficient_resources', 'guest_unreachable', 'host_unavailable', 'storage_full', 'not_supported'] as const),
         ],
       },
     },
@@ -170,7 +170,7 @@ function verifyRoutes(app: App, { services: { snapshots }, stopping }: RouteCont
         description: verifying,
         params: snapshotParams,
         response: { 200: answers(snapshotVerification), ...failure },
-        'x-error-codes': lookupErrors,
+        'x-error-codes': ['not_found', 'ambiguous'],
       },
     },
     async (request, reply) => {

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { createVolumeBody, createVolumeFromArchiveQuery, listVolumesQuery, volume, volumeParams } from '../../api/schemas/volume.ts'
 import { passBodiesOn, streamedBody } from '../bodies.ts'
-import { failure, nothing, type App, type RouteContext } from './context.ts'
+import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
 
 const tags = ['volumes'] as const
 
@@ -48,7 +48,7 @@ export function volumeRoutes(app: App, { services: { volumes } }: RouteContext):
         summary: 'Show a volume',
         params: volumeParams,
         response: { 200: volume, ...failure },
-        'x-error-codes': ['not_found', 'ambiguous'],
+        'x-error-codes': lookupErrors,
       },
     },
     (request) => volumes.get(request.params.id),

@@ -4,8 +4,11 @@
 import fs from 'node:fs'
 import path from 'node:path'
 
-/** `vmm` ends every VMM of the server but the spared ones; `abort` makes the filesystem of the data directory read-only, as the kernel does after an error. */
-export type What = 'throw' | 'kill' | 'enospc' | 'eio' | 'vmm' | 'abort'
+/**
+ * `vmm` ends every VMM of the server but the spared ones; `hold` lets the step wait until there is another order; `abort` makes the filesystem of the data directory read-only, as the kernel does
+ * after an error.
+ */
+export type What = 'throw' | 'kill' | 'enospc' | 'eio' | 'vmm' | 'hold' | 'abort'
 
 export interface Order {
   readonly id: number

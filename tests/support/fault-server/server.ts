@@ -25,6 +25,8 @@ export interface FaultServerOptions {
   readonly on: 'stand-ins' | 'qemu'
   /** A temporary one by default. */
   readonly dataDirectory?: string | undefined
+  /** Environment variables of the server, in place of the usual ones. */
+  readonly settings?: Readonly<Record<string, string>> | undefined
 }
 
 const REACHED_WITHIN_MS = 1_000
@@ -34,7 +36,7 @@ const limits = { TIMEOUTS__BOOT: '5s', TIMEOUTS__RESTORE: '5s', TIMEOUTS__STOP: 
 /** So that a schedule runs while a test looks. */
 const schedules = { SNAPSHOTS__SHORTEST_INTERVAL: '1s' }
 
-export async function startFaultServer({ on, dataDirectory }: FaultServerOptions): Promise<FaultServer> {
+export async function startFaultServer({ on, dataDirectory, settings = {} }: FaultServerOptions): Promise<FaultServer> {
   await using undo = new AsyncDisposableStack()
   const home = await mkdtemp(path.join(os.tmpdir(), 'hypeman-orders-'))
   undo.defer(() => rm(home, { recursive: true }))
@@ -42,7 +44,13 @@ export async function startFaultServer({ on, dataDirectory }: FaultServerOptions
     on === 'qemu' ? {} : { HYPEMAN_STAND_IN: await standInProgram(), ASSETS_DIR: await smallAssets(path.join(home, 'assets')), ...limits }
   const program = { command: process.execPath, args: ['--max-semi-space-size=4', main] }
   const server = await startServer(
-    { HYPEMAN_FAULT_ORDERS: home, ...schedules, ...standIns, ...(dataDirectory === undefined ? {} : { DATA_DIR: dataDirectory }) },
+    {
+      HYPEMAN_FAULT_ORDERS: home,
+      ...schedules,
+      ...standIns,
+      ...(dataDirectory === undefined ? {} : { DATA_DIR: dataDirectory }),
+      ...settings,
+    },
     program,
   )
   const owned = undo.move()

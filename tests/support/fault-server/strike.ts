@@ -10,6 +10,8 @@ import { readOrder, report, type Order } from './order.ts'
 /** Until a killed VMM must be gone, and how often it is looked at, in milliseconds. */
 const VMM_GONE_MS = 5_000
 const VMM_POLL_MS = 2
+/** How often it is looked whether there is another order, in milliseconds. */
+const HOLD_POLL_MS = 5
 
 export interface Striker {
   /** Before or after a step. */
@@ -66,6 +68,8 @@ export function createStriker(directory: string, dataDirectory: string): Striker
       if (order.what === 'vmm') {
         const killed = await killVmms(dataDirectory, order.spared)
         if (killed > 0) strikes(order, place)
+      } else if (order.what === 'hold') {
+        if (strikes(order, place)) while (readOrder(directory).id === order.id) await delay(HOLD_POLL_MS)
       } else if (order.what === 'abort') {
         if (strikes(order, place)) abortFilesystem(dataDirectory)
       } else if (strikes(order, place)) {
@@ -97,6 +101,7 @@ function faultOf(what: Order['what'], place: string): Error {
       return new Error(`fault injected ${place}`)
     case 'kill':
     case 'vmm':
+    case 'hold':
     case 'abort':
       throw new Error(`${what} is no error`)
     default:

@@ -1,0 +1,231 @@
+// For each operation, a request for each error that it names. What names a thing of its own (an instance, a snapshot, …) is in lookups.ts.
+
+import assert from 'node:assert/strict'
+import type { ErrorCode } from '../../../src/api/errors.ts'
+import { standIn } from '../stand-in-hypervisor/server.ts'
+import { ask } from './ask.ts'
+import {
+  archiveOf,
+  send,
+  onFullDisk,
+  onFailingDisk,
+  whenItsVmmEndsAfter,
+  during,
+  whileHeld,
+  withTakenPort,
+  published,
+  whileUnpacked,
+  withTiredRegistry,
+  whileScheduled,
+  type Case,
+} from './circumstances.ts'
+import { damaged, older, type ErrorWorld } from './world.ts'
+
+export type Cases = Partial<Record<ErrorCode, Case>>
+
+const create = (change: object): Case => send('POST', '/instances', { ...standIn, name: 'fresh', ...change })
+const shot = ({ shot: id }: ErrorWorld): string => id
+const forkShot = (change: object = {}): Case => send('POST', (world) => `/snapshots/${shot(world)}/fork`, { name: 'fresh', ...change })
+const restoreCold = (change: object = {}): Case => send('POST', ({ cold }) => `/instances/stopped/snapshots/${cold}/restore`, change)
+const restoreDream = send('POST', ({ asleep }) => `/instances/asleep/snapshots/${asleep}/restore`, { target_state: 'Running' })
+
+const stream = { headers: { 'content-type': 'application/x-tar' } } as const
+const importing = (name: string, archive: string): Case => send('POST', `/images/import?name=${encodeURIComponent(name)}`, archive, stream)
+const fromArchive = (query: string, archive: string): Case => send('POST', `/volumes/from-archive?${query}`, archive, stream)
+
+export const cases: Readonly<Record<string, Cases>> = {
+  'POST /instances': {
+    image_not_ready: whileUnpacked(create({ image: 'slow/image:1' })),
+    invalid_name: create({ name: '../x' }),
+    invalid_size: create({ size: 'much' }),
+    invalid_overlay_size: create({ overlay_size: 'much' }),
+    invalid_ttl: create({ ttl: 'long' }),
+    invalid_expires_at: create({ expires_at: '2001-01-01T00:00:00Z' }),
+    invalid_platform: create({ platform: 'plan9/vax' }),
+    invalid_restart_policy: create({ restart_policy: { policy: 'always', backoff: 'soon' } }),
+    invalid_health_check: create({ health_check: { type: 'http' } }),
+    not_found: create({ volumes: [{ volume_id: 'nowhere', mount_path: '/x' }] }),
+    name_conflict: create({ name: 'stopped' }),
+    conflict: create({ volumes: [{ volume_id: 'held', mount_path: '/x' }] }),
+    port_in_use: withTakenPort((world, port) => create(published(port))(world)),
+    not_supported: create({ gpu: { profile: 'L40S-1Q' } }),
+    storage_full: onFullDisk(create({})),
+    storage_unsuitable: onFailingDisk(create({})),
+  },
+  'PATCH /instances/{id}': {
+    invalid_ttl: send('PATCH', '/instances/stopped', { ttl: 'long' }),
+    invalid_expires_at: send('PATCH', '/instances/stopped', { expires_at: '2001-01-01T00:00:00Z' }),
+    invalid_restart_policy: send('PATCH', '/instances/stopped', { restart_policy: { policy: 'always', backoff: 'soon' } }),
+    invalid_health_check: send('PATCH', '/instances/stopped', { health_check: { type: 'http' } }),
+    busy: whileHeld(send('PATCH', '/instances/stopped', { ttl: '1h' })),
+    not_supported: send('PATCH', '/instances/stopped', { auto_standby: { enabled: true } }),
+  },
+  'DELETE /instances/{id}': { busy: whileHeld(send('DELETE', '/instances/stopped')) },
+  'POST /instances/{id}/start': {
+    invalid_state: send('POST', '/instances/runs/start', {}),
+    busy: whileHeld(send('POST', '/instances/stopped/start', {})),
+    port_in_use: withTakenPort(send('POST', '/instances/ported/start', {}), async ({ server: { client } }, port) => {
+      await client.instances.create({ ...standIn, name: 'ported', ...published(port) })
+      await client.instances.wait('ported', { state: 'Running', timeout: '1m' })
+      await client.instances.stop('ported')
+    }),
+  },
+  'POST /instances/{id}/stop': {
+    invalid_state: send('POST', '/instances/stopped/stop'),
+    busy: whileHeld(send('POST', '/instances/stopped/stop')),
+  },
+  'POST /instances/{id}/standby': {
+    invalid_state: send('POST', '/instances/stopped/standby', {}),
+    busy: whileHeld(send('POST', '/instances/stopped/standby', {})),
+    guest_unreachable: send('POST', '/instances/deaf/standby', {}),
+    storage_full: onFullDisk(send('POST', '/instances/runs/standby', {})),
+    not_supported: send('POST', '/instances/runs/standby', { compression: { enabled: true, algorithm: 'zstd' } }),
+  },
+  'POST /instances/{id}/restore': {
+    invalid_state: send('POST', '/instances/runs/restore'),
+    busy: whileHeld(send('POST', '/instances/stopped/restore')),
+    corrupt_snapshot: send('POST', `/instances/${damaged}/restore`),
+    incompatible_version: send('POST', `/instances/${older}/restore`),
+    guest_unreachable: whenItsVmmEndsAfter('instance.restore/resume', send('POST', '/instances/asleep/restore')),
+  },
+  'POST /instances/{id}/fork': {
+    invalid_name: send('POST', '/instances/stopped/fork', { name: '../x' }),
+    name_conflict: send('POST', '/instances/stopped/fork', { name: 'runs' }),
+    invalid_state: send('POST', '/instances/runs/fork', { name: 'fresh' }),
+    busy: whileHeld(send('POST', '/instances/stopped/fork', { name: 'fresh' })),
+    corrupt_snapshot: send('POST', `/instances/${damaged}/fork`, { name: 'fresh' }),
+    incompatible_version: send('POST', `/instances/${older}/fork`, { name: 'fresh', target_state: 'Running' }),
+    guest_unreachable: send('POST', '/instances/deaf/fork', { name: 'fresh', from_running: true }),
+    storage_full: onFullDisk(send('POST', '/instances/stopped/fork', { name: 'fresh' })),
+  },
+  'GET /instances/{id}/wait': {
+    invalid_timeout: send('GET', '/instances/runs/wait?state=Stopped&timeout=long'),
+  },
+  'GET /instances/{id}/stat': {
+    invalid_state: send('GET', '/instances/stopped/stat?path=/'),
+    guest_unreachable: send('GET', '/instances/deaf/stat?path=/'),
+  },
+  'GET /instances/{id}/logs': {
+    log_not_found: async (world) => {
+      const { client } = world.server
+      await client.instances.fork('stopped', { name: 'silent' })
+      try {
+        return await ask(world.server, 'GET', '/instances/silent/logs')
+      } finally {
+        await client.instances.delete('silent')
+      }
+    },
+  },
+  'GET /instances/{id}/exec': {
+    guest_unreachable: send('GET', '/instances/deaf/exec'),
+    invalid_state: send('GET', '/instances/stopped/exec'),
+  },
+  'GET /instances/{id}/cp': {
+    guest_unreachable: send('GET', '/instances/deaf/cp'),
+    invalid_state: send('GET', '/instances/stopped/cp'),
+  },
+  'POST /instances/{id}/snapshots': {
+    invalid_name: send('POST', '/instances/stopped/snapshots', { kind: 'Stopped', name: '../x' }),
+    conflict: send('POST', '/instances/stopped/snapshots', { kind: 'Standby' }),
+    busy: whileHeld(send('POST', '/instances/stopped/snapshots', { kind: 'Stopped' })),
+    corrupt_snapshot: send('POST', `/instances/${damaged}/snapshots`, { kind: 'Standby' }),
+    guest_unreachable: send('POST', '/instances/deaf/snapshots', { kind: 'Standby' }),
+    storage_full: onFullDisk(send('POST', '/instances/stopped/snapshots', { kind: 'Stopped' })),
+    storage_unsuitable: onFailingDisk(send('POST', '/instances/stopped/snapshots', { kind: 'Stopped' })),
+    not_supported: send('POST', '/instances/stopped/snapshots', { kind: 'Stopped', compression: { enabled: true, algorithm: 'zstd' } }),
+  },
+  'POST /instances/{id}/snapshots/{snapshotId}/restore': {
+    invalid_state: send('POST', ({ shot }) => `/instances/runs/snapshots/${shot}/restore`, {}),
+    busy: whileHeld(restoreCold()),
+    corrupt_snapshot: send('POST', `/instances/asleep/snapshots/${damaged}/restore`, {}),
+    incompatible_version: send('POST', `/instances/asleep/snapshots/${older}/restore`, {}),
+    port_in_use: withTakenPort(
+      async (world) => {
+        const [{ id } = assert.fail('there is no snapshot')] = (await world.server.client.snapshots.list()).filter(
+          ({ name }) => name === 'of-ported',
+        )
+        return await ask(world.server, 'POST', `/instances/bound/snapshots/${id}/restore`, { body: { target_state: 'Running' } })
+      },
+      async ({ server: { client } }, port) => {
+        await client.instances.create({ ...standIn, name: 'bound', ...published(port) })
+        await client.instances.wait('bound', { state: 'Running', timeout: '1m' })
+        await client.instances.stop('bound')
+        await client.instances.snapshots.create('bound', { kind: 'Stopped', name: 'of-ported' })
+      },
+    ),
+    guest_unreachable: whenItsVmmEndsAfter('snapshot.restore/resume', restoreDream),
+    storage_full: onFullDisk(restoreCold()),
+    not_supported: restoreCold({ target_hypervisor: 'firecracker' }),
+  },
+  'DELETE /snapshots/{snapshotId}': {
+    busy: async (world) => {
+      try {
+        return await during(
+          world,
+          'instance.fork/stage',
+          forkShot(),
+          send('DELETE', (here) => `/snapshots/${shot(here)}`),
+        )
+      } finally {
+        await world.server.client.instances.delete('fresh')
+      }
+    },
+  },
+  'POST /snapshots/{snapshotId}/fork': {
+    invalid_name: forkShot({ name: '../x' }),
+    name_conflict: forkShot({ name: 'runs' }),
+    busy: async (world) => {
+      const { id } = await world.server.client.instances.snapshots.create('stopped', { kind: 'Stopped', name: 'victim' })
+      return await during(
+        world,
+        'snapshot.delete/remove',
+        send('DELETE', `/snapshots/${id}`),
+        send('POST', `/snapshots/${id}/fork`, { name: 'fresh' }),
+      )
+    },
+    corrupt_snapshot: send('POST', `/snapshots/${damaged}/fork`, { name: 'fresh' }),
+    incompatible_version: send('POST', `/snapshots/${older}/fork`, { name: 'fresh' }),
+    guest_unreachable: whenItsVmmEndsAfter('instance.fork/resume', forkShot()),
+    storage_full: onFullDisk(forkShot()),
+    not_supported: send('POST', (world) => `/snapshots/${world.cold}/fork`, { name: 'fresh', target_hypervisor: 'firecracker' }),
+  },
+  'PUT /instances/{id}/snapshot-schedule': {
+    storage_full: onFullDisk(send('PUT', '/instances/stopped/snapshot-schedule', { interval: '2h', retention: { max_count: 2 } })),
+    storage_unsuitable: onFailingDisk(send('PUT', '/instances/stopped/snapshot-schedule', { interval: '2h', retention: { max_count: 2 } })),
+  },
+  'POST /images': {
+    invalid_name: send('POST', '/images', { name: 'No Image' }),
+    invalid_platform: send('POST', '/images', { name: 'alpine', platform: 'plan9/vax' }),
+    rate_limited: withTiredRegistry((world, host) => send('POST', '/images', { name: `${host}/some/image:1` })(world)),
+    registry_unavailable: send('POST', '/images', { name: '127.0.0.1:9/no/image:1' }),
+  },
+  'GET /images/{name}': { invalid_name: send('GET', '/images/No%20Image') },
+  'DELETE /images/{name}': { invalid_name: send('DELETE', '/images/No%20Image') },
+  'POST /images/{name}/tag': {
+    invalid_name: send('POST', '/images/hypeman%2Fbase/tag', { target: 'No Image' }),
+  },
+  'POST /volumes': {
+    already_exists: send('POST', '/volumes', { name: 'shelf', size_gb: 1 }),
+    storage_full: onFullDisk(send('POST', '/volumes', { name: 'fresh', size_gb: 1 })),
+  },
+  'POST /images/import': {
+    invalid_name: importing('No Image', 'x'),
+    invalid_archive: importing('a/b:1', 'no archive'),
+    storage_full: onFullDisk(importing('a/b:1', 'no archive')),
+    platform_not_available: async (world) => {
+      const body = await archiveOf({ layers: [[{ path: 'file', content: '' }]], architecture: 'arm64' })
+      return await ask(world.server, 'POST', '/images/import?name=a%2Fb%3A1', { body })
+    },
+  },
+  'POST /volumes/from-archive': {
+    missing_field: fromArchive('name=fresh', 'x'),
+    invalid_field: fromArchive('name=fresh&size_gb=much', 'x'),
+    invalid_archive: fromArchive('name=fresh&size_gb=1', 'no archive'),
+    already_exists: fromArchive('name=shelf&size_gb=1', 'no archive'),
+    storage_full: onFullDisk(fromArchive('name=fresh&size_gb=1', 'no archive')),
+  },
+  'DELETE /instances/{id}/snapshot-schedule': {
+    busy: whileScheduled(send('DELETE', '/instances/stopped/snapshot-schedule')),
+  },
+  'DELETE /volumes/{id}': { conflict: send('DELETE', '/volumes/held') },
+}

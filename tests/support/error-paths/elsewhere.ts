@@ -1,0 +1,22 @@
+// Errors that take more than a stand-in to provoke (a registry, a kernel, the end of the server), and the test that does.
+
+import type { ErrorCode } from '../../../src/api/errors.ts'
+
+const start = 'src/hypervisors/qemu/index.test.ts'
+
+export const elsewhere: Readonly<Record<string, Partial<Record<ErrorCode, string>>>> = {
+  'POST /instances': { host_unavailable: start },
+  'POST /instances/{id}/start': { host_unavailable: start },
+  'POST /instances/{id}/restore': { host_unavailable: start },
+  'POST /instances/{id}/fork': { host_unavailable: start },
+  'POST /instances/{id}/snapshots/{snapshotId}/restore': { host_unavailable: start },
+  'POST /snapshots/{snapshotId}/fork': { host_unavailable: start },
+  'GET /instances/{id}/wait': { canceled: 'src/server/http.test.ts' },
+  'POST /images': {
+    not_found: 'tests/integration/images.test.ts',
+    platform_not_available: 'tests/integration/images.test.ts',
+    storage_full: 'tests/integration/image-faults.test.ts',
+  },
+  'POST /volumes': { host_unavailable: 'src/volumes/archive.test.ts' },
+  'POST /volumes/from-archive': { archive_too_large: 'src/volumes/archive.test.ts' },
+}
