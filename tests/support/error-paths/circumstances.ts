@@ -24,7 +24,7 @@ export const send =
     ask(world.server, method, typeof path === 'string' ? path : path(world), { ...more, ...(body === undefined ? {} : { body }) })
 
 /** While a fault holds. */
-export const under =
+const under =
   (order: Omit<Order, 'id' | 'spared'>, act: Case): Case =>
   async (world) => {
     world.faults.order({ ...order, spared: vmmsOf(world.server) })

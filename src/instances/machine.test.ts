@@ -1,0 +1,19 @@
+import assert from 'node:assert/strict'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { test } from 'node:test'
+import { testContext } from '../../tests/support/instance-context.ts'
+import { isHypemanError } from '../api/errors.ts'
+import { agentOf, openAgent } from './machine.ts'
+
+test('an agent that is reached for when its VMM has just ended is an error for who asks for it, and for nobody else', async (t) => {
+  await using world = await testContext()
+  const entry = await world.add()
+  const ended = t.mock.fn()
+  process.once('unhandledRejection', ended)
+  void openAgent(entry, world.context, true)
+  await nextTurn()
+  await nextTurn()
+  process.off('unhandledRejection', ended)
+  assert.equal(ended.mock.callCount(), 0)
+  await assert.rejects(agentOf(entry, world.context, AbortSignal.timeout(1_000)), (error) => isHypemanError(error, 'guest_unreachable'))
+})
