@@ -26,6 +26,8 @@ export interface DataLayout {
   readonly templates: string
   /** One record for each instance that is snapshotted by itself. */
   readonly schedules: string
+  /** One record for each image that was sent, or is to be sent, to another registry. */
+  readonly pushes: string
   readonly cache: string
   /** What the server itself writes down; logs of instances are with them. */
   readonly logs: string
@@ -41,6 +43,8 @@ export interface DataLayout {
   template(key: string): string
   /** The record of an instance's snapshot schedule, which may outlive the instance. */
   schedule(instanceId: string): string
+  /** The record of a push. */
+  push(id: string): string
 }
 
 export function dataLayout(root: string): DataLayout {
@@ -61,6 +65,7 @@ export function dataLayout(root: string): DataLayout {
     kernels: at('kernels'),
     templates: at('templates'),
     schedules: at('schedules'),
+    pushes: at('pushes'),
     cache: at('cache'),
     logs: at('logs'),
     auditLog: at('logs', 'audit.jsonl'),
@@ -71,6 +76,7 @@ export function dataLayout(root: string): DataLayout {
     kernel: (id) => at('kernels', id),
     template: (key) => at('templates', key),
     schedule: (instanceId) => at('schedules', `${instanceId}.json`),
+    push: (id) => at('pushes', `${id}.json`),
   }
 }
 
@@ -109,6 +115,8 @@ export const imageFiles = {
   record: 'image.json',
   /** The root file system, read-only. */
   rootfs: 'rootfs.erofs',
+  /** The image as it came: manifest, config and layers, under their digests. */
+  blobs: 'blobs',
 } as const
 
 /** Files of a volume's directory. */

@@ -57,6 +57,7 @@ function partsOf(layout: DataLayout): readonly string[] {
     layout.kernels,
     layout.templates,
     layout.schedules,
+    layout.pushes,
     layout.cache,
     layout.logs,
   ]

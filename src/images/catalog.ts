@@ -41,7 +41,7 @@ export class ImageCatalog {
       {
         convert: async (conversion, source, progress) => {
           using flow = loggedFlow(this.#options, 'image.convert', { image: titleOf(conversion) }, conversion.aborter.signal)
-          return await convertImage(this.#contextOf(flow), source, conversion.digest, titleOf(conversion), progress)
+          return await convertImage(this.#contextOf(flow, conversion.digest), source, conversion.digest, titleOf(conversion), progress)
         },
         commit: (conversion, record) => this.#serial.run(() => this.#commit(conversion, record)),
         changed: (conversion) => this.#announce(conversion),
@@ -59,7 +59,7 @@ export class ImageCatalog {
     for (;;) {
       await this.conversions.settled(digest)
       const image = await this.#serial.run(async () => {
-        if (this.store.image(digest) !== undefined) return await this.#put(digest, wish)
+        if ((await this.store.kept(digest)) !== undefined) return await this.#put(digest, wish)
         const active = this.conversions.active(digest)
         if (active?.aborter.signal.aborted === true) return undefined
         if (active === undefined) this.conversions.start(() => this.#requestOf(blobs, owner), wish)
@@ -216,9 +216,10 @@ export class ImageCatalog {
     return this.finder.view(found)
   }
 
-  #contextOf(flow: FlowContext): ConversionContext {
+  #contextOf(flow: FlowContext, digest: string): ConversionContext {
     const { layout, platform, maxUnpackedBytes } = this.#options
-    return { layout, platform, limits: { maxUnpackedBytes }, flow }
+    const { store } = this
+    return { layout, platform, limits: { maxUnpackedBytes }, flow, present: store.image(digest), keptBlobs: store.keptBlobs() }
   }
 }
 

@@ -8,6 +8,7 @@ import { createStaged, moveToTrash, stageRecord } from '../files/stage.ts'
 import { diskErrors } from '../platform/disk-error.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
 import { parseConfig } from './config.ts'
+import { keepBlobs } from './kept-blobs.ts'
 import { inspectLayers, type LayerLimits } from './layers.ts'
 import { readBlob, readLayout } from './layout-directory.ts'
 import type { ImageRecord } from './records.ts'
@@ -20,11 +21,15 @@ export interface ConversionContext {
   readonly flow: FlowContext
   readonly platform: string
   readonly limits: LayerLimits
+  /** The image, if it was made before blobs were kept: then they alone are added to it, in one rename, as it may be in use. */
+  readonly present: ImageRecord | undefined
+  /** Directories of blobs of the images that are here. */
+  readonly keptBlobs: readonly string[]
 }
 
 /** Where the blobs of an image come from. Disposed when they are no longer needed, whether they were used or not. */
 export interface BlobSource extends AsyncDisposable {
-  /** Makes the OCI layout `layout` in the staged directory `work`. */
+  /** Makes the OCI layout `layout` in the staged directory `work`. The manifest that the image's digest is of is among its blobs, as it came. */
   bring(work: string, layout: string, signal: AbortSignal, onProgress: (doneBytes: number) => void): Promise<void>
 }
 
@@ -35,7 +40,7 @@ export interface ConversionProgress {
 
 const LAYOUT = 'layout'
 
-/** `image` names the image in errors. No image of the digest is in the index. */
+/** `image` names the image in errors. */
 export async function convertImage(
   context: ConversionContext,
   source: BlobSource,
@@ -43,7 +48,7 @@ export async function convertImage(
   image: string,
   progress: ConversionProgress,
 ): Promise<ImageRecord> {
-  const { layout, flow, platform } = context
+  const { layout, flow, platform, present } = context
   const { signal } = flow
   const unique = `${digestHex(digest).slice(0, 12)}-${randomBytes(4).toString('hex')}`
   await using undo = new AsyncDisposableStack()
@@ -53,14 +58,23 @@ export async function convertImage(
   const blobs = path.join(work.path, LAYOUT)
   await step(flow, 'fetch', () => diskErrors(work.path, () => source.bring(work.path, LAYOUT, signal, (bytes) => progress.fetched(bytes))))
   progress.converting()
+  const result = undo.use(await createStaged(layout, `rootfs-${unique}`))
+  const kept = present === undefined ? path.join(result.path, imageFiles.blobs) : result.path
+  const keep = (): Promise<void> =>
+    step(flow, 'keep', () => diskErrors(kept, () => keepBlobs(blobs, digest, image, kept, context.keptBlobs)))
+  if (present !== undefined) {
+    await keep()
+    await result.commit(path.join(layout.image(digestHex(digest)), imageFiles.blobs))
+    return present
+  }
   const { config, seen } = await step(flow, 'inspect', async () => {
     const { manifest } = await readLayout(blobs, image)
     const parsed = parseConfig(await readBlob(blobs, manifest.config, image), platform, image)
     return { config: parsed, seen: await inspectLayers(blobs, manifest, image, context.limits, signal) }
   })
+  await keep()
   const rootfs = await step(flow, 'unpack', () => unpackRootfs(work.path, LAYOUT, image, signal))
   await rm(blobs, { recursive: true })
-  const result = undo.use(await createStaged(layout, `rootfs-${unique}`))
   const file = path.join(result.path, imageFiles.rootfs)
   await step(flow, 'write', () => writeErofs(rootfs, file, digest, seen.newest, signal))
   const record: ImageRecord = {

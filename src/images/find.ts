@@ -92,10 +92,9 @@ export class ImageFinder {
     }
   }
 
-  /** What a VM can be made from; `image_not_ready` otherwise. A pull that failed leaves what was there before in use. */
+  /** What a VM can be made from; `image_not_ready` otherwise. A pull that failed, or that only adds blobs, leaves what was there before in use. */
   ready(found: Found): ReadyImage {
-    const usable =
-      found.kind === 'reference' ? found.record : found.conversion.status === 'failed' ? this.#store.reference(found.wish.name) : undefined
+    const usable = found.kind === 'reference' ? found.record : this.#behind(found)
     const image = usable === undefined ? undefined : this.readyOf(usable)
     if (image !== undefined) return image
     const { status, error } = this.view(found)
@@ -105,6 +104,14 @@ export class ImageFinder {
         ? `the image ${nameOf(found)} failed: ${error}; pull it again`
         : `the image ${nameOf(found)} is ${status}; try again when GET /images says ready`,
     )
+  }
+
+  #behind({
+    conversion: { digest, status },
+    wish,
+  }: Extract<Found, { kind: 'conversion' }>): Parameters<ImageFinder['readyOf']>[0] | undefined {
+    if (this.#store.image(digest) !== undefined) return { ...wish, digest }
+    return status === 'failed' ? this.#store.reference(wish.name) : undefined
   }
 
   byDigest(digest: string): ReadyImage | undefined {

@@ -50,7 +50,7 @@ export async function readLayout(layout: string, image: string): Promise<{ diges
 }
 
 /** A small blob, checked against its digest. */
-export async function readBlob(layout: string, { digest }: Descriptor, image: string): Promise<Buffer> {
+export async function readBlob(layout: string, { digest }: Pick<Descriptor, 'digest'>, image: string): Promise<Buffer> {
   const bytes = await readSmall(blobPath(layout, digest), image)
   if (digestOf(bytes) !== digest) throw new HypemanError('invalid_archive', `the blob ${digest} of ${image} is damaged`)
   return bytes

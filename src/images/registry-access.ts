@@ -1,7 +1,7 @@
-// How skopeo reaches the repository of one pull: its address, TLS, credentials. And what its complaints mean.
+// How skopeo reaches the repository of one pull or push: its address, TLS, credentials. And what its complaints about a pull mean (of a push: upload.ts).
 
 import { HypemanError } from '../api/errors.ts'
-import { credentialsEnvironment, hasCredentials } from './credentials.ts'
+import { hasCredentials, lendCredentials } from './credentials.ts'
 import { isLoopback, type Reference } from './reference.ts'
 import { openTokenGateway } from './token-gateway.ts'
 import { lastLine, ToolError } from './tool.ts'
@@ -9,29 +9,42 @@ import type { RegistryCredentials } from './types.ts'
 
 export interface RegistryAccess extends AsyncDisposable {
   /** skopeo's address of the repository's image with a tag or digest. */
-  source(selector: Selector): string
+  address(selector: Selector): string
   readonly tlsVerify: boolean
   readonly env: Readonly<Record<string, string>>
+  /** File descriptors that skopeo is started with. */
+  readonly inherit: readonly number[]
 }
 
 export type Selector = { readonly tag: string } | { readonly digest: string }
 
-/** `directory` may hold a file with credentials until the access is disposed; it is the pull's own. */
+export interface AccessOptions {
+  /** Whether things are sent there, too. */
+  readonly upload?: boolean
+  /** Over plain HTTP, also to other machines. */
+  readonly insecure?: boolean
+}
+
+/** `directory` is the transfer's own. */
 export async function openRegistryAccess(
   directory: string,
   reference: Reference,
   credentials: RegistryCredentials | undefined,
+  { upload = false, insecure = false }: AccessOptions = {},
 ): Promise<RegistryAccess> {
-  const token = credentials?.registryToken
-  const gateway = token === undefined || token === '' ? undefined : await openTokenGateway(reference, token)
+  const plain = insecure || isLoopback(reference.domain)
+  const token = credentials?.registryToken ?? ''
+  await using undo = new AsyncDisposableStack()
+  const gateway = token === '' ? undefined : undo.use(await openTokenGateway(reference, token, { upload, plain }))
+  const lent = undo.use(await lendCredentials(directory, reference, gateway === undefined ? credentials : undefined))
   const repository = gateway === undefined ? reference.repository : `${gateway.prefix}/${reference.path}`
+  const owned = undo.move()
   return {
-    source: (selector) => ('digest' in selector ? `docker://${repository}@${selector.digest}` : `docker://${repository}:${selector.tag}`),
-    tlsVerify: gateway === undefined && !isLoopback(reference.domain),
-    env: gateway === undefined ? await credentialsEnvironment(directory, reference, credentials) : {},
-    async [Symbol.asyncDispose]() {
-      await gateway?.[Symbol.asyncDispose]()
-    },
+    address: (selector) => ('digest' in selector ? `docker://${repository}@${selector.digest}` : `docker://${repository}:${selector.tag}`),
+    tlsVerify: gateway === undefined && !plain,
+    env: lent.env,
+    inherit: lent.inherit,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
   }
 }
 

@@ -56,8 +56,8 @@ async function inspect(request: ResolveRequest, access: RegistryAccess, selector
     // What it tells of itself is the only sign of a registry that puts it off until it is out of time.
     return await runTool(
       'skopeo',
-      ['--debug', '--tmpdir', directory, 'inspect', '--raw', ...options, `--tls-verify=${access.tlsVerify}`, access.source(selector)],
-      { cwd: directory, signal, env: access.env, timeoutMs: ANSWER_LIMIT_MS },
+      ['--debug', '--tmpdir', directory, 'inspect', '--raw', ...options, `--tls-verify=${access.tlsVerify}`, access.address(selector)],
+      { cwd: directory, signal, env: access.env, inherit: access.inherit, timeoutMs: ANSWER_LIMIT_MS },
     )
   } catch (error) {
     throw explainRegistry(error, reference, request.credentials)

@@ -19,7 +19,7 @@ import type { ReferenceRecord } from './records.ts'
 import { parseReference, type Reference } from './reference.ts'
 import { resolveImage, type ResolvedImage } from './resolve.ts'
 import { archiveSource, pushedSource, registrySource, type Intake } from './sources.ts'
-import type { Image, ImageProgress, ImageService, PullRequest, PushedImage, PushTarget, ReadyImage } from './types.ts'
+import type { Image, ImageProgress, ImageService, KeptImage, PullRequest, PushedImage, PushTarget, ReadyImage } from './types.ts'
 
 export interface ImageServiceOptions {
   readonly layout: DataLayout
@@ -77,7 +77,7 @@ export class Images implements ImageService, PushTarget {
     try {
       const digest = await archivedDigest(baseArchive, this.#closing.signal)
       const known = this.#catalog.store.reference(BASE_IMAGE)
-      if (known !== undefined && known.digest === digest && this.#catalog.store.image(digest) !== undefined) return
+      if (known !== undefined && known.digest === digest && (await this.#catalog.store.kept(digest)) !== undefined) return
       await this.#catalog.convert(await archiveSource(this.#intake(), baseArchive, BASE_IMAGE), wishFor(BASE_IMAGE, 'local'))
       await this.waitReady(BASE_IMAGE, this.#closing.signal)
     } catch (error) {
@@ -96,7 +96,7 @@ export class Images implements ImageService, PushTarget {
     // What was made here is what its name means here; and a digest can't come to name something else.
     if (
       here?.kind === 'reference' &&
-      (here.record.origin === 'local' || reference.digest !== undefined) &&
+      (here.record.origin === 'local' || (reference.digest !== undefined && (await store.kept(here.record.digest)) !== undefined)) &&
       finder.readyOf(here.record) !== undefined
     )
       return await this.#keep(here.record, request)
@@ -170,6 +170,10 @@ export class Images implements ImageService, PushTarget {
 
   byDigest(digest: string): ReadyImage | undefined {
     return this.#catalog.finder.byDigest(digest)
+  }
+
+  kept(digest: string): Promise<KeptImage | undefined> {
+    return this.#catalog.store.kept(digest)
   }
 
   async tag(name: string, target: string): Promise<Image> {

@@ -31,7 +31,7 @@ export function registrySource(
   return {
     digest,
     totalBytes: manifest.totalBytes,
-    bring: (work, layout, signal, onProgress) => fetchImage({ reference, digest, credentials, work, layout, signal, onProgress }),
+    bring: (work, layout, signal, onProgress) => fetchImage({ reference, digest, manifest, credentials, work, layout, signal, onProgress }),
     [Symbol.asyncDispose]: nothingToDispose,
   }
 }

@@ -11,8 +11,10 @@ import { readCollection } from '../files/collection.ts'
 import { imageFiles, type DataLayout } from '../files/layout.ts'
 import { makeOwnDirectory, moveToTrash, removeUnfinishedRecords, writeRecord } from '../files/stage.ts'
 import { refuseForeignFiles } from '../files/tree.ts'
+import { findKept } from './kept-blobs.ts'
 import { imageFormat, referenceFormat, type ImageRecord, type ReferenceRecord } from './records.ts'
 import { digestHex } from './reference.ts'
+import type { KeptImage } from './types.ts'
 
 export class ImageStore {
   readonly #layout: DataLayout
@@ -53,6 +55,20 @@ export class ImageStore {
 
   image(digest: string): ImageRecord | undefined {
     return this.#images.get(digest)
+  }
+
+  /** The blobs of an image that is here; undefined if they were not kept when it was made. */
+  async kept(digest: string): Promise<KeptImage | undefined> {
+    return this.#images.has(digest) ? await findKept(this.#blobsOf(digest), digest) : undefined
+  }
+
+  /** Directories that may hold blobs of the images that are here. */
+  keptBlobs(): readonly string[] {
+    return [...this.#images.keys()].map((digest) => this.#blobsOf(digest))
+  }
+
+  #blobsOf(digest: string): string {
+    return path.join(this.#layout.image(digestHex(digest)), imageFiles.blobs)
   }
 
   images(): readonly ImageRecord[] {

@@ -1,32 +1,41 @@
 // Lets skopeo use a bearer token without being told it: skopeo takes one as an argument only, which every user of the host could read.
-// A loopback server adds the token to what skopeo asks; the first segment of its paths is a secret of this pull.
+// A loopback server adds the token to what skopeo asks; the first segment of its paths is a secret of this transfer. What skopeo sends is passed on by
+// gateway-upload.ts.
 
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { isLoopback, type Reference } from './reference.ts'
+import { passedOn, sendOn, type Behind } from './gateway-upload.ts'
+import type { Reference } from './reference.ts'
 
 export interface TokenGateway extends AsyncDisposable {
   /** `127.0.0.1:port/secret`: what stands before the repository's path. */
   readonly prefix: string
 }
 
-const passedOn = ['content-type', 'content-length', 'docker-content-digest', 'www-authenticate', 'retry-after']
+export interface GatewayOptions {
+  /** Whether things may be sent there, too. */
+  readonly upload: boolean
+  /** Whether the registry is asked over plain HTTP. */
+  readonly plain: boolean
+}
 
 /** Serves one repository's registry until disposed. */
-export async function openTokenGateway(reference: Reference, token: string): Promise<TokenGateway> {
+export async function openTokenGateway(reference: Reference, token: string, { upload, plain }: GatewayOptions): Promise<TokenGateway> {
   const secret = randomBytes(24).toString('hex')
   const host = reference.domain === 'docker.io' ? 'registry-1.docker.io' : reference.domain
-  const origin = `${isLoopback(reference.domain) ? 'http' : 'https'}://${host}`
+  const behind: Behind = { origin: `${plain ? 'http' : 'https'}://${host}`, token, before: `/v2/${secret}/` }
   const server = createServer((request, response) => {
-    forward(request, response, origin, secret, token).catch(() => {
+    forward(request, response, behind, upload).catch(() => {
       // skopeo sees a bad gateway or a cut body, and its own error tells the caller.
       if (response.headersSent) response.destroy()
       else response.writeHead(502).end()
     })
   })
+  // A layer takes as long as it takes: the registry, or skopeo, ends what hangs.
+  server.requestTimeout = 0
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()
@@ -41,17 +50,19 @@ export async function openTokenGateway(reference: Reference, token: string): Pro
   }
 }
 
-async function forward(request: IncomingMessage, response: ServerResponse, origin: string, secret: string, token: string): Promise<void> {
+async function forward(request: IncomingMessage, response: ServerResponse, behind: Behind, upload: boolean): Promise<void> {
   const url = request.url ?? '/'
-  const before = `/v2/${secret}/`
+  const reads = request.method === 'GET' || request.method === 'HEAD'
   if (url === '/v2/') return void response.writeHead(200).end()
-  if (!url.startsWith(before) || (request.method !== 'GET' && request.method !== 'HEAD')) return void response.writeHead(404).end()
+  if (!url.startsWith(behind.before) || !(reads || upload)) return void response.writeHead(404).end()
+  const wanted = `${behind.origin}/v2/${url.slice(behind.before.length)}`
+  if (!reads) return await sendOn(request, response, wanted, behind)
   const closed = new AbortController()
   response.once('close', () => closed.abort())
   // Redirects, to where registries keep blobs, are followed here with certificates checked; fetch drops the token for other hosts.
-  const answer = await fetch(`${origin}/v2/${url.slice(before.length)}`, {
-    method: request.method,
-    headers: { authorization: `Bearer ${token}`, accept: request.headers.accept ?? '*/*', 'accept-encoding': 'identity' },
+  const answer = await fetch(wanted, {
+    method: request.method ?? 'GET',
+    headers: { authorization: `Bearer ${behind.token}`, accept: request.headers.accept ?? '*/*', 'accept-encoding': 'identity' },
     signal: closed.signal,
   })
   const headers = passedOn.flatMap((name) => {

@@ -8,6 +8,8 @@ export interface ToolRun {
   readonly cwd: string
   readonly signal: AbortSignal
   readonly env?: Readonly<Record<string, string>>
+  /** File descriptors of the server's that it finds as 3, 4, … */
+  readonly inherit?: readonly number[]
   /** After which it is killed; no limit if absent. */
   readonly timeoutMs?: number
 }
@@ -42,7 +44,7 @@ export async function runTool(program: string, args: readonly string[], run: Too
     forceKillAfterDelay: KILL_AFTER_MS,
     timeout: run.timeoutMs ?? 0,
     env: { LC_ALL: 'C', ...run.env },
-    stdin: 'ignore',
+    stdio: ['ignore', 'pipe', 'pipe', ...(run.inherit ?? []).map(parseDescriptor)],
     encoding: 'buffer',
     maxBuffer: LONGEST_OUTPUT,
     stripFinalNewline: false,
@@ -66,4 +68,9 @@ export function lastLine(said: string): string {
   const line = said.trim().split('\n').at(-1) ?? ''
   const message = /msg="((?:[^"\\]|\\.)*)"/.exec(line)?.[1]?.replaceAll(String.raw`\"`, '"')
   return message ?? (line === '' ? 'it did not say why' : line.trim())
+}
+
+/** execa takes any, and its types know those below ten. */
+function parseDescriptor(descriptor: number): 3 {
+  return descriptor as 3
 }

@@ -87,6 +87,15 @@ export interface PushTarget {
   onRemoved(listener: () => void): void
 }
 
+/** An image as it came, manifest and blobs. */
+export interface KeptImage {
+  /** Absolute path, for skopeo's `dir:`. */
+  readonly directory: string
+  readonly layers: number
+  /** Of the layers as they are sent, bytes. */
+  readonly layerBytes: number
+}
+
 export interface ImageService {
   /** Resolves the digest at once (so an unknown image fails here), then goes on in the background. Idempotent per digest. */
   pull(request: PullRequest): Promise<Image>
@@ -99,6 +108,8 @@ export interface ImageService {
   ready(name: string): ReadyImage
   /** The ready image of a digest, for instances that were created from it. */
   byDigest(digest: string): ReadyImage | undefined
+  /** What was kept of the image of a digest to send it elsewhere; undefined if it was made before blobs were kept. */
+  kept(digest: string): Promise<KeptImage | undefined>
   tag(name: string, target: string): Promise<Image>
   /** Removes the reference; the rootfs goes when no reference and no user (instance, snapshot) is left. */
   remove(name: string): Promise<void>

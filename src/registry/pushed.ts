@@ -1,6 +1,6 @@
 // What a pushed manifest means as an image: which manifest is for this platform, and its blobs as an OCI layout made of hard links.
 
-import { link, readFile } from 'node:fs/promises'
+import { link, readFile, writeFile } from 'node:fs/promises'
 import { HypemanError, isHypemanError } from '../api/errors.ts'
 import {
   blobPath,
@@ -67,13 +67,20 @@ function contentOf(blobs: BlobStore, digest: string, manifest: ImageManifest): C
       await createLayout(layout)
       for (const blobDigest of new Set([manifest.config, ...manifest.layers].map((blob) => blob.digest))) {
         const blob = await blobs.find(blobDigest)
-        if (blob === undefined)
-          throw new HypemanError('invalid_archive', `the blob ${blobDigest} was removed meanwhile; push the image again`)
+        if (blob === undefined) throw removedMeanwhile(blobDigest)
         await link(blob.path, blobPath(layout, blobDigest))
       }
       await nameImage(layout, manifest)
+      const own = await blobs.find(digest)
+      if (own === undefined) throw removedMeanwhile(digest)
+      // No link: what is named in a layout is written there.
+      await writeFile(blobPath(layout, digest), await readFile(own.path))
     },
   }
+}
+
+function removedMeanwhile(digest: string): HypemanError {
+  return new HypemanError('invalid_archive', `the blob ${digest} was removed meanwhile; push the image again`)
 }
 
 /** Taken, since it can be pulled by others, but shown as failed. */

@@ -1,0 +1,52 @@
+// What skopeo sends through a token gateway: passed on as it comes, with the length that skopeo gave, and never held. Where the registry says that an
+// upload goes on is turned into a path of the gateway's.
+
+import { request as httpRequest, type IncomingMessage, type OutgoingHttpHeaders, type ServerResponse } from 'node:http'
+import { request as httpsRequest } from 'node:https'
+import { pipeline } from 'node:stream/promises'
+
+/** What is behind a gateway. */
+export interface Behind {
+  /** `https://host`. */
+  readonly origin: string
+  readonly token: string
+  /** `/v2/secret/`: how the paths that skopeo asks for begin. */
+  readonly before: string
+}
+
+/** Headers of every answer of a registry that skopeo is told. */
+export const passedOn = ['content-type', 'content-length', 'docker-content-digest', 'www-authenticate', 'retry-after']
+
+const sentOn = ['content-type', 'content-length', 'content-range', 'accept']
+const answeredWith = [...passedOn, 'range', 'docker-upload-uuid', 'oci-subject']
+
+/** `wanted` is the URL at the registry. Rejects when either side breaks off. */
+export async function sendOn(request: IncomingMessage, response: ServerResponse, wanted: string, behind: Behind): Promise<void> {
+  const send = wanted.startsWith('https:') ? httpsRequest : httpRequest
+  const headers: OutgoingHttpHeaders = { authorization: `Bearer ${behind.token}` }
+  for (const name of sentOn) if (request.headers[name] !== undefined) headers[name] = request.headers[name]
+  const upstream = send(wanted, { method: request.method, headers })
+  const answered = new Promise<IncomingMessage>((resolve, reject) => {
+    upstream.once('response', resolve)
+    upstream.once('error', reject)
+  })
+  response.once('close', () => upstream.destroy())
+  // A registry may answer, with a refusal, before it has taken everything.
+  const sending = pipeline(request, upstream)
+  const answer = await Promise.race([answered, sending.then(() => answered)])
+  sending.catch(() => undefined) // the answer says what matters
+  const told: OutgoingHttpHeaders = {}
+  for (const name of answeredWith) if (answer.headers[name] !== undefined) told[name] = answer.headers[name]
+  const { location } = answer.headers
+  if (location !== undefined) told['location'] = inGateway(location, wanted, behind)
+  response.writeHead(answer.statusCode ?? 502, told)
+  await pipeline(answer, response)
+}
+
+/** A place at the same registry as a path of the gateway; the token is for no other, and skopeo would go there without checking who answers. */
+export function inGateway(location: string, wanted: string, { origin, before }: Behind): string {
+  const place = new URL(location, wanted)
+  if (place.origin !== new URL(origin).origin || !place.pathname.startsWith('/v2/'))
+    throw new Error(`the registry sends the upload to ${place.origin}, where the token is not for`)
+  return `${before}${place.pathname.slice('/v2/'.length)}${place.search}`
+}

@@ -1,0 +1,88 @@
+// Sends an image that was kept to another registry: with skopeo, which asks first for each blob that is there already, has blobs of the same registry
+// mounted, sends the others in streams and the manifest last. Whole blobs are sent again after a broken connection, and what had arrived is not.
+
+import { HypemanError } from '../api/errors.ts'
+import { hasCredentials } from './credentials.ts'
+import type { Reference } from './reference.ts'
+import { openRegistryAccess } from './registry-access.ts'
+import { lastLine, runTool, ToolError } from './tool.ts'
+import type { KeptImage, RegistryCredentials } from './types.ts'
+
+export interface Upload {
+  readonly image: KeptImage
+  /** With a tag. */
+  readonly target: Reference
+  readonly credentials: RegistryCredentials | undefined
+  /** Over plain HTTP, also to other machines. */
+  readonly insecure: boolean
+  /** The caller's own staged directory. */
+  readonly work: string
+  readonly signal: AbortSignal
+}
+
+/** After a network error, waiting 1, 2, 4 and 8 seconds. */
+const RETRIES = 4
+/** Ends what hangs at last, in milliseconds: a slow line may need hours for a large image. */
+const LONGEST_MS = 24 * 3_600_000
+
+/** Resolves once the target names the image. */
+export async function uploadImage({ image, target, credentials, insecure, work, signal }: Upload): Promise<void> {
+  await using access = await openRegistryAccess(work, target, credentials, { upload: true, insecure })
+  try {
+    await runTool(
+      'skopeo',
+      [
+        ...['--tmpdir', work, 'copy', '--quiet', '--retry-times', String(RETRIES), '--preserve-digests'],
+        ...[`--dest-tls-verify=${access.tlsVerify}`, `dir:${image.directory}`, access.address({ tag: target.tag ?? 'latest' })],
+      ],
+      { cwd: work, signal, env: access.env, inherit: access.inherit, timeoutMs: LONGEST_MS },
+    )
+  } catch (error) {
+    throw explainUpload(error, target, credentials)
+  }
+}
+
+/** What a failure of skopeo means to who asked for the push. */
+export function explainUpload(error: unknown, target: Reference, credentials: RegistryCredentials | undefined): unknown {
+  if (!(error instanceof ToolError)) return error
+  const { said } = error
+  const { domain, name } = target
+  const because = { cause: error }
+  if (error.timedOut) return new HypemanError('registry_unavailable', `the registry ${domain} did not take ${name} within a day`, because)
+  if (/toomanyrequests|too many requests|status code 429/i.test(said))
+    return new HypemanError('rate_limited', `the registry ${domain} takes no more requests for now; push again later`, because)
+  if (/unauthorized|authentication required|denied|forbidden|invalid username|incorrect username|status code 40[13]/i.test(said))
+    return new HypemanError(
+      'invalid_request',
+      hasCredentials(credentials)
+        ? `credentials: the registry ${domain} refuses them for ${name}; check them, and that they may push there`
+        : `the registry ${domain} wants other credentials than the server has for ${name}; give some that may push there`,
+      because,
+    )
+  if (/server gave HTTP response to HTTPS client/i.test(said))
+    return new HypemanError(
+      'registry_unavailable',
+      `the registry ${domain} speaks plain HTTP; push with insecure if you trust the way there`,
+      because,
+    )
+  if (
+    /dial tcp|no such host|connection re(?:fused|set)|i\/o timeout|network is unreachable|no route to host|EOF$|status code 50[234]/im.test(
+      said,
+    )
+  )
+    return new HypemanError('registry_unavailable', `the registry ${domain} can't be reached for ${name}: ${reasonOf(said)}`, because)
+  if (/digest did not match|digest mismatch|size mismatch|no such file or directory/i.test(said))
+    return new HypemanError(
+      'conflict',
+      `what was kept of the image is damaged: ${reasonOf(said)}; delete the image and pull it again`,
+      because,
+    )
+  return new HypemanError('registry_unavailable', `the registry ${domain} refuses ${name}: ${reasonOf(said)}`, because)
+}
+
+function reasonOf(said: string): string {
+  return lastLine(said).replace(
+    /^(?:trying to reuse|writing|copying|uploading) (?:blob|manifest|config)[^:]*(?:sha256:[0-9a-f]+)?[^:]*: /i,
+    '',
+  )
+}
