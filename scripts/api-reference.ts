@@ -20,6 +20,7 @@ async function describe(): Promise<OpenApiDocument> {
     snapshots: unused,
     schedules: unused,
     images: unused,
+    pushes: unused,
     volumes: unused,
   }
   const app = await createHttpServer({

@@ -20,8 +20,9 @@ export function* commandsOf(command: Command, name = command.name()): Generator<
   for (const inner of command.commands) {
     const innerName = `${name} ${inner.name()}`
     if (inner.name().startsWith('_')) continue
-    if (inner.commands.length === 0) yield { name: innerName, command: inner }
-    else yield* commandsOf(inner, innerName)
+    // What has examples does something itself, also if it has commands below it.
+    if (inner.commands.length === 0 || examples(inner).length > 0) yield { name: innerName, command: inner }
+    yield* commandsOf(inner, innerName)
   }
 }
 

@@ -11,6 +11,7 @@ import { imageFormat, referenceFormat } from '../src/images/records.ts'
 import { instanceFormat } from '../src/instances/record.ts'
 import { journalFormat } from '../src/instances/replace.ts'
 import { templateFormat } from '../src/instances/template-record.ts'
+import { pushFormat } from '../src/pushes/record.ts'
 import { repositoryFormat } from '../src/registry/repositories.ts'
 import { scheduleFormat } from '../src/schedules/record.ts'
 import { snapshotFormat } from '../src/snapshots/record.ts'
@@ -29,6 +30,7 @@ export const recordFormats: readonly RecordFormat<unknown>[] = [
   manifestFormat,
   templateFormat,
   scheduleFormat,
+  pushFormat,
 ]
 
 /** Directory of a format's samples (`v1.json`) and schemas (`v1.schema.json`). */

@@ -41,6 +41,7 @@ import { KeyedLock } from './platform/keyed-lock.ts'
 import { killProcess } from './platform/process.ts'
 import { readOrMakeSecret, secretsOf, warnOfSecret } from './platform/secret.ts'
 import { hostTscKhz } from './platform/tsc.ts'
+import { createPushService } from './pushes/index.ts'
 import { createRegistry } from './registry/index.ts'
 import { createScheduleService, ScheduleStore, type ScheduleContext } from './schedules/index.ts'
 import { createAuthenticator } from './server/auth.ts'
@@ -210,6 +211,9 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       .then(() => templates?.dropStale(({ kind }) => images.byDigest(kind.imageDigest) === undefined))
       .catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   }
+  // Before anything is removed: pushes that go on hold their images.
+  const pushes = await createPushService({ layout, log, images, atOnce: config.limits.max_concurrent_pushes, faults, ended: tidyImages })
+  undo.defer(() => pushes.close())
   const schedules = new ScheduleStore(layout, { log, faults })
   await schedules.load()
   const scheduleContext: ScheduleContext = {
@@ -246,10 +250,11 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       snapshots: createSnapshotService(snapshotContext, removed),
       schedules: createScheduleService(scheduleContext, lookAtSchedules),
       images,
+      pushes,
       volumes,
       capabilities: () => describeCapabilities(context, version),
       unreadable: () => [
-        ...[store, images, volumes, registry].flatMap((one) => one.unreadable()),
+        ...[store, images, pushes, volumes, registry].flatMap((one) => one.unreadable()),
         ...[snapshots.unreadable, schedules.unreadable()].flatMap((one) => [...one.values()]),
       ],
     },

@@ -4,6 +4,8 @@
 /** `status` is the HTTP status; `hint` is one sentence that tells the caller what to do next; `retry` says whether clients may retry by themselves. */
 export interface ErrorRow {
   readonly status: number
+  /** What operations answer with to which the same is no fault of the request, but of the state that things are in. */
+  readonly stateStatus?: 409
   readonly hint: string
   readonly retry?: true
 }
@@ -22,10 +24,11 @@ export const catalogue = {
   invalid_timeout: { status: 400, hint: 'Give a positive duration such as 30s; the longest is 5m.' },
   invalid_restart_policy: { status: 400, hint: 'Give durations such as 5s, and max_attempts of 0 or more.' },
   invalid_health_check: { status: 400, hint: 'Describe one check: http or tcp with a port, or exec with a command.' },
+  invalid_target: { status: 400, hint: 'Give a reference with a tag in the other registry, such as registry.example.com/team/app:1.' },
   invalid_platform: { status: 400, hint: 'Use the platform of this host, as GET /capabilities lists it.' },
   invalid_field: { status: 400, hint: 'Correct the named field and send the request again.' },
   missing_field: { status: 400, hint: 'Add the named field and send the request again.' },
-  image_not_ready: { status: 400, hint: 'Wait until GET /images/{name} says ready, then try again.' },
+  image_not_ready: { status: 400, stateStatus: 409, hint: 'Wait until GET /images/{name} says ready, then try again.' },
   archive_too_large: { status: 400, hint: 'Create the volume with a larger size_gb.' },
   invalid_archive: { status: 400, hint: 'Send an intact archive in one of the documented formats.' },
   // 401, 403
@@ -42,6 +45,10 @@ export const catalogue = {
   name_conflict: { status: 409, hint: 'Choose another name, or delete what holds it.' },
   already_exists: { status: 409, hint: 'Choose another name, or delete what holds it.' },
   conflict: { status: 409, hint: 'Wait for the other operation to end, or undo what stands in the way, and try again.' },
+  credential_conflict: {
+    status: 409,
+    hint: 'Wait for the push that is under way with other credentials to end, then push again.',
+  },
   busy: { status: 409, hint: 'Another operation on the same thing is under way; try again when it has ended.' },
   incompatible_version: {
     status: 409,
@@ -85,20 +92,26 @@ export interface ErrorDetail {
   readonly message: string
 }
 
+interface ErrorOptionsOfOurs {
+  readonly cause?: unknown
+  readonly details?: readonly ErrorDetail[]
+  /** Answer with the row's `stateStatus`. */
+  readonly ofState?: boolean
+}
+
 /** An error with a code of the catalogue. `message` says what failed, on which id, and what to do. */
 export class HypemanError extends Error {
   readonly code: ErrorCode
+  readonly status: number
   readonly details: readonly ErrorDetail[]
 
-  constructor(code: ErrorCode, message: string, options: { readonly cause?: unknown; readonly details?: readonly ErrorDetail[] } = {}) {
+  constructor(code: ErrorCode, message: string, options: ErrorOptionsOfOurs = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'HypemanError'
     this.code = code
+    const row: ErrorRow = catalogue[code]
+    this.status = options.ofState === true ? (row.stateStatus ?? row.status) : row.status
     this.details = options.details ?? []
-  }
-
-  get status(): number {
-    return catalogue[this.code].status
   }
 }
 

@@ -34,6 +34,7 @@ export const commandGroups = {
     snapshot: async (cli) => (await import('./commands/snapshot.ts')).snapshotCommand(cli),
     image: async (cli) => (await import('./commands/image.ts')).imageCommand(cli),
     pull: async (cli) => (await import('./commands/pull.ts')).pullCommand(cli),
+    push: async (cli) => (await import('./commands/push.ts')).pushCommand(cli),
     tag: async (cli) => (await import('./commands/image.ts')).tagCommand(cli, 'hypeman tag'),
     volume: async (cli) => (await import('./commands/volume.ts')).volumeCommand(cli),
   },

@@ -60,7 +60,11 @@ async function candidatesFor(place: Place, unfinished: string, connect: () => Pr
     )
     return [...own, ...shared].flatMap((option) => option.long ?? option.short ?? [])
   }
-  if (command.commands.length > 0) return command.commands.filter((one) => !one.name().startsWith('_')).map((one) => one.name())
+  const inner = before.length > 0 ? [] : command.commands.filter((one) => !one.name().startsWith('_')).map((one) => one.name())
+  return [...inner, ...(await argumentsFor(command, before, connect))]
+}
+
+async function argumentsFor(command: Command, before: readonly string[], connect: () => Promise<Client>): Promise<readonly string[]> {
   const declared = command.registeredArguments
   const argument = declared[before.length] ?? (declared.at(-1)?.variadic === true ? declared.at(-1) : undefined)
   if (argument === undefined) return []
@@ -81,6 +85,8 @@ async function names(command: Command, argument: Argument, connect: () => Promis
       return (await (await connect()).images.list({}, call)).flatMap(({ name }) => [name, name.replace(/^docker\.io\/(?:library\/)?/, '')])
     case 'volume':
       return (await (await connect()).volumes.list({}, call)).map((volume) => volume.name)
+    case 'push':
+      return (await (await connect()).pushes.list(call)).map(({ id }) => id)
     case 'snapshot':
       return (await (await connect()).snapshots.list({}, call)).flatMap(({ id, name }) => (name ? [name, id] : [id]))
     default:

@@ -1,6 +1,6 @@
 // What people see of each resource in a table.
 
-import type { Image, Instance, PortMapping, Snapshot, Volume } from '../client/client.ts'
+import type { Image, Instance, PortMapping, Push, Snapshot, Volume } from '../client/client.ts'
 import { styleState } from './context.ts'
 import type { Column } from './output/table.ts'
 import { ago, imageName, keyValues, shortId, size } from './output/text.ts'
@@ -40,6 +40,15 @@ export const imageColumns: readonly Column<Image>[] = [
   { title: 'PLATFORM', value: (image) => image.platform ?? '-' },
   { title: 'SIZE', value: (image) => size(image.size_bytes), right: true },
   { title: 'CREATED', value: (image) => ago(image.created_at) },
+]
+
+export const pushColumns: readonly Column<Push>[] = [
+  { title: 'PUSH ID', value: (push) => shortId(push.id) },
+  { title: 'IMAGE', value: (push) => imageName(push.image), cut: true },
+  { title: 'TARGET', value: (push) => imageName(push.target), cut: true },
+  { title: 'STATUS', value: (push) => (push.error ? `${push.status}: ${push.error}` : push.status), cut: true },
+  { title: 'SIZE', value: (push) => size(push.bytes), right: true },
+  { title: 'CREATED', value: (push) => ago(push.created_at) },
 ]
 
 export const snapshotColumns: readonly Column<Snapshot>[] = [

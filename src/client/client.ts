@@ -17,6 +17,8 @@ import type {
   LogSource,
   PathInfo,
   PullRequest,
+  Push,
+  PushRequest,
   RestoreSnapshot,
   Schedule,
   SetSchedule,
@@ -50,6 +52,7 @@ export function createClient(options: HttpOptions) {
     unreadable: (call: CallOptions = {}) => http.json<Unreadable[]>('GET', '/unreadable', call),
     resources: (call: CallOptions = {}) => http.json<Readonly<Record<string, unknown>>>('GET', '/resources', call),
     images: imageOperations(http),
+    pushes: pushOperations(http),
     instances: instanceOperations(http),
     snapshots: snapshotOperations(http),
     volumes: volumeOperations(http),
@@ -72,6 +75,14 @@ function imageOperations(http: Http) {
     tag: (name: string, target: string, call: CallOptions = {}) =>
       http.json<Image>('POST', `${at(name)}/tag`, { body: { target }, ...call }),
     delete: (name: string, call: CallOptions = {}) => http.none('DELETE', at(name), call),
+  }
+}
+
+function pushOperations(http: Http) {
+  return {
+    create: (body: PushRequest, call: CallOptions = {}) => http.json<Push>('POST', '/pushes', { body, ...call }),
+    list: (call: CallOptions = {}) => http.json<Push[]>('GET', '/pushes', call),
+    get: (id: string, call: CallOptions = {}) => http.json<Push>('GET', `/pushes/${encodeURIComponent(id)}`, call),
   }
 }
 

@@ -5,6 +5,7 @@ import type { z } from 'zod'
 import type { createImageBody } from '../api/schemas/image.ts'
 import type { createInstanceBody, forkInstanceBody, startInstanceBody, updateInstanceBody } from '../api/schemas/instance-requests.ts'
 import type { logsQuery } from '../api/schemas/instance-requests.ts'
+import type { createPushBody } from '../api/schemas/push.ts'
 import type { setScheduleBody } from '../api/schemas/schedule.ts'
 import type { createSnapshotBody, forkSnapshotBody, listSnapshotsQuery, restoreSnapshotBody } from '../api/schemas/snapshot.ts'
 import type { createVolumeBody } from '../api/schemas/volume.ts'
@@ -15,6 +16,7 @@ export type { Capabilities } from '../api/schemas/capabilities.ts'
 export type { Tags } from '../api/schemas/common.ts'
 export type { ImageView as Image } from '../api/schemas/image.ts'
 export type { InstanceStats, InstanceView as Instance, PathInfo, WaitResult } from '../api/schemas/instance.ts'
+export type { PushView as Push } from '../api/schemas/push.ts'
 export type { ScheduleView as Schedule } from '../api/schemas/schedule.ts'
 export type { SnapshotKind, SnapshotView as Snapshot } from '../api/schemas/snapshot.ts'
 export type { Unreadable } from '../api/schemas/unreadable.ts'
@@ -25,6 +27,8 @@ export type { VolumeView as Volume } from '../api/schemas/volume.ts'
 type Sent<T> = T extends readonly (infer Item)[] ? readonly Sent<Item>[] : T extends object ? { readonly [K in keyof T]: Sent<T[K]> } : T
 
 export type PullRequest = Sent<z.input<typeof createImageBody>>
+
+export type PushRequest = Sent<z.input<typeof createPushBody>>
 
 export type InstanceCreate = Sent<z.input<typeof createInstanceBody>>
 export type VolumeMount = NonNullable<InstanceCreate['volumes']>[number]

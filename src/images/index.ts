@@ -15,7 +15,8 @@ export {
   type ImageManifest,
   type IndexManifest,
 } from './manifest.ts'
-export { digestHex, isDigest, parseReference } from './reference.ts'
+export { digestHex, isDigest, parseReference, type Reference } from './reference.ts'
+export { uploadImage } from './upload.ts'
 
 /** Reads the images on disk, makes `hypeman/base` available, and serves. `close` ends its background work. */
 export async function createImageService(options: ImageServiceOptions): Promise<Images> {

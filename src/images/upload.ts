@@ -20,8 +20,8 @@ export interface Upload {
   readonly signal: AbortSignal
 }
 
-/** After a network error, waiting 1, 2, 4 and 8 seconds. */
-const RETRIES = 4
+/** After a network error, waiting 1, 2 and 4 seconds. */
+const RETRIES = 3
 /** Ends what hangs at last, in milliseconds: a slow line may need hours for a large image. */
 const LONGEST_MS = 24 * 3_600_000
 

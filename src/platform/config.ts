@@ -80,6 +80,8 @@ const settings = z.strictObject({
       max_vcpus_per_instance: wholeNumber.default(16),
       max_memory_per_instance: size.prefault('64GB'),
       max_overlay_size: size.prefault('100GB'),
+      /** Images that are sent to other registries at the same time; the others wait. */
+      max_concurrent_pushes: wholeNumber.pipe(z.int().min(1).max(64)).default(2),
     })
     .prefault({}),
   timeouts: z

@@ -23,6 +23,7 @@ import type { App, MetricsSource, RouteContext, RouteServices } from './routes/c
 import { eventRoutes } from './routes/events.ts'
 import { imageImportRoute, imageRoutes } from './routes/images.ts'
 import { instanceRoutes } from './routes/instances.ts'
+import { pushRoutes } from './routes/pushes.ts'
 import { scheduleRoutes } from './routes/schedules.ts'
 import { snapshotRoutes } from './routes/snapshots.ts'
 import { streamRoutes } from './routes/streams.ts'
@@ -102,7 +103,7 @@ async function registerApi(api: App, options: HttpServerOptions, telling: Upgrad
   await limitRates(api, options.requestsPerMinute ?? 0)
   describeAccess(api)
   readJsonBodies(api)
-  const routes = [systemRoutes, instanceRoutes, eventRoutes, streamRoutes, snapshotRoutes, scheduleRoutes, imageRoutes, volumeRoutes]
+  const routes = [systemRoutes, instanceRoutes, eventRoutes, streamRoutes, snapshotRoutes, scheduleRoutes, imageRoutes, pushRoutes, volumeRoutes]
   for (const register of routes) register(api, context)
   descriptionRoutes(api)
   // These read their bodies otherwise, so each has a scope of its own.

@@ -4,6 +4,7 @@ import type { Capabilities } from '../api/schemas/capabilities.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { ImageService } from '../images/types.ts'
 import type { InstanceService } from '../instances/types.ts'
+import type { PushService } from '../pushes/types.ts'
 import type { ScheduleService } from '../schedules/types.ts'
 import type { SnapshotService } from '../snapshots/types.ts'
 import type { VolumeService } from '../volumes/types.ts'
@@ -15,6 +16,7 @@ export interface Services {
   readonly snapshots: SnapshotService
   readonly schedules: ScheduleService
   readonly images: ImageService
+  readonly pushes: PushService
   readonly volumes: VolumeService
   capabilities(): Promise<Capabilities>
   /** What lies in the data directory and can't be read. */

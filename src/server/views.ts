@@ -1,8 +1,8 @@
-// What images look like on the wire. Everything else comes out of its service as the wire has it.
+// What images, and credentials for registries, look like on the wire. Everything else comes out of its service as the wire has it.
 
 import type { ImageEvent } from '../api/events.ts'
-import type { ImageView } from '../api/schemas/image.ts'
-import type { Image, ImageProgress } from '../images/types.ts'
+import type { CredentialsView, ImageView } from '../api/schemas/image.ts'
+import type { Image, ImageProgress, RegistryCredentials } from '../images/types.ts'
 
 export function imageView(image: Image): ImageView {
   const { config } = image
@@ -31,4 +31,11 @@ export function imageEventView(progress: ImageProgress): ImageEvent {
     ...(progress.doneBytes === undefined ? {} : { done_bytes: progress.doneBytes }),
     ...(progress.totalBytes === undefined ? {} : { total_bytes: progress.totalBytes }),
   }
+}
+
+/** Empty credentials mean those that the server has itself. */
+export function credentialsOf(given: CredentialsView | undefined): RegistryCredentials | undefined {
+  const { username, password, registry_token: registryToken } = given ?? {}
+  if ([username, password, registryToken].every((part) => part === undefined || part === '')) return undefined
+  return { username, password, registryToken }
 }

@@ -5,6 +5,7 @@ import { HypemanError } from '../../src/api/errors.ts'
 import type { InstanceEvent } from '../../src/api/events.ts'
 import type { CreateInstanceBody } from '../../src/api/schemas/instance-requests.ts'
 import type { InstanceView } from '../../src/api/schemas/instance.ts'
+import type { PushView } from '../../src/api/schemas/push.ts'
 import type { ScheduleView } from '../../src/api/schemas/schedule.ts'
 import type { SnapshotView } from '../../src/api/schemas/snapshot.ts'
 import type { Unreadable } from '../../src/api/schemas/unreadable.ts'
@@ -38,6 +39,7 @@ export function createFakeServices(): FakeServices {
   const imagesByName = new Map<string, Image>()
   const snapshots = new Map<string, SnapshotView>()
   const schedules = new Map<string, ScheduleView>()
+  const pushes = new Map<string, PushView>()
   const volumes = new Map<string, VolumeView>()
   const agent = createFakeAgent()
   const find = <T>(map: ReadonlyMap<string, T>, what: string, key: string): T => {
@@ -223,6 +225,17 @@ export function createFakeServices(): FakeServices {
         await aborted(signal)
         calls.push(['progress ended'])
       },
+    },
+    pushes: {
+      async create(request) {
+        noted('push', request)
+        const { image, target } = request
+        const view = { id: `push${pushes.size}`, status: 'queued', image, target, digest: 'sha256:00', created_at: now } as const
+        pushes.set(view.id, view)
+        return view
+      },
+      list: () => [...pushes.values()],
+      get: (id) => find(pushes, 'push', id),
     },
     volumes: {
       async create(body) {

@@ -29,6 +29,8 @@ export const credentials = z
   .object({ username: z.string().optional(), password: z.string().optional(), registry_token: z.string().optional() })
   .meta({ description: "For this transfer alone; neither stored nor logged. Empty: the server's own." })
 
+export type CredentialsView = Readonly<z.infer<typeof credentials>>
+
 export const createImageBody = z
   .object({
     name: imageReference.meta({ description: 'Any reference: `alpine`, `ghcr.io/org/app:1.2`, `repository@sha256:…`.' }),

@@ -5,7 +5,7 @@ import { timestamp } from './common.ts'
 
 export const unreadable = z
   .object({
-    kind: z.enum(['instance', 'snapshot', 'image', 'image reference', 'volume', 'pushed repository', 'snapshot schedule']),
+    kind: z.enum(['instance', 'snapshot', 'image', 'image reference', 'volume', 'pushed repository', 'snapshot schedule', 'push']),
     id: z.string().meta({
       description:
         'Name of its directory or file. An instance, snapshot or volume is deleted by it, a snapshot schedule by the id of its instance, which this is.',

@@ -11,7 +11,6 @@ import { availableDevice, createDeviceBody, device, deviceParams } from '../../a
 import { createIngressBody, ingress, ingressParams } from '../../api/schemas/ingress.ts'
 import { instanceParams } from '../../api/schemas/instance-requests.ts'
 import { instance } from '../../api/schemas/instance.ts'
-import { createPushBody, push, pushParams } from '../../api/schemas/push.ts'
 import { hostResources, reclaimedMemory, reclaimMemoryBody } from '../../api/schemas/resources.ts'
 import { attachVolumeBody } from '../../api/schemas/volume.ts'
 import { nothing } from './context.ts'
@@ -68,9 +67,6 @@ export const absentSchemas: Readonly<Record<string, FastifySchema>> = {
   }),
   'GET /ingresses/:id': described('getIngress', 'Show an ingress', { params: ingressParams, response: { 200: ingress } }),
   'DELETE /ingresses/:id': described('deleteIngress', 'Delete an ingress', { params: ingressParams, response: { 204: nothing } }),
-  'GET /pushes': described('listPushes', 'List pushes', { response: { 200: z.array(push) } }),
-  'POST /pushes': described('createPush', 'Push an image to another registry', { body: createPushBody, response: { 202: push } }),
-  'GET /pushes/:id': described('getPush', 'Show a push', { params: pushParams, response: { 200: push } }),
   'GET /instances/:id/auto-standby/status': described('getAutoStandbyStatus', 'Whether an idle instance is put on standby by itself', {
     params: instanceParams,
     response: { 200: autoStandbyStatus },

@@ -13,8 +13,9 @@ import type { Services } from '../services.ts'
 export type App = FastifyInstance<Server, IncomingMessage, ServerResponse, FastifyBaseLogger, ZodTypeProvider>
 
 /** Of the services, what routes may call. */
-export interface RouteServices extends Omit<Services, 'images'> {
+export interface RouteServices extends Omit<Services, 'images' | 'pushes'> {
   readonly images: Pick<Services['images'], 'pull' | 'importArchive' | 'list' | 'get' | 'tag' | 'remove' | 'progress'>
+  readonly pushes: Pick<Services['pushes'], 'create' | 'list' | 'get'>
 }
 
 export interface RouteContext {

@@ -6,7 +6,7 @@ import { createImageBody, image, imageParams, importImageQuery, listImagesQuery,
 import { passBodiesOn, streamedBody } from '../bodies.ts'
 import { untilGone } from '../signals.ts'
 import { sendEvents } from '../sse.ts'
-import { imageEventView, imageView } from '../views.ts'
+import { credentialsOf, imageEventView, imageView } from '../views.ts'
 import { failure, nothing, type App, type RouteContext } from './context.ts'
 
 const tags = ['images'] as const
@@ -32,7 +32,7 @@ export function imageRoutes(app: App, context: RouteContext): void {
     },
     async (request, reply) => {
       const { credentials, ...body } = request.body
-      const pulled = await images.pull({ ...body, ...(credentials === undefined ? {} : { credentials: credentialsOf(credentials) }) })
+      const pulled = await images.pull({ ...body, credentials: credentialsOf(credentials) })
       return reply.code(202).send(imageView(pulled))
     },
   )
@@ -152,22 +152,6 @@ export function imageImportRoute(app: App, { services: { images } }: RouteContex
       return reply.code(202).send(imageView(await images.importArchive(name, streamedBody(request.body), imageTags)))
     },
   )
-}
-
-interface WireCredentials {
-  readonly username?: string | undefined
-  readonly password?: string | undefined
-  readonly registry_token?: string | undefined
-}
-
-/** Empty credentials mean those that the server has itself. */
-function credentialsOf({
-  username,
-  password,
-  registry_token: registryToken,
-}: WireCredentials): Parameters<RouteContext['services']['images']['pull']>[0]['credentials'] {
-  if ([username, password, registryToken].every((part) => part === undefined || part === '')) return undefined
-  return { username, password, registryToken }
 }
 
 async function* mapped<From, To>(items: AsyncIterable<From>, view: (item: From) => To): AsyncGenerator<To> {

@@ -1,0 +1,79 @@
+// Stands before a test registry, counts what is sent there, and holds it back for as long as a test wants. Can ask for a bearer token of its own.
+
+import { once } from 'node:events'
+import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { pipeline } from 'node:stream/promises'
+
+export interface RegistryProxy extends AsyncDisposable {
+  /** `127.0.0.1:port`. */
+  readonly host: string
+  /** Bytes of blobs that were sent, by request; without empty ones. */
+  readonly sent: readonly number[]
+  /** What was asked, `PUT /v2/…`. */
+  readonly asked: readonly string[]
+  /** From now on nothing that is sent gets through until it is released; what waits then goes on. */
+  hold(): void
+  release(): void
+  /** How many requests are held. */
+  readonly held: number
+}
+
+export async function startRegistryProxy(registry: string, options: { readonly token?: string } = {}): Promise<RegistryProxy> {
+  const sent: number[] = []
+  const asked: string[] = []
+  let gate: PromiseWithResolvers<void> | undefined
+  let held = 0
+  const forward = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    asked.push(`${request.method ?? ''} ${request.url ?? ''}`)
+    if (options.token !== undefined && request.headers.authorization !== `Bearer ${options.token}`) {
+      response.writeHead(401, { 'www-authenticate': 'Bearer realm="http://127.0.0.1:1/token",service="test"' }).end()
+      return
+    }
+    if (gate !== undefined && (request.method === 'PATCH' || request.method === 'PUT')) {
+      held += 1
+      const left = once(response, 'close')
+      await Promise.race([gate.promise, left]).finally(() => (held -= 1))
+      if (response.destroyed) return
+    }
+    const { authorization: _token, ...headers } = request.headers
+    const upstream = httpRequest(`http://${registry}${request.url ?? '/'}`, {
+      method: request.method,
+      headers: options.token === undefined ? request.headers : headers,
+    })
+    response.once('close', () => upstream.destroy())
+    let bytes = 0
+    request.on('data', (chunk: Buffer) => void (bytes += chunk.length))
+    const answered = once(upstream, 'response') as Promise<[IncomingMessage]>
+    await Promise.all([pipeline(request, upstream), answered])
+    if (bytes > 0 && request.url?.includes('/blobs/') === true) sent.push(bytes)
+    const [answer] = await answered
+    response.writeHead(answer.statusCode ?? 500, answer.headers)
+    await pipeline(answer, response)
+  }
+  const server = createServer((request, response) => {
+    // Whoever asked sees that it broke off.
+    forward(request, response).catch(() => response.destroy())
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    host: `127.0.0.1:${(server.address() as AddressInfo).port}`,
+    sent,
+    asked,
+    get held() {
+      return held
+    },
+    hold: () => void (gate ??= Promise.withResolvers()),
+    release() {
+      gate?.resolve()
+      gate = undefined
+    },
+    async [Symbol.asyncDispose]() {
+      gate?.resolve()
+      server.close()
+      server.closeAllConnections()
+      await once(server, 'close')
+    },
+  }
+}
