@@ -178,7 +178,6 @@ export class Pushes implements PushService {
     // One that was broken off is gone on with by the next start.
     if (outcome === undefined) return
     await this.#end(record, outcome)
-    this.#jobs.delete(record.id)
     hold[Symbol.dispose]()
     this.#options.ended()
     this.#next()
@@ -206,9 +205,12 @@ export class Pushes implements PushService {
   }
 
   async #end(record: PushRecord, outcome: Outcome): Promise<void> {
+    const write = this.#store.end({ ...record, ...outcome, completedAt: new Date().toISOString() })
+    // In the same moment: who sees that it has ended can push anew.
+    this.#jobs.delete(record.id)
     try {
       using flow = this.#flow('push.end', record)
-      await step(flow, 'record', () => this.#store.end({ ...record, ...outcome, completedAt: new Date().toISOString() }))
+      await step(flow, 'record', write)
       await this.#store.dropOld()
     } catch (error) {
       // It has ended all the same. At worst the next start sends it again, and finds that all is there.

@@ -55,11 +55,11 @@ export class PushStore {
     this.#records.set(record.id, record)
   }
 
-  /** How a push ended is so whether it can be written or not: the index shows it in any case. */
-  async end(record: PushRecord): Promise<void> {
+  /** Shows how a push ended, which is so whether it can be written or not. What comes back writes it. */
+  end(record: PushRecord): () => Promise<void> {
     const before = this.#records.get(record.id) ?? null
     this.#records.set(record.id, record)
-    await writeRecord(this.#layout.push(record.id), record, before)
+    return () => writeRecord(this.#layout.push(record.id), record, before)
   }
 
   /** Removes the records of pushes that ended long ago. */

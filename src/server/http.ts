@@ -103,7 +103,17 @@ async function registerApi(api: App, options: HttpServerOptions, telling: Upgrad
   await limitRates(api, options.requestsPerMinute ?? 0)
   describeAccess(api)
   readJsonBodies(api)
-  const routes = [systemRoutes, instanceRoutes, eventRoutes, streamRoutes, snapshotRoutes, scheduleRoutes, imageRoutes, pushRoutes, volumeRoutes]
+  const routes = [
+    systemRoutes,
+    instanceRoutes,
+    eventRoutes,
+    streamRoutes,
+    snapshotRoutes,
+    scheduleRoutes,
+    imageRoutes,
+    pushRoutes,
+    volumeRoutes,
+  ]
   for (const register of routes) register(api, context)
   descriptionRoutes(api)
   // These read their bodies otherwise, so each has a scope of its own.

@@ -123,9 +123,7 @@ test('what the target has is not sent again: nothing of the same image, one laye
   const first = await pulled('layered:1', base)
   const push = async (image: string, tag: string): Promise<readonly number[]> => {
     const already = proxy.sent.length
-    const done = await ended(
-      await server.client.pushes.create({ image, target: `${proxy.host}/layered:${tag}`, credentials: account }),
-    )
+    const done = await ended(await server.client.pushes.create({ image, target: `${proxy.host}/layered:${tag}`, credentials: account }))
     assert.equal(done.status, 'pushed', done.error ?? '')
     return proxy.sent.slice(already)
   }
@@ -154,7 +152,15 @@ test('a wrong password and a registry that is away make the push fail with the r
   assert.match(none?.error ?? '', /wants other credentials .*give some/)
   assert.match(away?.error ?? '', /can't be reached/)
   assert.equal(away?.bytes, undefined)
-  const held = await run('grep', ['-rlaF', '-e', password, '-e', Buffer.from(`ada:${password}`).toString('base64'), server.dataDirectory, '/dev/shm'])
+  const held = await run('grep', [
+    '-rlaF',
+    '-e',
+    password,
+    '-e',
+    Buffer.from(`ada:${password}`).toString('base64'),
+    server.dataDirectory,
+    '/dev/shm',
+  ])
   assert.equal(held.stdout, '')
   assert.ok(!(await server.log()).includes(password))
 })
@@ -209,9 +215,9 @@ test('a push that was under way when the server was killed goes on; one that had
   await using proxy = await startRegistryProxy(source.host)
   const { name, digest } = await pulled('killed:1', [layer('killed', 100_000)])
   proxy.hold()
-  const own = await server.client.pushes.create({ image: name, target: `${proxy.host}/killed:own` })
-  const borrowed = await server.client.pushes.create({ image: name, target: `${proxy.host}/killed:borrowed`, credentials: account })
-  const queued = await server.client.pushes.create({ image: name, target: `${proxy.host}/killed:queued` })
+  const own = await server.client.pushes.create({ image: name, target: `${proxy.host}/to/killed:own` })
+  const borrowed = await server.client.pushes.create({ image: name, target: `${proxy.host}/to/killed:borrowed`, credentials: account })
+  const queued = await server.client.pushes.create({ image: name, target: `${proxy.host}/to/killed:queued` })
   await until('two are being sent', () => proxy.held === 2)
   await server.crash()
   await server.restart()
@@ -232,7 +238,7 @@ test('a push that was under way when the server was killed goes on; one that had
   // And one that a graceful stop breaks off.
   proxy.hold()
   const { name: other } = await pulled('stopped:1', [layer('stopped')])
-  const stopped = await server.client.pushes.create({ image: other, target: `${proxy.host}/stopped:1` })
+  const stopped = await server.client.pushes.create({ image: other, target: `${proxy.host}/to/stopped:1` })
   await until('it is being sent', () => proxy.held === 1)
   await server.restart()
   proxy.release()
@@ -242,7 +248,7 @@ test('a push that was under way when the server was killed goes on; one that had
 test('a registry token opens a registry for a push', async () => {
   await using proxy = await startRegistryProxy(source.host, { token: 'let me in' })
   const { name } = await pulled('token:1', [layer('token', 300_000)])
-  const to = `${proxy.host}/token:2`
+  const to = `${proxy.host}/by-token:2`
   const refused = await ended(await server.client.pushes.create({ image: name, target: to, credentials: { registry_token: 'no' } }))
   assert.match(refused.error ?? '', /^credentials: /)
   const done = await ended(await server.client.pushes.create({ image: name, target: to, credentials: { registry_token: 'let me in' } }))

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { imageReference, timestamp } from './common.ts'
 import { credentials } from './image.ts'
 
-export const pushStatus = z.enum(['queued', 'pushing', 'pushed', 'failed'])
+const pushStatus = z.enum(['queued', 'pushing', 'pushed', 'failed'])
 
 export const push = z
   .object({
@@ -17,7 +17,10 @@ export const push = z
     completed_at: timestamp.nullable().optional(),
     queue_position: z.int().nullable().optional().meta({ description: 'Its place in the queue, from 1, while queued.' }),
     layers: z.int().optional().meta({ description: 'How many layers it has; known when pushed.' }),
-    bytes: z.int().optional().meta({ description: 'Of its layers as they are sent, those that the target had already among them; known when pushed.' }),
+    bytes: z
+      .int()
+      .optional()
+      .meta({ description: 'Of its layers as they are sent, those that the target had already among them; known when pushed.' }),
     error: z.string().nullable().optional().meta({ description: 'Why it failed.' }),
   })
   .meta({ id: 'Push', description: 'An image on its way to another registry.' })
@@ -28,7 +31,10 @@ export const createPushBody = z
   .object({
     image: imageReference.meta({ description: 'Reference of an image that is here.' }),
     target: imageReference.meta({ description: 'Reference with a tag that it shall have in the other registry.' }),
-    insecure: z.boolean().default(false).meta({ description: 'Over plain HTTP, or with any certificate. This machine itself is always asked so.' }),
+    insecure: z
+      .boolean()
+      .default(false)
+      .meta({ description: 'Over plain HTTP, or with any certificate. This machine itself is always asked so.' }),
     credentials: credentials.optional(),
   })
   .meta({ id: 'CreatePush' })

@@ -31,11 +31,7 @@ export function pushRoutes(app: App, { services: { pushes } }: RouteContext): vo
     async (request, reply) => {
       const { credentials, ...wanted } = request.body
       const queued = await pushes.create({ ...wanted, credentials: credentialsOf(credentials) })
-      return reply
-        .code(202)
-        .header('location', `/pushes/${queued.id}`)
-        .header('retry-after', String(LOOK_AFTER_SECONDS))
-        .send(queued)
+      return reply.code(202).header('location', `/pushes/${queued.id}`).header('retry-after', String(LOOK_AFTER_SECONDS)).send(queued)
     },
   )
   app.get(

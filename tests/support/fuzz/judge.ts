@@ -36,7 +36,8 @@ function judgeError({ operation, method, target, isTooLarge }: FuzzRequest, { st
   if (error === undefined) return [`an error that is none of ours: ${text.slice(0, 200)}`]
   const row: ErrorRow | undefined = Object.entries(catalogue).find(([code]) => code === error.code)?.[1]
   if (row === undefined) return [`the code ${error.code} is not in the error table`]
-  if (row.status !== status && row.stateStatus !== status) return [`${error.code} has status ${row.status} in the error table, and ${status} here`]
+  if (row.status !== status && row.stateStatus !== status)
+    return [`${error.code} has status ${row.status} in the error table, and ${status} here`]
   if (error.code === 'internal_error') return [`a fault of the server (${error.request_id ?? 'without its request id'})`]
   const mustBeTooLarge =
     isTooLarge && method === operation.method && operation.requestBody !== undefined && !isUnread(operation) && isPath(target)
