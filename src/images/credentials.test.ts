@@ -14,7 +14,7 @@ const reference = parseReference('registry.example.com/app:1')
 test('a tool reads the credentials, twice, and there is no file with a name that holds them', async () => {
   const directory = await mkdtemp(path.join(os.tmpdir(), 'credentials-'))
   await using _directory = { [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) }
-  const before = await readdir('/dev/shm').catch(() => [])
+  const before = await readdir('/dev/shm').catch((): string[] => [])
   const lent = await lendCredentials(directory, reference, { username: 'ada', password: 'secret' })
   await using _lent = lent
   const { env, inherit } = lent
@@ -27,7 +27,7 @@ test('a tool reads the credentials, twice, and there is no file with a name that
   const text = JSON.stringify({ auths: { 'registry.example.com': { auth: Buffer.from('ada:secret').toString('base64') } } })
   assert.equal(said.toString(), text + text)
   assert.deepEqual(await readdir(directory), [])
-  const names = (await readdir('/dev/shm').catch(() => [])).filter((name) => name.startsWith('hypeman-') && !before.includes(name))
+  const names = (await readdir('/dev/shm').catch((): string[] => [])).filter((name) => name.startsWith('hypeman-') && !before.includes(name))
   assert.deepEqual(names, [])
 })
 

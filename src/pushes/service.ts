@@ -96,6 +96,7 @@ export class Pushes implements PushService {
       error: null,
     }
     using flow = this.#flow('push.create', record)
+    undo.defer(() => this.#store.drop(record.id))
     await step(flow, 'record', () => this.#store.add(record))
     undo.move()
     this.#enter(record, request.credentials, hold)

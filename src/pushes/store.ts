@@ -55,6 +55,12 @@ export class PushStore {
     this.#records.set(record.id, record)
   }
 
+  /** From the call on nobody finds it. One that isn't there is no error. */
+  async drop(id: string): Promise<void> {
+    this.#records.delete(id)
+    await moveToTrash(this.#layout, this.#layout.push(id))
+  }
+
   /** Shows how a push ended, which is so whether it can be written or not. What comes back writes it. */
   end(record: PushRecord): () => Promise<void> {
     const before = this.#records.get(record.id) ?? null
@@ -65,9 +71,6 @@ export class PushStore {
   /** Removes the records of pushes that ended long ago. */
   async dropOld(): Promise<void> {
     const ended = this.list().filter(({ status }) => status !== 'unfinished')
-    for (const { id } of ended.slice(0, Math.max(0, ended.length - ENDED_KEPT))) {
-      await moveToTrash(this.#layout, this.#layout.push(id))
-      this.#records.delete(id)
-    }
+    for (const { id } of ended.slice(0, Math.max(0, ended.length - ENDED_KEPT))) await this.drop(id)
   }
 }

@@ -175,9 +175,17 @@ test('what can not be pushed is refused with what is wrong', async () => {
   await assert.rejects(create({ image: name, target: `${source.host}/x@sha256:${'0'.repeat(64)}` }), answers(400, 'invalid_target', /tag/))
   await assert.rejects(server.client.pushes.get('nosuchpush'), answers(404, 'not_found'))
 
-  await using proxy = await startRegistryProxy('127.0.0.1:1')
-  const pulling = `${proxy.host}/app:1`
-  await assert.rejects(server.client.images.create({ name: pulling }, { maxRetries: 0 }), answers(503, 'registry_unavailable'))
+  await using proxy = await startRegistryProxy(source.host)
+  const layout = path.join(await mkdtemp(path.join(home, 'image-')), 'oci')
+  const { layerDigests } = await buildLayout(layout, { layers: [layer('slow')] })
+  await source.push(layout, 'slow:1')
+  proxy.hold((asked) => asked.endsWith(layerDigests[0] ?? ''))
+  const slow = `${proxy.host}/slow:1`
+  await server.client.images.create({ name: slow })
+  await assert.rejects(create({ image: slow, target: to }), answers(409, 'image_not_ready', /try again/))
+  proxy.release()
+  await ready(slow)
+  assert.equal((await ended(await create({ image: slow, target: to }))).status, 'pushed')
 })
 
 test('two are sent at once, the others wait in order; the same push is one, another to the same target is refused', async () => {

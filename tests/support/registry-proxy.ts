@@ -12,8 +12,8 @@ export interface RegistryProxy extends AsyncDisposable {
   readonly sent: readonly number[]
   /** What was asked, `PUT /v2/…`. */
   readonly asked: readonly string[]
-  /** From now on nothing that is sent gets through until it is released; what waits then goes on. */
-  hold(): void
+  /** From now on nothing that is sent, or what else is named, gets through until it is released; what waits then goes on. */
+  hold(what?: (asked: string) => boolean): void
   release(): void
   /** How many requests are held. */
   readonly held: number
@@ -22,15 +22,16 @@ export interface RegistryProxy extends AsyncDisposable {
 export async function startRegistryProxy(registry: string, options: { readonly token?: string } = {}): Promise<RegistryProxy> {
   const sent: number[] = []
   const asked: string[] = []
-  let gate: PromiseWithResolvers<void> | undefined
+  let gate: (PromiseWithResolvers<void> & { readonly holds: (asked: string) => boolean }) | undefined
   let held = 0
   const forward = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    asked.push(`${request.method ?? ''} ${request.url ?? ''}`)
+    const what = `${request.method ?? ''} ${request.url ?? ''}`
+    asked.push(what)
     if (options.token !== undefined && request.headers.authorization !== `Bearer ${options.token}`) {
       response.writeHead(401, { 'www-authenticate': 'Bearer realm="http://127.0.0.1:1/token",service="test"' }).end()
       return
     }
-    if (gate !== undefined && (request.method === 'PATCH' || request.method === 'PUT')) {
+    if (gate?.holds(what) === true) {
       held += 1
       const left = once(response, 'close')
       await Promise.race([gate.promise, left]).finally(() => (held -= 1))
@@ -64,7 +65,7 @@ export async function startRegistryProxy(registry: string, options: { readonly t
     get held() {
       return held
     },
-    hold: () => void (gate ??= Promise.withResolvers()),
+    hold: (holds = isSent) => void (gate ??= { ...Promise.withResolvers<void>(), holds }),
     release() {
       gate?.resolve()
       gate = undefined
@@ -76,4 +77,8 @@ export async function startRegistryProxy(registry: string, options: { readonly t
       await once(server, 'close')
     },
   }
+}
+
+function isSent(asked: string): boolean {
+  return /^(?:PATCH|PUT) /.test(asked)
 }

@@ -2,6 +2,7 @@
 
 import * as instances from './instance-scenarios.ts'
 import type { Scenario } from './scenario.ts'
+import * as pushes from './push-scenarios.ts'
 import * as schedules from './schedule-scenarios.ts'
 import * as snapshots from './snapshot-scenarios.ts'
 import * as stores from './store-scenarios.ts'
@@ -21,6 +22,7 @@ export const scenarios: readonly Scenario[] = [
   ...[schedules.setSchedule, schedules.deleteSchedule, schedules.runSchedule],
   ...[stores.createVolume, stores.createVolumeFromArchive, stores.deleteVolume],
   ...[stores.importImage, stores.pullImage, stores.tagImage, stores.deleteImage, stores.pushImage],
+  pushes.pushElsewhere,
 ]
 
 /** Ends what scenarios keep between them. */

@@ -99,7 +99,7 @@ export async function dropImages(): Promise<void> {
   one = undefined
 }
 
-const imported = 'docker.io/library/imported:1'
+export const imported = 'docker.io/library/imported:1'
 const tagged = 'docker.io/library/tagged:1'
 const pushed = 'docker.io/team/pushed:1'
 
@@ -157,13 +157,17 @@ export const importImage: Scenario = {
 
 let registry: ReturnType<typeof startRegistry> | undefined
 
-async function pullName(): Promise<string> {
+export async function registryHost(): Promise<string> {
   registry ??= (async () => {
     const started = await startRegistry()
     await started.push(path.join((await image()).directory, 'oci'), 'pulled:1')
     return started
   })()
-  return `${(await registry).host}/pulled:1`
+  return (await registry).host
+}
+
+async function pullName(): Promise<string> {
+  return `${await registryHost()}/pulled:1`
 }
 
 export async function dropRegistry(): Promise<void> {

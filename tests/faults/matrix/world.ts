@@ -165,7 +165,7 @@ export class World {
     const { dataDirectory } = this.server
     const digests = new Set((await this.client.images.list()).map(({ digest }) => digest.replace('sha256:', '')))
     const unnamed = readdirSync(path.join(dataDirectory, 'images', 'rootfs')).filter((digest) => !digests.has(digest))
-    const half = ['instances', 'images', 'schedules'].flatMap((directory) =>
+    const half = ['instances', 'images', 'schedules', 'pushes'].flatMap((directory) =>
       readdirSync(path.join(dataDirectory, directory), { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.tmp')),
     )
     return [...['staging', 'trash'].flatMap((directory) => readdirSync(path.join(dataDirectory, directory))), ...half, ...unnamed]
@@ -211,6 +211,7 @@ export class World {
       ['images', 'references'],
       ['images', 'registry', 'repositories'],
       ['schedules'],
+      ['pushes'],
     ])
       assert.deepEqual(
         names(...directory).filter((name) => name.endsWith('.tmp')),

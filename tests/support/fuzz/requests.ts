@@ -76,6 +76,8 @@ const wild: Manner = {
 }
 /** Names of images reach a registry when they are pulled. */
 const pull = (manner: Manner): Manner => ({ ...manner, hints: { ...manner.hints, name: reference } })
+/** And targets when something is pushed there. */
+const push = (manner: Manner): Manner => ({ ...manner, hints: { ...manner.hints, target: reference } })
 
 /** Segments that name other operations. */
 const taken = new Set(['events', 'import', 'available', 'verify', 'from-archive'])
@@ -208,7 +210,7 @@ function bodyOf({ requestBody, path, method }: Described, manner: Manner): fc.Ar
       wrongBodies,
     )
   const isPull = path === '/images' && method === 'POST'
-  const fitting = valueOf(media.schema, isPull ? pull(manner) : manner).map((value) =>
+  const fitting = valueOf(media.schema, isPull ? pull(manner) : path === '/pushes' ? push(manner) : manner).map((value) =>
     content('application/json', JSON.stringify(value) ?? ''),
   )
   if (!isWild) return fitting
