@@ -150,7 +150,7 @@ function renderErrors(): string {
   const rows = Object.entries(catalogue).map(([code, row]: [string, ErrorRow]) => [
     `\`${code}\``,
     String(row.status),
-    row.hint,
+    row.stateStatus === undefined ? row.hint : `${row.hint} From operations on what is there already it comes as ${row.stateStatus}.`,
     row.retry === true ? 'yes' : '',
   ])
   return [

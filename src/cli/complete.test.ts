@@ -25,6 +25,7 @@ test('commands, options and their values come from the declarations', async () =
 test('names come from the server; without one nothing is offered, and nothing is said', async () => {
   await using server = await startFakeServer()
   server.on('GET /instances', { json: [fakeInstance('web'), fakeInstance('db')] })
+  server.on('GET /pushes', { json: [{ id: 'push1' }] })
   server.on('GET /images', { json: [{ name: 'docker.io/library/alpine:3.20' }] })
   const offered = async (...words: string[]): Promise<string> => (await hypeman(server.url, ['__complete', '--', ...words])).stdout
   assert.equal(await offered('stop', 'db', 'w'), 'web\n')
@@ -32,6 +33,8 @@ test('names come from the server; without one nothing is offered, and nothing is
   assert.equal(await offered('logs', '--tail', '3', 'd'), 'db\n')
   assert.equal(await offered('cp', 'w'), 'web:\n')
   assert.equal(await offered('run', '--rm', 'al'), 'alpine:3.20\n')
+  assert.equal(await offered('push', ''), 'list\nget\ndocker.io/library/alpine:3.20\nalpine:3.20\n')
+  assert.equal(await offered('push', 'get', ''), 'push1\n')
   assert.equal(await offered('inspect', 'web', ''), '')
   const { code, stdout, stderr } = await hypeman('http://127.0.0.1:9', ['__complete', '--', 'stop', ''])
   assert.deepEqual([code, stdout, stderr], [0, '', ''])

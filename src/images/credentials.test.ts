@@ -27,7 +27,9 @@ test('a tool reads the credentials, twice, and there is no file with a name that
   const text = JSON.stringify({ auths: { 'registry.example.com': { auth: Buffer.from('ada:secret').toString('base64') } } })
   assert.equal(said.toString(), text + text)
   assert.deepEqual(await readdir(directory), [])
-  const names = (await readdir('/dev/shm').catch((): string[] => [])).filter((name) => name.startsWith('hypeman-') && !before.includes(name))
+  const names = (await readdir('/dev/shm').catch((): string[] => [])).filter(
+    (name) => name.startsWith('hypeman-') && !before.includes(name),
+  )
   assert.deepEqual(names, [])
 })
 

@@ -31,7 +31,7 @@ export function openApiOptions(version: string): FastifyDynamicSwaggerOptions {
         { name: 'builders', description: 'Places for builds that keep their cache. None can be made yet.' },
         { name: 'devices', description: 'Devices of the host that instances may have. None can be given yet.' },
         { name: 'ingresses', description: 'Ways from host names to instances. None can be made yet.' },
-        { name: 'pushes', description: 'Images on their way to other registries. None can be made yet.' },
+        { name: 'pushes', description: 'Images of this server on their way to other registries.' },
         { name: 'server', description: 'The server itself.' },
       ],
     },

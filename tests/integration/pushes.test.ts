@@ -1,11 +1,10 @@
 // Images of a real server on their way to real registries, asked for through the official client alone. Boots nothing.
 
 import assert from 'node:assert/strict'
-import { readdir, readFile, rm } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
-import { mkdtemp } from 'node:fs/promises'
-import { randomBytes } from 'node:crypto'
 import { after, before, test } from 'node:test'
 import { APIError, type Hypeman } from '@onkernel/hypeman'
 import { run } from '../support/command.ts'
@@ -117,19 +116,24 @@ test("a Docker image, and one from Docker's archive, keep the digests that they 
   }
 })
 
-test('what the target has is not sent again: nothing of the same image, one layer of an image with one more', async () => {
+test('what the target has is not sent again: nothing of the same image, no layer to another repository, one of an image with one more', async () => {
   await using proxy = await startRegistryProxy(target.host)
   const base = [layer('base', 200_000)]
   const first = await pulled('layered:1', base)
-  const push = async (image: string, tag: string): Promise<readonly number[]> => {
+  const push = async (image: string, tag: string, repository = 'layered'): Promise<readonly number[]> => {
     const already = proxy.sent.length
-    const done = await ended(await server.client.pushes.create({ image, target: `${proxy.host}/layered:${tag}`, credentials: account }))
+    const done = await ended(
+      await server.client.pushes.create({ image, target: `${proxy.host}/${repository}:${tag}`, credentials: account }),
+    )
     assert.equal(done.status, 'pushed', done.error ?? '')
     return proxy.sent.slice(already)
   }
   assert.equal((await push(first.name, '1')).length, 2, 'a layer and a config')
   assert.deepEqual(await push(first.name, '1'), [])
   assert.deepEqual(await push(first.name, 'again'), [], 'under another tag')
+
+  assert.equal((await push(first.name, '1', 'team/other')).length, 1, 'the config; the layer is mounted')
+  assert.ok(proxy.asked.some((asked) => asked.startsWith('POST /v2/team/other/') && asked.includes('mount=')))
 
   const second = await pulled('layered:2', [...base, layer('more', 3_000)])
   const sent = await push(second.name, '2')
@@ -163,6 +167,18 @@ test('a wrong password and a registry that is away make the push fail with the r
   ])
   assert.equal(held.stdout, '')
   assert.ok(!(await server.log()).includes(password))
+})
+
+test('a layer that is damaged on the disk arrives nowhere, and the push says what to do', async () => {
+  const { name, digest, layerDigests } = await pulled('damaged:1', [layer('damaged')])
+  const hex = (one = ''): string => one.slice('sha256:'.length)
+  const file = path.join(server.dataDirectory, 'images', 'rootfs', hex(digest), 'blobs', hex(layerDigests[0]))
+  const bytes = await readFile(file)
+  bytes[1_000] = (bytes[1_000] ?? 0) ^ 0xff
+  await writeFile(file, bytes)
+  const push = await ended(await server.client.pushes.create({ image: name, target: `${target.host}/damaged:1`, credentials: account }))
+  assert.equal(push.status, 'failed')
+  assert.match(push.error ?? '', /damaged.*pull it again/)
 })
 
 test('what can not be pushed is refused with what is wrong', async () => {
