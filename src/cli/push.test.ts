@@ -39,7 +39,8 @@ test('without a target it is the name of the image, and -d prints the id at once
   server.on('POST /pushes', { status: 202, json: push('queued') })
   const { code, stdout } = await hypeman(server.url, ['push', '-d', 'registry.example.com/app:1'])
   assert.deepEqual([code, stdout], [0, `${id}\n`])
-  assert.equal((server.requests[0]?.body as { readonly target: string }).target, 'registry.example.com/app:1')
+  const [request] = server.requests
+  assert.partialDeepStrictEqual(request?.body, { image: 'registry.example.com/app:1', target: 'registry.example.com/app:1' })
 })
 
 test('a push that fails says why', async () => {

@@ -56,6 +56,6 @@ export const pushElsewhere: Scenario = {
     assert.equal(await digestAtTarget(), push.digest)
     return 'done'
   },
-  clean: importImage.clean,
+  clean: (world) => importImage.clean(world),
   late: ['failed'],
 }
