@@ -212,7 +212,8 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       .catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   }
   // Before anything is removed: pushes that go on hold their images.
-  const pushes = await createPushService({ layout, log, images, atOnce: config.limits.max_concurrent_pushes, faults, ended: tidyImages })
+  const atOnce = config.limits.max_concurrent_pushes
+  const pushes = await createPushService({ layout, log, images, atOnce, lockWaitMs: config.timeouts.lock, faults, ended: tidyImages })
   undo.defer(() => pushes.close())
   const schedules = new ScheduleStore(layout, { log, faults })
   await schedules.load()

@@ -23,6 +23,8 @@ export interface PushServiceOptions {
   readonly images: Pick<ImageService, 'ready' | 'kept' | 'hold'>
   /** How many are sent at the same time. */
   readonly atOnce: number
+  /** A request waits no longer for another one to the same target to be written down, in milliseconds. */
+  readonly lockWaitMs: number
   readonly faults?: FaultPlan | undefined
   /** A push has ended: what it alone held may go. */
   ended(): void
@@ -37,9 +39,6 @@ interface Job {
 }
 
 type Outcome = Pick<PushRecord, 'status' | 'layers' | 'bytes' | 'error'>
-
-/** A request waits no longer for another one to the same target to be written down, in milliseconds. */
-const LOCK_WAIT_MS = 30_000
 
 export class Pushes implements PushService {
   readonly #options: PushServiceOptions
@@ -68,7 +67,7 @@ export class Pushes implements PushService {
 
   async create(request: PushRequest): Promise<PushView> {
     const target = parseTarget(request.target)
-    using _lock = await this.#locks.acquire(target.name, { waitMs: LOCK_WAIT_MS, what: `the target ${target.name}` })
+    using _lock = await this.#locks.acquire(target.name, { waitMs: this.#options.lockWaitMs, what: `the target ${target.name}` })
     this.#closing.signal.throwIfAborted()
     const { name, digest } = this.#ready(request.image)
     await using undo = new AsyncDisposableStack()
