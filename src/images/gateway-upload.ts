@@ -32,9 +32,7 @@ export async function sendOn(request: IncomingMessage, response: ServerResponse,
   })
   response.once('close', () => upstream.destroy())
   // A registry may answer, with a refusal, before it has taken everything.
-  const sending = pipeline(request, upstream)
-  const answer = await Promise.race([answered, sending.then(() => answered)])
-  sending.catch(() => undefined) // the answer says what matters
+  const answer = await Promise.race([answered, pipeline(request, upstream).then(() => answered)])
   const told: OutgoingHttpHeaders = {}
   for (const name of answeredWith) if (answer.headers[name] !== undefined) told[name] = answer.headers[name]
   const { location } = answer.headers

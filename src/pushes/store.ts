@@ -33,7 +33,7 @@ export class PushStore {
       return record
     })
     for (const record of found) this.#records.set(record.id, record)
-    this.#unreadable = [...unreadable.values()]
+    this.#unreadable = [...unreadable.values()].map((one) => ({ ...one, id: path.basename(one.id, '.json') }))
   }
 
   unreadable(): readonly Unreadable[] {
