@@ -12,6 +12,7 @@ import {
   whenItsVmmEndsAfter,
   during,
   whileHeld,
+  whilePushed,
   withTakenPort,
   published,
   whileUnpacked,
@@ -32,6 +33,9 @@ const restoreDream = send('POST', ({ asleep }) => `/instances/asleep/snapshots/$
 const stream = { headers: { 'content-type': 'application/x-tar' } } as const
 const importing = (name: string, archive: string): Case => send('POST', `/images/import?name=${encodeURIComponent(name)}`, archive, stream)
 const fromArchive = (query: string, archive: string): Case => send('POST', `/volumes/from-archive?${query}`, archive, stream)
+
+const pushed = (tag: string): object => ({ image: 'hypeman/base', target: `127.0.0.1:9/nobody/listens:${tag}` })
+const push = (change: object): Case => send('POST', '/pushes', { ...pushed('1'), ...change })
 
 export const cases: Readonly<Record<string, Cases>> = {
   'POST /instances': {
@@ -198,6 +202,17 @@ export const cases: Readonly<Record<string, Cases>> = {
     invalid_platform: send('POST', '/images', { name: 'alpine', platform: 'plan9/vax' }),
     rate_limited: withTiredRegistry((world, host) => send('POST', '/images', { name: `${host}/some/image:1` })(world)),
     registry_unavailable: send('POST', '/images', { name: '127.0.0.1:9/no/image:1' }),
+  },
+  'POST /pushes': {
+    invalid_name: push({ image: 'No Image' }),
+    invalid_target: push({ target: 'No Target' }),
+    not_found: push({ image: 'nowhere:1' }),
+    image_not_ready: whileUnpacked(push({ image: 'slow/image:1' })),
+    conflict: whilePushed('push.send/upload', pushed('2'), push({ ...pushed('2'), insecure: true })),
+    credential_conflict: whilePushed('push.send/upload', pushed('3'), push({ ...pushed('3'), credentials: { username: 'ada' } })),
+    busy: whilePushed('push.create/record', pushed('4'), push(pushed('4'))),
+    storage_full: onFullDisk(push(pushed('5'))),
+    storage_unsuitable: onFailingDisk(push(pushed('6'))),
   },
   'GET /images/{name}': { invalid_name: send('GET', '/images/No%20Image') },
   'DELETE /images/{name}': { invalid_name: send('DELETE', '/images/No%20Image') },

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import http from 'node:http'
@@ -72,6 +73,12 @@ export const whileHeld =
     }
   }
 
+/** While a push is held at a step. Nobody listens where it goes. */
+export const whilePushed =
+  (step: string, pushed: object, act: Case): Case =>
+  (world) =>
+    during(world, step, send('POST', '/pushes', pushed), act)
+
 /** While something listens on a port, which `body` may name. */
 export const withTakenPort =
   (
@@ -119,8 +126,8 @@ export async function archiveOf(image: TestImage): Promise<Buffer> {
 export const whileUnpacked =
   (act: Case): Case =>
   async (world) => {
-    const body = await archiveOf({ layers: [[{ path: 'file', content: 'slow' }]] })
-    world.faults.order({ at: { step: 'image.import/unpack', when: 'before' }, what: 'hold', lasting: false, spared: [] })
+    const body = await archiveOf({ layers: [[{ path: 'file', content: randomUUID() }]] })
+    world.faults.order({ at: { step: 'image.convert/unpack', when: 'before' }, what: 'hold', lasting: false, spared: [] })
     try {
       const imported = await ask(world.server, 'POST', '/images/import?name=slow%2Fimage%3A1', { body })
       assert.equal(imported.status, 202, imported.text)

@@ -15,6 +15,7 @@ const wrong: Readonly<Record<string, Wrong>> = {
   snapshots: { not_found: 'nowhere', ambiguous: common, conflict: unreadable },
   volumes: { not_found: 'nowhere', ambiguous: namesake, conflict: unreadable },
   images: { not_found: 'nowhere' },
+  pushes: { not_found: 'nowhere', ambiguous: common },
 }
 
 /** A body and query that are right, where there must be one. */

@@ -5,6 +5,7 @@ import path from 'node:path'
 import { Digests } from '../../../src/files/digests.ts'
 import { dataLayout, instanceFiles, snapshotFiles } from '../../../src/files/layout.ts'
 import { parseRecordText, recordText } from '../../../src/files/record-text.ts'
+import type { PushRecord } from '../../../src/pushes/record.ts'
 import { sealSnapshot } from '../../../src/snapshots/seals.ts'
 import { run } from '../command.ts'
 import { startFaultServer, type FaultServer } from '../fault-server/server.ts'
@@ -74,6 +75,21 @@ interface Originals {
   readonly held: string
 }
 
+const endedPush: Omit<PushRecord, 'id'> = {
+  version: 1,
+  image: 'docker.io/hypeman/base:latest',
+  target: '127.0.0.1:9/nobody/listens:0',
+  digest: `sha256:${'0'.repeat(64)}`,
+  insecure: false,
+  borrowed: false,
+  status: 'failed',
+  createdAt: '2026-01-01T00:00:00.000Z',
+  completedAt: '2026-01-01T00:00:00.000Z',
+  layers: null,
+  bytes: null,
+  error: 'nobody listened',
+}
+
 /** Puts copies beside what the server, which does not run, has made. */
 async function prepare({ dataDirectory }: TestServer, { deaf, stopped, asleep, shot, held }: Originals): Promise<void> {
   const layout = dataLayout(dataDirectory)
@@ -98,6 +114,7 @@ async function prepare({ dataDirectory }: TestServer, { deaf, stopped, asleep, s
     await instance(stopped, twin)
     await snapshot(twin)
     await volume(twin)
+    await writeFile(layout.push(twin), recordText({ ...endedPush, id: twin }))
   }
   for (const directory of [layout.instance(unreadable), layout.snapshot(unreadable), layout.volume(unreadable)])
     await mkdir(directory, { recursive: true })
