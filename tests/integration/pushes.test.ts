@@ -169,6 +169,14 @@ test('a wrong password and a registry that is away make the push fail with the r
   assert.ok(!(await server.log()).includes(password))
 })
 
+test('a connection that breaks costs no push: it is tried again', async () => {
+  await using proxy = await startRegistryProxy(target.host)
+  const { name, digest } = await pulled('broken:1', [layer('broken', 100_000)])
+  proxy.breakNext()
+  const push = await ended(await server.client.pushes.create({ image: name, target: `${proxy.host}/broken:1`, credentials: account }))
+  assert.deepEqual([push.status, push.digest, push.error ?? null], ['pushed', digest, null])
+})
+
 test('a layer that is damaged on the disk arrives nowhere, and the push says what to do', async () => {
   const { name, digest, layerDigests } = await pulled('damaged:1', [layer('damaged')])
   const hex = (one = ''): string => one.slice('sha256:'.length)

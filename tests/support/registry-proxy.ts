@@ -15,6 +15,8 @@ export interface RegistryProxy extends AsyncDisposable {
   /** From now on nothing that is sent, or what else is named, gets through until it is released; what waits then goes on. */
   hold(what?: (asked: string) => boolean): void
   release(): void
+  /** The connection of the next thing that is sent breaks. */
+  breakNext(): void
   /** How many requests are held. */
   readonly held: number
 }
@@ -24,12 +26,17 @@ export async function startRegistryProxy(registry: string, options: { readonly t
   const asked: string[] = []
   let gate: (PromiseWithResolvers<void> & { readonly holds: (asked: string) => boolean }) | undefined
   let held = 0
+  let breaks = 0
   const forward = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const what = `${request.method ?? ''} ${request.url ?? ''}`
     asked.push(what)
     if (options.token !== undefined && request.headers.authorization !== `Bearer ${options.token}`) {
       response.writeHead(401, { 'www-authenticate': 'Bearer realm="http://127.0.0.1:1/token",service="test"' }).end()
       return
+    }
+    if (breaks > 0 && isSent(what)) {
+      breaks -= 1
+      return void request.socket.resetAndDestroy()
     }
     if (gate?.holds(what) === true) {
       held += 1
@@ -66,6 +73,7 @@ export async function startRegistryProxy(registry: string, options: { readonly t
       return held
     },
     hold: (holds = isSent) => void (gate ??= { ...Promise.withResolvers<void>(), holds }),
+    breakNext: () => void (breaks += 1),
     release() {
       gate?.resolve()
       gate = undefined
