@@ -17,6 +17,8 @@ const wanted: Readonly<Record<InstanceAction, string>> = {
   exec: '            no      no           yes     no     no       no      no      no',
   copy: '            no      no           yes     no     no       no      no      no',
   stat: '            no      no           yes     no     no       no      no      no',
+  attachVolume: '    no      no           no      no     no       yes     no      no',
+  detachVolume: '    no      no           no      no     no       yes     no      no',
   delete: '          yes     yes          yes     yes    yes      yes     yes     yes',
   update: '          yes     yes          yes     yes    yes      yes     yes     yes',
   logs: '            yes     yes          yes     yes    yes      yes     yes     yes',

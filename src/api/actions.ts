@@ -31,6 +31,9 @@ export const instanceActions = {
   copy: { can: 'copy files', states: ['Running'] },
   stat: { can: 'be asked for its files', states: ['Running'] },
   delete: { can: 'be deleted', states: instanceStates },
+  /** A volume is a device of the machine, and devices are part of its memory image: none comes or goes while there is either. */
+  attachVolume: { can: 'have a volume attached (stop it first)', states: ['Stopped'] },
+  detachVolume: { can: 'have a volume detached (stop it first)', states: ['Stopped'] },
   update: { can: 'be updated', states: instanceStates },
   logs: { can: 'be asked for its logs', states: instanceStates },
 } as const satisfies Record<string, ActionRow>

@@ -156,6 +156,17 @@ test('a volume is filled from an archive at standard input', async () => {
   assert.equal(server.requests[0]?.query.get('size_gb'), '2')
 })
 
+test('a volume is attached and detached by its name, and the instance is named', async () => {
+  await using server = await startFakeServer()
+  server.on('POST /instances/web/volumes/data', { json: web })
+  server.on('DELETE /instances/web/volumes/data', { json: web })
+  const attached = await hypeman(server.url, ['volume', 'attach', 'data', '-i', 'web', '--mount-path', '/srv', '--readonly'])
+  assert.deepEqual([attached.code, attached.stdout], [0, 'web\n'])
+  assert.deepEqual(server.requests[0]?.body, { mount_path: '/srv', readonly: true })
+  assert.equal((await hypeman(server.url, ['volume', 'detach', 'data', '--instance', 'web'])).stdout, 'web\n')
+  assert.equal((await hypeman(server.url, ['volume', 'attach', 'data', '-i', 'web'])).code, 2)
+})
+
 test('a snapshot is found by its name under its instance', async () => {
   await using server = await startFakeServer()
   const named = (id: string, instance: string): object => ({

@@ -30,6 +30,7 @@ import type {
   Unreadable,
   VerifyEvent,
   Volume,
+  VolumeAttach,
   VolumeCreate,
   WaitResult,
 } from './wire.ts'
@@ -115,6 +116,13 @@ function instanceOperations(http: Http) {
       http.json<Snapshot>('POST', at(id, 'snapshots'), { body, ...call }),
     restoreSnapshot: (id: string, snapshotId: string, body: RestoreSnapshot = {}, call: CallOptions = {}) =>
       http.json<Instance>('POST', at(id, `snapshots/${encodeURIComponent(snapshotId)}/restore`), { body, ...call }),
+    volumes: {
+      attach: (id: string, volumeId: string, body: VolumeAttach, call: CallOptions = {}) =>
+        http.json<Instance>('POST', at(id, `volumes/${encodeURIComponent(volumeId)}`), { body, ...call }),
+      /** What is on the volume stays. */
+      detach: (id: string, volumeId: string, call: CallOptions = {}) =>
+        http.json<Instance>('DELETE', at(id, `volumes/${encodeURIComponent(volumeId)}`), call),
+    },
     schedule: {
       set: (id: string, body: SetSchedule, call: CallOptions = {}) =>
         http.json<Schedule>('PUT', at(id, 'snapshot-schedule'), { body, ...call }),

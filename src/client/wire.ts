@@ -8,7 +8,7 @@ import type { logsQuery } from '../api/schemas/instance-requests.ts'
 import type { createPushBody } from '../api/schemas/push.ts'
 import type { setScheduleBody } from '../api/schemas/schedule.ts'
 import type { createSnapshotBody, forkSnapshotBody, listSnapshotsQuery, restoreSnapshotBody } from '../api/schemas/snapshot.ts'
-import type { createVolumeBody } from '../api/schemas/volume.ts'
+import type { attachVolumeBody, createVolumeBody } from '../api/schemas/volume.ts'
 
 export type { InstanceState, TargetState } from '../api/actions.ts'
 export type { ImageEvent, InstanceEvent } from '../api/events.ts'
@@ -45,4 +45,5 @@ export type ForkSnapshot = Sent<z.input<typeof forkSnapshotBody>>
 
 export type SetSchedule = Sent<z.input<typeof setScheduleBody>>
 
+export type VolumeAttach = Sent<z.input<typeof attachVolumeBody>>
 export type VolumeCreate = Sent<z.input<typeof createVolumeBody>>

@@ -19,7 +19,7 @@ import { noRestarts } from './restart-policy.ts'
 import { bootInstance } from './start.ts'
 import type { TemplateKind, TemplateRecord } from './template-record.ts'
 import { beginFromTemplate, takeTemplate, wantTemplate } from './template-use.ts'
-import { claimVolumes } from './volumes.ts'
+import { checkMounts, checkRoom, claimVolumes } from './volumes.ts'
 
 /** How long a create waits for an image that has to be pulled first, in milliseconds. */
 const IMAGE_WAIT_MS = 5_000
@@ -51,17 +51,14 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   const hypervisor = request.hypervisor ?? context.settings.defaultHypervisor
   checkLimits(context, request)
   const driver = driverOf(context, { hypervisor })
-  if (request.volumes.length > driver.maxVolumes)
-    throw new HypemanError(
-      'invalid_request',
-      `${hypervisor} takes at most ${driver.maxVolumes} volumes, ${request.volumes.length} were asked for`,
-    )
+  checkRoom(driver, request.volumes)
   const reason = await driver.unavailable()
   if (reason !== undefined) throw new HypemanError('host_unavailable', `${hypervisor} can't run here: ${reason}`)
   using _name = context.store.reserveName(request.name, id)
   using _lock = await holdInstance(context, { id, record: request })
   const image = await findImage(context, request.image)
   using _image = context.images.hold(image.digest)
+  checkMounts(request.volumes)
   using _volumes = await claimVolumes(context, request.volumes)
 
   using flow = flowOn(context, id, 'instance.create')

@@ -43,17 +43,17 @@ export interface ForkRequest {
 export async function forkFromPayload(context: InstanceContext, source: ForkSource, request: ForkRequest): Promise<InstanceEntry> {
   const id = newId()
   using _name = context.store.reserveName(request.name, id)
+  forbidWritableVolumes(source.record, 'a fork')
+  using _volumes = await claimVolumes(context, source.record.volumes)
   return await makeFork(context, id, source, request)
 }
 
 /** Forks whose directories are made at the same time: of fifty at once the first are loaded while the others' are made, not after all. */
 const stagings = new Turns(LOADS_AT_ONCE, LONG_LOAD_MS)
 
-/** The caller holds the name under the id. */
+/** The caller holds the name under the id, and has claimed the source's volumes. */
 async function makeFork(context: InstanceContext, id: string, source: ForkSource, request: ForkRequest): Promise<InstanceEntry> {
   using _lock = await holdInstance(context, { id, record: request })
-  forbidWritableVolumes(source.record, 'a fork')
-  using _volumes = await claimVolumes(context, source.record.volumes)
   const driver = driverOf(context, request)
   using flow = flowOn(context, id, 'instance.fork', {
     about: { sourceId: source.record.id, ...(source.snapshotId === null ? {} : { snapshotId: source.snapshotId }) },
@@ -134,7 +134,8 @@ export async function forkInstance(context: InstanceContext, entry: InstanceEntr
   // Before the source is frozen: a fork that can't be shall not make it stand still.
   using _name = context.store.reserveName(request.name, id)
   await using payload = await createStaged(context.layout, `payload-${newId()}`)
-  const { source, state } = await freezeForFork(context, entry, request, payload.path)
+  using frozen = await freezeForFork(context, entry, request, payload.path)
+  const { source, state } = frozen
   return await makeFork(context, id, source, {
     name: request.name,
     targetState: request.targetState ?? state,
@@ -142,16 +143,19 @@ export async function forkInstance(context: InstanceContext, entry: InstanceEntr
   })
 }
 
+/** Disposing gives up what keeps the volumes of the frozen guest as they are. */
 async function freezeForFork(
   context: InstanceContext,
   entry: InstanceEntry,
   request: ForkInstance,
   payload: string,
-): Promise<{ source: ForkSource; state: TargetState }> {
+): Promise<{ readonly source: ForkSource; readonly state: TargetState } & Disposable> {
   using _lock = await lockInstance(context, entry)
   const state = await permit(entry, 'fork')
   const { record } = entry
   forbidWritableVolumes(record, 'a fork')
+  using claims = new DisposableStack()
+  claims.use(await claimVolumes(context, record.volumes))
   using flow = flowOn(context, entry.id, 'instance.freeze')
   if (state === 'Running') {
     if (!request.fromRunning)
@@ -166,5 +170,10 @@ async function freezeForFork(
     if (state === 'Standby') await step(flow, 'check', () => checkMemory(context, record))
     await step(flow, 'share', () => driverOf(context, record).share(context.layout.instance(entry.id), payload, state === 'Standby'))
   }
-  return { source: { payload, withMemory: state !== 'Stopped', record, snapshotId: null }, state }
+  const kept = claims.move()
+  return {
+    source: { payload, withMemory: state !== 'Stopped', record, snapshotId: null },
+    state,
+    [Symbol.dispose]: () => kept.dispose(),
+  }
 }

@@ -90,11 +90,10 @@ async function dropTemplate(context: InstanceContext, entry: InstanceEntry, reas
 /** Gives a booting guest its configuration; false if its program has ended by then, or could not be started. */
 async function configure(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<boolean> {
   const { record } = entry
-  const volumes = record.volumes.map((volume, index) => ({
-    disk: `vol-${index}`,
-    mountPath: volume.mountPath,
-    readOnly: volume.readOnly,
-  }))
+  // In the order of their paths, so that none is mounted over one that lies below it.
+  const volumes = record.volumes
+    .map((volume, index) => ({ disk: `vol-${index}`, mountPath: volume.mountPath, readOnly: volume.readOnly }))
+    .toSorted((one, other) => (one.mountPath < other.mountPath ? -1 : 1))
   const { steps, state } = await agent.boot(identityOf(record), volumes, workloadOf(context, record), signal)
   if (steps.length > 0) context.events.identity(entry.id, 'boot', steps)
   // From here on it is no template any more: what it has done since would be done again.

@@ -2,16 +2,14 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { testContext } from '../../tests/support/instance-context.ts'
+import { someVolumes, testContext } from '../../tests/support/instance-context.ts'
 import { isHypemanError, type ErrorCode } from '../api/errors.ts'
 import { createInstanceBody } from '../api/schemas/instance-requests.ts'
 import type { CreateInstance } from './create.ts'
 import { createRequestOf, expiryOf } from './requests.ts'
 
 async function requestOf(body: Record<string, unknown>): Promise<CreateInstance> {
-  await using world = await testContext({
-    volumes: { resolve: (ref) => `id-of-${ref}`, imagePath: (id) => id, hold: () => ({ [Symbol.dispose]: () => undefined }) },
-  })
+  await using world = await testContext({ volumes: someVolumes({ resolve: (ref) => `id-of-${ref}` }) })
   return createRequestOf(world.context, createInstanceBody.parse({ name: 'web', image: 'alpine', ...body }))
 }
 

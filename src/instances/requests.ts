@@ -24,17 +24,22 @@ export function createRequestOf(context: InstanceContext, body: CreateInstanceBo
     tags: body.tags,
     entrypoint: body.entrypoint,
     cmd: body.cmd,
-    volumes: body.volumes.map((volume) => ({
-      volumeId: context.volumes.resolve(volume.volume_id),
-      mountPath: plainPath(volume.mount_path),
-      readOnly: volume.readonly ?? false,
-    })),
+    volumes: body.volumes.map((volume) => attachmentOf(context, volume.volume_id, volume)),
     ports: portsOf(body.network),
     skipGuestAgent: body.skip_guest_agent,
     expiresAt: expiryOf(body) ?? null,
     restartPolicy: body.restart_policy === undefined ? null : policyOf(body.restart_policy),
     healthCheck: checkedHealth(body, body.network?.enabled !== false),
   }
+}
+
+/** A volume as an instance has it. */
+export function attachmentOf(
+  context: InstanceContext,
+  volumeRef: string,
+  { mount_path: mountPath, readonly }: Pick<CreateInstanceBody['volumes'][number], 'mount_path' | 'readonly'>,
+): InstanceRecord['volumes'][number] {
+  return { volumeId: context.volumes.resolve(volumeRef), mountPath: plainPath(mountPath), readOnly: readonly ?? false }
 }
 
 /** When the thing shall be deleted: null for never, undefined if the body does not say. */

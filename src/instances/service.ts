@@ -5,6 +5,7 @@ import { instanceEvent, type InstanceEvent } from '../api/events.ts'
 import { matchesTags } from '../api/schemas/common.ts'
 import type { EventsQuery } from '../api/schemas/instance-requests.ts'
 import { step } from '../platform/flow.ts'
+import { attachVolume, detachVolume } from './attach.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import { createInstance } from './create.ts'
 import type { InstanceEntry } from './entry.ts'
@@ -12,7 +13,7 @@ import { forkInstance } from './fork.ts'
 import { readLogs } from './logs.ts'
 import { agentOf } from './machine.ts'
 import { removeInstance, removeUnreadable } from './remove.ts'
-import { changeOf, createRequestOf } from './requests.ts'
+import { attachmentOf, changeOf, createRequestOf } from './requests.ts'
 import { restoreInstance, startInstance } from './restore.ts'
 import { standbyInstance } from './standby.ts'
 import { statsOf } from './stats.ts'
@@ -69,6 +70,8 @@ export function createInstanceService(context: InstanceContext, removed: () => v
       const request = { name: body.name, fromRunning: body.from_running, targetState: body.target_state }
       return viewOf(await forkInstance(context, find(ref), request))
     },
+    attachVolume: (ref, volumeRef, body) => change(ref, (entry) => attachVolume(context, entry, attachmentOf(context, volumeRef, body))),
+    detachVolume: (ref, volumeRef) => change(ref, (entry) => detachVolume(context, entry, volumeRef)),
     async wait(ref, state, timeoutMs, signal) {
       const { state: reached, timedOut, error } = await waitForState(context, find(ref), state, timeoutMs, signal)
       return { state: reached, timed_out: timedOut, ...(error === undefined ? {} : { state_error: error }) }

@@ -13,6 +13,7 @@ import type {
   StartInstanceBody,
   UpdateInstanceBody,
 } from '../api/schemas/instance-requests.ts'
+import type { AttachVolumeBody } from '../api/schemas/volume.ts'
 import type { InstanceStats, InstanceView, PathInfo, WaitResult } from '../api/schemas/instance.ts'
 
 /** `ref` is an id, a name, or a unique prefix of an id. */
@@ -27,6 +28,9 @@ export interface InstanceService {
   standby(ref: string): Promise<InstanceView>
   restore(ref: string): Promise<InstanceView>
   fork(ref: string, body: ForkInstanceBody): Promise<InstanceView>
+  /** `volumeRef` is the id or name of a volume. */
+  attachVolume(ref: string, volumeRef: string, body: AttachVolumeBody): Promise<InstanceView>
+  detachVolume(ref: string, volumeRef: string): Promise<InstanceView>
   wait(ref: string, state: InstanceState, timeoutMs: number, signal: AbortSignal): Promise<WaitResult>
   /** Lines without their ends. The first step of the iteration fails with `not_found` or `log_not_found` if there is nothing to read. */
   logs(ref: string, query: LogsQuery, signal: AbortSignal): AsyncIterable<string>

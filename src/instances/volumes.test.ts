@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { aRecord, testContext } from '../../tests/support/instance-context.ts'
+import { aRecord, someVolumes, testContext } from '../../tests/support/instance-context.ts'
 import { HypemanError, isHypemanError } from '../api/errors.ts'
 import type { InstanceRecord } from './record.ts'
-import { checkVolumes, forbidWritableVolumes } from './volumes.ts'
+import { checkMounts, checkSharing, forbidWritableVolumes } from './volumes.ts'
 
 type Volume = InstanceRecord['volumes'][number]
 const volume = (volumeId: string, mountPath: string, readOnly = false): Volume => ({ volumeId, mountPath, readOnly })
@@ -13,7 +13,8 @@ const volume = (volumeId: string, mountPath: string, readOnly = false): Volume =
 async function check(wanted: readonly Volume[], held: readonly Volume[] = []): Promise<void> {
   await using world = await testContext()
   await world.add({ name: 'holder', volumes: held })
-  checkVolumes(world.context, wanted)
+  checkMounts(wanted)
+  for (const volume of wanted) checkSharing(world.context, volume)
 }
 
 for (const mountPath of ['/data', '/data/', '/srv/a/b', '/home/me', '/etcetera', '/opt', '/data/../srv'])
@@ -61,18 +62,22 @@ for (const { wanted, held, legal } of sharing) {
   })
 }
 
-test('a volume that is gone is refused before anything else is looked at', async () => {
-  await using world = await testContext({
-    volumes: {
-      resolve: (ref) => ref,
-      hold: () => ({ [Symbol.dispose]: () => undefined }),
-      imagePath: (id) => {
-        throw new HypemanError('not_found', `there is no volume ${id}; hypeman volume list shows all`)
-      },
-    },
-  })
+test('a volume that a snapshot reads may be attached to be read, and not to be written to', async () => {
+  await using world = await testContext({ volumes: someVolumes({ snapshotsUsing: () => ['snap-1'] }) })
+  checkSharing(world.context, volume('a', '/data', true))
   assert.throws(
-    () => checkVolumes(world.context, [volume('gone', '/data')]),
+    () => checkSharing(world.context, volume('a', '/data')),
+    (error) => isHypemanError(error, 'conflict') && /snap-1/.test(error.message),
+  )
+})
+
+test('a volume that is gone is refused before anything else is looked at', async () => {
+  const imagePath = (id: string): never => {
+    throw new HypemanError('not_found', `there is no volume ${id}; hypeman volume list shows all`)
+  }
+  await using world = await testContext({ volumes: someVolumes({ imagePath }) })
+  assert.throws(
+    () => checkSharing(world.context, volume('gone', '/data')),
     (error) => isHypemanError(error, 'not_found'),
   )
 })

@@ -2,7 +2,9 @@
 
 import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
+import type { Hypervisor } from '../hypervisors/driver.ts'
 import type { InstanceContext } from './context.ts'
+import type { InstanceEntry } from './entry.ts'
 import type { InstanceRecord } from './record.ts'
 
 /** Directories of the system that no volume may cover or lie in. */
@@ -23,14 +25,21 @@ const systemDirectories = [
   '/var',
 ]
 
+type AttachedVolume = InstanceRecord['volumes'][number]
+
 /**
- * Checks the volumes of a new instance, and keeps others from attaching them until the result is disposed of: by then the instance
- * is in the index. Readers don't wait for each other.
+ * Checks volumes that an instance shall have, and keeps others from attaching them until the result is disposed of: by then the index says that they are
+ * attached. Readers don't wait for each other. An instance that is there already keeps what it has until then, too: the flow may have to give that back.
  */
-export async function claimVolumes(context: InstanceContext, volumes: InstanceRecord['volumes']): Promise<Disposable> {
+export async function claimVolumes(
+  context: InstanceContext,
+  volumes: InstanceRecord['volumes'],
+  instance?: InstanceEntry,
+): Promise<Disposable> {
   using claims = new DisposableStack()
+  const present = instance?.record.volumes ?? []
   // Always in the same order, so that no two wait for each other.
-  for (const { volumeId, readOnly } of volumes.toSorted((one, other) => one.volumeId.localeCompare(other.volumeId)))
+  for (const [volumeId, readOnly] of sharingOf([...volumes, ...present]).toSorted(([one], [other]) => one.localeCompare(other)))
     claims.use(
       await context.locks.acquire(`volume/${volumeId}`, {
         waitMs: context.settings.lockWaitMs,
@@ -39,12 +48,26 @@ export async function claimVolumes(context: InstanceContext, volumes: InstanceRe
       }),
     )
   for (const { volumeId } of volumes) claims.use(context.volumes.hold(volumeId))
-  checkVolumes(context, volumes)
+  for (const { volumeId } of present) if (context.volumes.isThere(volumeId)) claims.use(context.volumes.hold(volumeId))
+  for (const volume of volumes) checkSharing(context, volume, instance)
   return claims.move()
 }
 
-/** Checks the volumes of a new instance against each other and against those of all others. */
-export function checkVolumes(context: InstanceContext, volumes: InstanceRecord['volumes']): void {
+/** Each volume once, with whether all that name it only read it. */
+function sharingOf(volumes: InstanceRecord['volumes']): readonly (readonly [volumeId: string, readOnly: boolean])[] {
+  const shared = new Map<string, boolean>()
+  for (const { volumeId, readOnly } of volumes) shared.set(volumeId, readOnly && shared.get(volumeId) !== false)
+  return [...shared]
+}
+
+/** `invalid_request` for more volumes than the machine has room for. */
+export function checkRoom({ name, maxVolumes }: Hypervisor, volumes: InstanceRecord['volumes']): void {
+  if (volumes.length > maxVolumes)
+    throw new HypemanError('invalid_request', `${name} takes at most ${maxVolumes} volumes, ${volumes.length} were asked for`)
+}
+
+/** Checks all volumes of an instance against each other: where they are mounted, and that none is there twice. */
+export function checkMounts(volumes: InstanceRecord['volumes']): void {
   const [paths, ids] = [new Set<string>(), new Set<string>()]
   for (const volume of volumes) {
     const mountPath = plainPath(volume.mountPath)
@@ -59,7 +82,6 @@ export function checkVolumes(context: InstanceContext, volumes: InstanceRecord['
     if (ids.has(volume.volumeId)) throw new HypemanError('invalid_request', `volumes: ${volume.volumeId} is attached twice; mount it once`)
     paths.add(mountPath)
     ids.add(volume.volumeId)
-    checkSharing(context, volume)
   }
 }
 
@@ -68,10 +90,19 @@ export function plainPath(mountPath: string): string {
   return path.posix.normalize(mountPath).replace(/(.)\/$/, '$1')
 }
 
-function checkSharing(context: InstanceContext, wanted: InstanceRecord['volumes'][number]): void {
+/** `conflict` if others than the instance use the volume in a way that does not go with the one wanted. */
+export function checkSharing(context: InstanceContext, wanted: AttachedVolume, instance?: InstanceEntry): void {
   context.volumes.imagePath(wanted.volumeId)
-  for (const { record } of context.store.entries()) {
-    const held = record.volumes.find((volume) => volume.volumeId === wanted.volumeId)
+  // What a snapshot's memory knows of a volume, and what lies over it, hold only as long as it does not change.
+  const [snapshot] = wanted.readOnly ? [] : context.volumes.snapshotsUsing(wanted.volumeId)
+  if (snapshot !== undefined)
+    throw new HypemanError(
+      'conflict',
+      `the volume ${wanted.volumeId} is read by what a snapshot holds (${snapshot}), so that nobody may write to it; attach it with readonly, or delete the snapshot first`,
+    )
+  for (const entry of context.store.entries()) {
+    const { record } = entry
+    const held = entry === instance ? undefined : record.volumes.find((volume) => volume.volumeId === wanted.volumeId)
     if (held === undefined || (held.readOnly && wanted.readOnly)) continue
     throw new HypemanError(
       'conflict',

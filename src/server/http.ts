@@ -19,6 +19,7 @@ import { registryRoutes } from './registry.ts'
 import { limitRates } from './rate-limit.ts'
 import { OneLineController, tellOfRequests, type UpgradeTelling } from './request-log.ts'
 import { absentRoutes } from './routes/absent.ts'
+import { attachmentRoutes } from './routes/attachments.ts'
 import type { App, MetricsSource, RouteContext, RouteServices } from './routes/context.ts'
 import { eventRoutes } from './routes/events.ts'
 import { imageImportRoute, imageRoutes } from './routes/images.ts'
@@ -113,6 +114,7 @@ async function registerApi(api: App, options: HttpServerOptions, telling: Upgrad
     imageRoutes,
     pushRoutes,
     volumeRoutes,
+    attachmentRoutes,
   ]
   for (const register of routes) register(api, context)
   descriptionRoutes(api)

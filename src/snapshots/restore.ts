@@ -38,8 +38,7 @@ export async function restoreSnapshot(
   using _hold = await holdSnapshot(context, record, true)
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
   await permit(entry, 'restoreSnapshot')
-  const others = record.instance.volumes.filter((wanted) => !entry.record.volumes.some((held) => held.volumeId === wanted.volumeId))
-  using _volumes = await claimVolumes(instances, others)
+  using _volumes = await claimVolumes(instances, record.instance.volumes, entry)
 
   using flow = snapshotFlow(context, entry.id, 'snapshot.restore', record.id)
   const withMemory = record.kind === 'Standby' && target.state !== 'Stopped'

@@ -103,10 +103,16 @@ export class Volumes implements VolumeService, VolumeSource {
   }
 
   imagePath(id: string): string {
-    const file = path.join(this.#options.layout.volume(id), volumeFiles.disk)
-    if (this.#store.byId(id) === undefined || this.#leaving.has(id) || !existsSync(file))
-      throw new HypemanError('not_found', `the volume ${id} is gone; hypeman volume list shows all`)
-    return file
+    if (!this.isThere(id)) throw new HypemanError('not_found', `the volume ${id} is gone; hypeman volume list shows all`)
+    return this.#diskOf(id)
+  }
+
+  isThere(id: string): boolean {
+    return this.#store.byId(id) !== undefined && !this.#leaving.has(id) && existsSync(this.#diskOf(id))
+  }
+
+  snapshotsUsing(id: string): readonly string[] {
+    return this.#options.snapshotsUsing(id)
   }
 
   hold(id: string): Disposable {
@@ -147,13 +153,20 @@ export class Volumes implements VolumeService, VolumeSource {
     if (attachment !== undefined)
       throw new HypemanError(
         'conflict',
-        `the volume ${name} is in use by an instance (${attachment.instanceId}, at ${attachment.mountPath}); delete the instance first`,
+        `the volume ${name} is in use by an instance (${attachment.instanceId}, at ${attachment.mountPath}); detach it (hypeman volume detach) or delete the instance first`,
       )
     if (this.#held.has(id))
-      throw new HypemanError('conflict', `the volume ${name} is in use by an instance that is being made; try again when that is there`)
+      throw new HypemanError(
+        'conflict',
+        `the volume ${name} is in use by an instance that is being made or changed; try again when that is done`,
+      )
     const [snapshot] = this.#options.snapshotsUsing(id)
     if (snapshot !== undefined)
       throw new HypemanError('conflict', `the volume ${name} is in use by a snapshot (${snapshot}); delete the snapshot first`)
+  }
+
+  #diskOf(id: string): string {
+    return path.join(this.#options.layout.volume(id), volumeFiles.disk)
   }
 
   #view(record: VolumeRecord): VolumeView {

@@ -20,6 +20,10 @@ export interface VolumeSource {
   resolve(ref: string): string
   /** Absolute path of the volume's raw image; `not_found` when it is gone. */
   imagePath(id: string): string
+  /** False when it is gone, or can't be used. */
+  isThere(id: string): boolean
+  /** Ids of the snapshots that need the volume as it is. */
+  snapshotsUsing(id: string): readonly string[]
   /** Until disposed the volume is not deleted: for an instance in the making, which `attachmentsOf` does not tell of yet. */
   hold(id: string): Disposable
 }

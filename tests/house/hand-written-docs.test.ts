@@ -38,6 +38,7 @@ const actionsOfRow: Readonly<Record<string, readonly InstanceAction[]>> = {
   'snapshot `Standby`': ['snapshotStandby'],
   'snapshot `Stopped`': ['snapshotStopped'],
   'restore a snapshot': ['restoreSnapshot'],
+  'attach, detach a volume': ['attachVolume', 'detachVolume'],
   'exec, copy, stat': ['exec', 'copy', 'stat'],
   'logs, update, delete': ['logs', 'update', 'delete'],
 }

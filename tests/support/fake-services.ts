@@ -101,6 +101,8 @@ export function createFakeServices(): FakeServices {
         noted('fork', ref, body)
         return add(body.name, find(instancesById, 'instance', ref).state)
       },
+      attachVolume: (ref, volumeRef, body) => change('attach volume', ref, 'Stopped', { volumeRef, ...body }),
+      detachVolume: (ref, volumeRef) => change('detach volume', ref, 'Stopped', { volumeRef }),
       async wait(ref, state, timeoutMs, signal) {
         noted('wait', ref, state, timeoutMs)
         const found = find(instancesById, 'instance', ref)

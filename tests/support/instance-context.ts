@@ -10,6 +10,7 @@ import { createStaged, makeDataDirectories, writeRecord } from '../../src/files/
 import type { Hypervisor, Machine, MachineStatus } from '../../src/hypervisors/driver.ts'
 import { EventLog, InstanceEntry, InstanceStore, noRestarts, type InstanceContext, type InstanceRecord } from '../../src/instances/index.ts'
 import { KeyedLock } from '../../src/platform/keyed-lock.ts'
+import type { VolumeSource } from '../../src/volumes/types.ts'
 import { newId, newMac, newMachineId } from '../../src/platform/ids.ts'
 
 export interface TestContext extends AsyncDisposable {
@@ -43,11 +44,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     },
     drivers: new Map(),
     images: new Proxy({} as InstanceContext['images'], { get: () => untouched('the image service') }),
-    volumes: {
-      resolve: (ref) => ref,
-      imagePath: (id) => path.join(root, 'volumes', id),
-      hold: () => ({ [Symbol.dispose]: () => undefined }),
-    },
+    volumes: someVolumes({ imagePath: (id) => path.join(root, 'volumes', id) }),
     connectAgent: () => untouched('the agent'),
     kernel: { id: 'kernel', kernel: '/kernel', initrd: '/initrd' },
     store: new InstanceStore(layout, log),
@@ -116,6 +113,18 @@ export function aRecord(): InstanceRecord {
     exit: null,
     savedMemory: null,
     restoring: null,
+  }
+}
+
+/** Volumes that are all there and in no snapshot; `parts` replaces what the test needs. */
+export function someVolumes(parts: Partial<VolumeSource> = {}): VolumeSource {
+  return {
+    resolve: (ref) => ref,
+    imagePath: (id) => `/volumes/${id}`,
+    isThere: () => true,
+    snapshotsUsing: () => [],
+    hold: () => ({ [Symbol.dispose]: () => undefined }),
+    ...parts,
   }
 }
 

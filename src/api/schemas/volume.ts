@@ -55,3 +55,6 @@ export const attachVolumeBody = z
     readonly: z.boolean().default(false),
   })
   .meta({ id: 'AttachVolume' })
+
+/** After defaults. */
+export type AttachVolumeBody = z.output<typeof attachVolumeBody>

@@ -12,10 +12,12 @@ import { size } from '../output/text.ts'
 import { volumeColumns } from '../views.ts'
 
 export function volumeCommand(cli: Cli): Command {
-  return group('volume', 'volumes', 'Make, list, get and delete volumes', [
+  return group('volume', 'volumes', 'Make, list, get, attach, detach and delete volumes', [
     createCommand(cli),
     listCommand(cli),
     getCommand(cli),
+    attachCommand(cli),
+    detachCommand(cli),
     deleteCommand(cli),
   ])
 }
@@ -91,6 +93,42 @@ function getCommand(cli: Cli): Command {
     .action(async (name: string, _options: object, self: Command) => {
       const session = await cli.session(self)
       await printObject(session, await session.client.volumes.get(name, { signal: session.signal }))
+    })
+}
+
+interface AttachOptions {
+  readonly instance: string
+  readonly mountPath: string
+  readonly readonly?: boolean
+}
+
+function attachCommand(cli: Cli): Command {
+  return command('attach', 'Attach a volume to a stopped instance, whose guest finds it at its next start', [
+    ['hypeman volume attach data --instance web --mount-path /srv', 'to be written to by web alone'],
+    ['hypeman volume attach data -i web --mount-path /srv --readonly', 'to be read, by web and others'],
+  ])
+    .argument('<volume>', 'id or name')
+    .requiredOption('-i, --instance <instance>', 'id, name or unique beginning of an id')
+    .requiredOption('--mount-path <path>', 'where the guest sees it')
+    .option('--readonly', 'only to be read; many instances may have it so')
+    .action(async (name: string, { instance, mountPath, readonly }: AttachOptions, self: Command) => {
+      const session = await cli.session(self)
+      const body = { mount_path: mountPath, readonly }
+      const changed = await session.client.instances.volumes.attach(instance, name, body, { signal: session.signal })
+      await printObject(session, changed, changed.name)
+    })
+}
+
+function detachCommand(cli: Cli): Command {
+  return command('detach', 'Detach a volume from a stopped instance; what is on it stays', [
+    ['hypeman volume detach data --instance web', 'free for others'],
+  ])
+    .argument('<volume>', 'id or name')
+    .requiredOption('-i, --instance <instance>', 'id, name or unique beginning of an id')
+    .action(async (name: string, { instance }: Pick<AttachOptions, 'instance'>, self: Command) => {
+      const session = await cli.session(self)
+      const changed = await session.client.instances.volumes.detach(instance, name, { signal: session.signal })
+      await printObject(session, changed, changed.name)
     })
 }
 

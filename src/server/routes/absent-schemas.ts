@@ -10,16 +10,10 @@ import { tagFilter } from '../../api/schemas/common.ts'
 import { availableDevice, createDeviceBody, device, deviceParams } from '../../api/schemas/device.ts'
 import { createIngressBody, ingress, ingressParams } from '../../api/schemas/ingress.ts'
 import { instanceParams } from '../../api/schemas/instance-requests.ts'
-import { instance } from '../../api/schemas/instance.ts'
 import { hostResources, reclaimedMemory, reclaimMemoryBody } from '../../api/schemas/resources.ts'
-import { attachVolumeBody } from '../../api/schemas/volume.ts'
 import { nothing } from './context.ts'
 
 const querystring = z.object({ tags: tagFilter })
-const volumeOfInstance = z.object({
-  ...instanceParams.shape,
-  volumeId: z.string().min(1).meta({ description: 'Id or name of the volume.' }),
-})
 
 const described = (operationId: string, summary: string, rest: FastifySchema): FastifySchema => ({ operationId, summary, ...rest })
 
@@ -74,14 +68,5 @@ export const absentSchemas: Readonly<Record<string, FastifySchema>> = {
   'POST /instances/:id/auto-standby/hold': described('holdAutoStandby', 'Keep an idle instance from being put on standby for a while', {
     params: instanceParams,
     response: { 200: autoStandbyStatus },
-  }),
-  'POST /instances/:id/volumes/:volumeId': described('attachVolume', 'Attach a volume to an instance', {
-    params: volumeOfInstance,
-    body: attachVolumeBody,
-    response: { 200: instance },
-  }),
-  'DELETE /instances/:id/volumes/:volumeId': described('detachVolume', 'Take a volume from an instance', {
-    params: volumeOfInstance,
-    response: { 200: instance },
   }),
 }

@@ -59,8 +59,6 @@ export const absentOperations: readonly Row[] = [
   row('DELETE', '/ingresses/:id', 'ingress:delete', 'missing', 'ingress'),
   row('GET', '/instances/:id/auto-standby/status', 'instance:read', 'auto-standby', 'standby by itself when idle'),
   row('POST', '/instances/:id/auto-standby/hold', 'instance:write', 'unsupported', 'standby by itself when idle'),
-  row('POST', '/instances/:id/volumes/:volumeId', 'volume:write', 'unsupported', 'attaching volumes after creation'),
-  row('DELETE', '/instances/:id/volumes/:volumeId', 'volume:write', 'unsupported', 'detaching volumes'),
 ]
 
 export function absentRoutes(app: App, { services: { instances } }: RouteContext): void {

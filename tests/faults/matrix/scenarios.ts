@@ -6,6 +6,7 @@ import * as pushes from './push-scenarios.ts'
 import * as schedules from './schedule-scenarios.ts'
 import * as snapshots from './snapshot-scenarios.ts'
 import * as stores from './store-scenarios.ts'
+import * as volumes from './volume-scenarios.ts'
 
 /** Those that could lose a guest, or what a snapshot holds. */
 export const guestScenarios: readonly Scenario[] = [
@@ -21,6 +22,7 @@ export const scenarios: readonly Scenario[] = [
   ...guestScenarios,
   ...[schedules.setSchedule, schedules.deleteSchedule, schedules.runSchedule],
   ...[stores.createVolume, stores.createVolumeFromArchive, stores.deleteVolume],
+  ...[volumes.attachVolume, volumes.detachVolume],
   ...[stores.importImage, stores.pullImage, stores.tagImage, stores.deleteImage, stores.pushImage],
   pushes.pushElsewhere,
 ]

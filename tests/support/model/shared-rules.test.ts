@@ -35,7 +35,7 @@ test('a snapshot is there from its making to its removal', () => {
   assert.ok(!snapshots('appear', 'remove', 'remove'))
 })
 
-test('a volume has one writer or many readers, and stays while an instance or a snapshot needs it', () => {
+test('a volume has one writer or many readers, and stays as it is while an instance or a snapshot needs it', () => {
   const volumes = (...events: object[]): boolean => inOrder<unknown, VolumeEvent>(volumeRules as never, events as never)
   const appear = { what: 'appear' }
   const attach = (instance: string, readOnly: boolean): object => ({ what: 'attach', instance, readOnly })
@@ -45,6 +45,8 @@ test('a volume has one writer or many readers, and stays while an instance or a 
   assert.ok(!volumes(appear, attach('a', false), attach('b', true)))
   assert.ok(!volumes(appear, attach('a', true), attach('b', false)))
   assert.ok(!volumes(appear, { what: 'refer', snapshot: 's' }, { what: 'remove' }))
+  assert.ok(!volumes(appear, { what: 'refer', snapshot: 's' }, attach('a', false)))
+  assert.ok(volumes(appear, { what: 'refer', snapshot: 's' }, attach('a', true), refused('write')))
   assert.ok(volumes(appear, { what: 'refer', snapshot: 's' }, { what: 'forget', snapshot: 's' }, { what: 'remove' }, { what: 'missing' }))
   assert.ok(!volumes(appear, attach('a', true), { what: 'seen', writers: [], readers: [], moment: false }))
 })

@@ -79,7 +79,7 @@ export const volumeRules: Rules<VolumeState, VolumeEvent> = {
       case 'missing':
         return there ? [] : [state]
       case 'attach':
-        if (!there || writers.length > 0 || (!event.readOnly && readers.length > 0)) return []
+        if (!there || isRefused(state, event.readOnly ? 'read' : 'write')) return []
         return [event.readOnly ? { ...state, readers: plus(readers, event.instance) } : { ...state, writers: [event.instance] }]
       case 'detach':
         return [
@@ -107,7 +107,7 @@ function isRefused(state: VolumeState, wanted: 'name' | 'read' | 'write' | 'remo
     case 'read':
       return state.writers.length > 0
     case 'write':
-      return state.writers.length + state.readers.length > 0
+      return !isFree(state)
     case 'remove':
       return !isFree(state)
     default:
