@@ -129,11 +129,11 @@ var errNoVM = errors.New("this agent is not in a VM of its own")
 // noGuest refuses to change the machine it runs on.
 type noGuest struct{}
 
-func (noGuest) AddEntropy([]byte) error                { return errNoVM }
-func (noGuest) SetClock(time.Time) error               { return errNoVM }
-func (noGuest) SetHostname(string) error               { return errNoVM }
-func (noGuest) ReplaceBootID(string) error             { return errNoVM }
-func (noGuest) SetNetwork(network.Config) error        { return errNoVM }
-func (noGuest) ResetConnections() error                { return errNoVM }
-func (noGuest) MountVolume(string, string, bool) error { return errNoVM }
-func (noGuest) PowerOff()                              { os.Exit(0) }
+func (noGuest) AddEntropy([]byte) error                     { return errNoVM }
+func (noGuest) SetClock(time.Time) error                    { return errNoVM }
+func (noGuest) SetHostname(string) error                    { return errNoVM }
+func (noGuest) ReplaceBootID(string) error                  { return errNoVM }
+func (noGuest) SetNetwork(network.Config) error             { return errNoVM }
+func (noGuest) ResetConnections() error                     { return errNoVM }
+func (noGuest) MountVolume(string, string, bool, int) error { return errNoVM }
+func (noGuest) PowerOff()                                   { os.Exit(0) }

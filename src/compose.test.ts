@@ -82,7 +82,7 @@ test('instances whose records are damaged are listed as Unknown with the reason,
   for (const [id, reason] of [
     [empty, /record\.json is empty; put a good copy back/],
     [cut, /record\.json was cut off, damaged or edited/],
-    [newer, /record\.json has version 7, and this hypeman knows instance records up to version 3: run the version that wrote it/],
+    [newer, /record\.json has version 7, and this hypeman knows instance records up to version 4: run the version that wrote it/],
     ['notes.txt', /notes\.txt is no directory and not of this server/],
   ] as const) {
     const view = await server.client.instances.get(id)
@@ -245,7 +245,9 @@ test('of a snapshot from another host, what is possible works, and what is not s
   const noImage = aSnapshot({ instance: { ...aRecord(), image: missing, kernelId: 'f'.repeat(24) } })
   const otherQemu = aSnapshot({ kind: 'Standby', instance: { ...aRecord(), stamp } })
   const otherVmm = aSnapshot({ instance: { ...aRecord(), hypervisor: 'firecracker' } })
-  const noVolume = aSnapshot({ instance: { ...aRecord(), volumes: [{ volumeId: 'nowhere', mountPath: '/data', readOnly: true }] } })
+  const noVolume = aSnapshot({
+    instance: { ...aRecord(), volumes: [{ volumeId: 'nowhere', mountPath: '/data', readOnly: true, overlay: null }] },
+  })
   const all = [noImage, otherQemu, otherVmm, noVolume]
   await whileStopped(async () => {
     for (const one of all) await putSnapshot(layout, one, 16 * MIB)

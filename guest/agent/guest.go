@@ -18,7 +18,8 @@ type Guest interface {
 	SetNetwork(config network.Config) error
 	// ResetConnections ends what the guest's programs have open to the outside.
 	ResetConnections() error
-	MountVolume(disk, path string, readOnly bool) error
+	// MountVolume mounts a disk. What is written goes to the part of the system disk with the number of layer, unless that is 0, and the disk is only read.
+	MountVolume(disk, path string, readOnly bool, layer int) error
 	// PowerOff syncs, unmounts and turns the VM off. It does not return.
 	PowerOff()
 }

@@ -30,10 +30,11 @@ type Identity struct {
 	StopSignal string
 }
 
-// Volume is a disk and where it is mounted.
+// Volume is a disk and where it is mounted. Layer is the number of the part of the system disk that takes what is written over a read-only one; 0: nothing is.
 type Volume struct {
 	Disk, MountPath string
 	ReadOnly        bool
+	Layer           int
 }
 
 type identityState struct {
@@ -108,7 +109,7 @@ func (s *Server) bootSteps(request Identity) []step {
 	steps = append(steps, s.bootID(), s.generationStep(request))
 	for _, volume := range request.Volumes {
 		volume := volume
-		steps = append(steps, step{"volumes", func() error { return s.Guest.MountVolume(volume.Disk, volume.MountPath, volume.ReadOnly) }})
+		steps = append(steps, step{"volumes", func() error { return s.Guest.MountVolume(volume.Disk, volume.MountPath, volume.ReadOnly, volume.Layer) }})
 	}
 	return steps
 }

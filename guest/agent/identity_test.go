@@ -40,11 +40,11 @@ func TestABootTakesItsStepsInOrderAndStartsTheProgram(t *testing.T) {
 		t.Fatal(state)
 	}
 	body := bodyOf("i1", shellOf("echo $COLOUR; exit 5"))
-	body["volume"] = []string{"vol-0 ro /data", `vol-1 rw /a place\\of\nits own`}
-	if got := r.boot(body); got != "entropy clock machine-id hostname network boot-id generation volumes volumes running" {
+	body["volume"] = []string{"vol-0 ro /data", `vol-1 rw /a place\\of\nits own`, "vol-2 over:3 /srv"}
+	if got := r.boot(body); got != "entropy clock machine-id hostname network boot-id generation volumes volumes volumes running" {
 		t.Fatal(got)
 	}
-	want := "entropy 64|clock 1700000000123456789|hostname web-1|network 02:00:00:00:00:01 10.0.2.15/24|boot-id|volume vol-0 /data true|volume vol-1 /a place\\of\nits own false"
+	want := "entropy 64|clock 1700000000123456789|hostname web-1|network 02:00:00:00:00:01 10.0.2.15/24|boot-id|volume vol-0 /data true 0|volume vol-1 /a place\\of\nits own false 0|volume vol-2 /srv true 3"
 	if got := strings.Join(r.guest.noted(), "|"); got != want {
 		t.Fatal(got)
 	}
@@ -138,7 +138,7 @@ func TestABootRefusesWhatItCannotUse(t *testing.T) {
 		"refused entropy: entropy is not at least 64 bytes in base64":     {"entropy": "c2hvcnQ="},
 		"refused clock: the time is not a decimal number":                 {"time_unix_ns": "now"},
 		"refused machine-id: the machine-id is not 32 hexadecimal digits": {"machine_id": "../../x"},
-		"refused volume: it has the form DISK ro|rw PATH":                 {"volume": "vol-0 /data"},
+		"refused volume: it has the form DISK ro|rw|over:PART PATH":       {"volume": "vol-0 over:0 /data"},
 		"refused the instance is missing":                                 {"instance_id": ""},
 	} {
 		r := newRig(t)

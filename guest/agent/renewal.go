@@ -141,14 +141,20 @@ func number(value string) (int, error) {
 	return n, nil
 }
 
-// addVolume reads "DISK ro|rw PATH".
+// addVolume reads "DISK ro|rw|over:PART PATH".
 func (request *Identity) addVolume(value string) error {
 	disk, rest, _ := strings.Cut(value, " ")
 	mode, path, _ := strings.Cut(rest, " ")
-	if disk == "" || path == "" || (mode != "ro" && mode != "rw") {
-		return errors.New("it has the form DISK ro|rw PATH")
+	layer := 0
+	if part := strings.TrimPrefix(mode, "over:"); part != mode {
+		if number, err := strconv.Atoi(part); err == nil && number > 0 {
+			layer, mode = number, "ro"
+		}
 	}
-	request.Volumes = append(request.Volumes, Volume{disk, unescape(path), mode == "ro"})
+	if disk == "" || path == "" || (mode != "ro" && mode != "rw") {
+		return errors.New("it has the form DISK ro|rw|over:PART PATH")
+	}
+	request.Volumes = append(request.Volumes, Volume{disk, unescape(path), mode != "rw", layer})
 	return nil
 }
 

@@ -55,8 +55,8 @@ func (g *fakeGuest) SetNetwork(config network.Config) error {
 	return g.note("network", config.MAC+" "+config.Address)
 }
 func (g *fakeGuest) ResetConnections() error { return g.note("connections", "") }
-func (g *fakeGuest) MountVolume(disk, path string, readOnly bool) error {
-	return g.note("volume", fmt.Sprint(disk, " ", path, " ", readOnly))
+func (g *fakeGuest) MountVolume(disk, path string, readOnly bool, layer int) error {
+	return g.note("volume", fmt.Sprint(disk, " ", path, " ", readOnly, " ", layer))
 }
 func (g *fakeGuest) PowerOff() { _ = g.note("power off", "") }
 

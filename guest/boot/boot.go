@@ -37,6 +37,13 @@ func Prepare() error {
 	if err != nil {
 		return err
 	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	if system, err = divide(system, string(cmdline)); err != nil {
+		return err
+	}
 	if err := mountRoot(rootfs, system); err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package boot
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 )
@@ -11,10 +13,48 @@ func TestVolumesAreUnmountedLastFirst(t *testing.T) {
 		"proc /proc proc rw 0 0",
 		"/dev/vdc /data ext4 rw,noatime 0 0",
 		`/dev/vdd /data/with\040space ext4 ro 0 0`,
+		"vol-2 /srv overlay rw,noatime,lowerdir=/run/hypeman/layers/vol-2/volume 0 0",
 		"tmpfs /run tmpfs rw 0 0",
 		"",
 	}, "\n")
-	if got := strings.Join(volumesOf(table), "|"); got != "/data/with space|/data" {
+	if got := strings.Join(volumesOf(table), "|"); got != "/srv|/data/with space|/data" {
 		t.Fatal(got)
+	}
+}
+
+func TestPartsOfTheSystemDiskAreThoseOfTheCommandLine(t *testing.T) {
+	for cmdline, want := range map[string]string{
+		"console=ttyS0 quiet": "[]",
+		"quiet hypeman.parts=0+1073741824,1073741824+67108864 panic=-1\n": "[{0 1073741824} {1073741824 67108864}]",
+	} {
+		if got, err := partsOf(cmdline); err != nil || fmt.Sprint(got) != want {
+			t.Error(cmdline, got, err)
+		}
+	}
+	for _, cmdline := range []string{"hypeman.parts=", "hypeman.parts=0", "hypeman.parts=0+x", "hypeman.parts=0+1,,1+1"} {
+		if got, err := partsOf(cmdline); err == nil {
+			t.Error(cmdline, got)
+		}
+	}
+}
+
+func TestTheTopOfALayerIsMadeLikeThatOfItsVolumeOnce(t *testing.T) {
+	directory := t.TempDir()
+	volume, layer := directory+"/volume", directory+"/layer"
+	for name, mode := range map[string]os.FileMode{volume: 0o750, layer + ".new": 0o700} {
+		if err := os.Mkdir(name, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, changed := range []os.FileMode{0o711, 0o700} {
+		if err := makeLike(layer, volume); err != nil {
+			t.Fatal(err)
+		}
+		if stat, err := os.Stat(layer); err != nil || stat.Mode().Perm() != 0o750 {
+			t.Fatal(stat.Mode(), err)
+		}
+		if err := os.Chmod(volume, changed); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -103,22 +102,6 @@ func (Guest) ResetConnections() error {
 	return nil
 }
 
-// MountVolume mounts the ext4 volume with that virtio serial.
-func (Guest) MountVolume(disk, path string, readOnly bool) error {
-	device, err := findDisk(disk)
-	if err != nil {
-		return err
-	}
-	volume := mountPoint{device, path, "ext4", syscall.MS_NOATIME, zeroed}
-	if readOnly {
-		volume.flags, volume.options = volume.flags|syscall.MS_RDONLY, "noload"
-	}
-	if err := mount(volume); err != nil {
-		return fmt.Errorf("volume at %s: %w", path, err)
-	}
-	return nil
-}
-
 // poweringOff is taken by the first who turns the VM off, and never given back: a second one would do it while the first still unmounts.
 var poweringOff sync.Mutex
 
@@ -132,39 +115,6 @@ func (Guest) PowerOff() {
 		fmt.Fprintf(os.Stderr, "agent: power off: %v\n", err)
 	}
 	select {}
-}
-
-// unmountVolumes leaves clean file systems behind: a volume outlives this VM, and may be read next by one that can't repair it.
-// Killed programs let go of their files a moment later, so it is tried for a while.
-func unmountVolumes() {
-	content, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "agent: the volumes could not be unmounted: %v\n", err)
-		return
-	}
-	deadline := time.Now().Add(time.Second)
-	for _, path := range volumesOf(string(content)) {
-		err := syscall.Unmount(path, 0)
-		for err == syscall.EBUSY && time.Now().Before(deadline) {
-			time.Sleep(5 * time.Millisecond)
-			err = syscall.Unmount(path, 0)
-		}
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "agent: the volume at %s could not be unmounted: %v\n", path, err)
-		}
-	}
-}
-
-// volumesOf lists the mounted volumes of a mount table (proc_mounts(5)), the last mounted first. The system disk is out of sight below the root.
-func volumesOf(table string) []string {
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	var paths []string
-	for _, line := range strings.Split(table, "\n") {
-		if fields := strings.Fields(line); len(fields) >= 3 && fields[2] == "ext4" {
-			paths = append([]string{unescape.Replace(fields[1])}, paths...)
-		}
-	}
-	return paths
 }
 
 func initModule(content []byte) error {

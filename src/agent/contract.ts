@@ -42,6 +42,8 @@ export interface GuestVolume {
   readonly disk: string
   readonly mountPath: string
   readonly readOnly: boolean
+  /** Number, from 1, of the part of the system disk that takes what is written over a volume that is only read; null: nothing does. */
+  readonly layerPart: number | null
 }
 
 export interface GuestWorkload {

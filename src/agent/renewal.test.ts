@@ -128,7 +128,10 @@ test('a guest that refuses is an error in its own words', async () => {
   await assert.rejects(guest.agent.identity('fork', identity, 1), /what it was told first: the instance is missing/)
 })
 
-const volumes = [{ disk: 'vol-0', mountPath: '/a\\b\nc', readOnly: true }]
+const volumes = [
+  { disk: 'vol-0', mountPath: '/a\\b\nc', readOnly: true, layerPart: null },
+  { disk: 'vol-1', mountPath: '/srv', readOnly: true, layerPart: 2 },
+]
 const workload = { argv: ['sh', '-c', 'one\ntwo'], env: { PATH: '/bin', ODD: 'a\\n=b' }, cwd: '/srv', user: '1:2', stopSignal: 'SIGINT' }
 
 test('a guest that waits is told its volumes and its program, each value on a line of its own, and says how the program is', async () => {
@@ -139,9 +142,10 @@ test('a guest that waits is told its volumes and its program, each value on a li
     steps.map(({ name }) => name),
     ['entropy'],
   )
-  assert.deepEqual(guest.heard[0]?.slice(0, 11), [
+  assert.deepEqual(guest.heard[0]?.slice(0, 12), [
     'reason boot',
     String.raw`volume vol-0 ro /a\\b\nc`,
+    'volume vol-1 over:2 /srv',
     'argument sh',
     'argument -c',
     String.raw`argument one\ntwo`,

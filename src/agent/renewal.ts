@@ -77,7 +77,7 @@ function linesOf({ reason, identity, generation }: Renewal): readonly Line[] {
 function linesOfBoot({ identity, volumes, workload }: Boot): readonly Line[] {
   return [
     ['reason', 'boot'],
-    ...volumes.map(({ disk, mountPath, readOnly }): Line => ['volume', `${disk} ${readOnly ? 'ro' : 'rw'} ${escape(mountPath)}`]),
+    ...volumes.map((volume): Line => ['volume', `${volume.disk} ${modeOf(volume)} ${escape(volume.mountPath)}`]),
     ...workload.argv.map((argument): Line => ['argument', escape(argument)]),
     ...Object.entries(workload.env).map(([name, value]): Line => ['variable', escape(`${name}=${value}`)]),
     ['directory', escape(workload.cwd)],
@@ -85,6 +85,10 @@ function linesOfBoot({ identity, volumes, workload }: Boot): readonly Line[] {
     ['stop-signal', workload.stopSignal],
     ...linesOfIdentity(identity),
   ]
+}
+
+function modeOf({ readOnly, layerPart }: GuestVolume): string {
+  return layerPart === null ? (readOnly ? 'ro' : 'rw') : `over:${layerPart}`
 }
 
 /** Keeps a value on its line. */

@@ -25,6 +25,18 @@ export interface DiskSpec {
   readonly readOnly: boolean
 }
 
+/** A stretch of the system disk with an ext4 of its own, in bytes. */
+export interface DiskPart {
+  readonly offsetBytes: number
+  readonly sizeBytes: number
+}
+
+/** What was added to a system disk. Disposing takes it back. */
+export interface AddedParts extends AsyncDisposable {
+  /** In the order of their sizes in the request. */
+  readonly parts: readonly DiskPart[]
+}
+
 /** Everything that a VMM process is made from. Equal specs give equal devices, in equal order. */
 export interface MachineSpec {
   readonly instanceId: string
@@ -37,6 +49,8 @@ export interface MachineSpec {
   readonly initrd: string
   /** Read-only image first, then volumes, in a fixed order. */
   readonly disks: readonly DiskSpec[]
+  /** Parts that the guest finds on the system disk, numbered from 1; without any the disk is one file system. */
+  readonly systemParts?: readonly DiskPart[]
   readonly network: { readonly mac: string; readonly ports: readonly PortMapping[] } | null
 }
 
@@ -128,6 +142,11 @@ export interface Hypervisor {
   refuseForeign(directory: string): Promise<void>
   /** Makes the writable system disk, of `sizeBytes` apparent size and formatted ext4, in a staged instance directory. */
   createDisk(directory: string, sizeBytes: number): Promise<void>
+  /**
+   * Makes the system disk of a machine that does not run, and has no memory saved, longer by an empty ext4 for each size; durably, unless the directory is
+   * a staged one, whose commit makes it so. What the guest has on the disk stays as it is.
+   */
+  addDiskParts(directory: string, sizes: readonly number[]): Promise<AddedParts>
   /** Cold boot. The process runs when this returns; the guest has not booted yet. Failure leaves no process and no socket. */
   boot(spec: MachineSpec, signal: AbortSignal): Promise<Machine>
   /** Finds a process again after a restart of the server; undefined if it is gone or not ours. */

@@ -13,6 +13,7 @@ import { newId, newMac, newMachineId } from '../platform/ids.ts'
 import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
 import { driverOf } from './machine.ts'
+import { checkDiskSize, layerSizesOf, withLayers, type WantedVolume } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
 import { noRestarts } from './restart-policy.ts'
@@ -37,7 +38,7 @@ export interface CreateInstance {
   readonly tags: Readonly<Record<string, string>>
   readonly entrypoint: readonly string[] | undefined
   readonly cmd: readonly string[] | undefined
-  readonly volumes: InstanceRecord['volumes']
+  readonly volumes: readonly WantedVolume[]
   readonly ports: readonly PublishedPort[] | undefined
   readonly skipGuestAgent: boolean
   readonly expiresAt: string | null
@@ -70,8 +71,8 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   })
   const kind = await kindOf(context, request, driver, image)
   const template = kind === undefined ? undefined : await takeTemplate(context, kind, staged.path, flow)
-  if (template === undefined) await step(flow, 'disk', () => driver.createDisk(staged.path, request.overlayBytes))
-  const record = newRecord(context, request, id, hypervisor, image, template)
+  const volumes = template === undefined ? await step(flow, 'disk', () => makeDisk(driver, staged.path, request)) : []
+  const record = { ...newRecord(context, request, id, hypervisor, image, template), volumes }
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, template !== undefined)
   undo.defer(() => removeCommitted(context, entry))
@@ -82,6 +83,17 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   undo.move()
   if (template === undefined && kind !== undefined) wantTemplate(context, entry, kind)
   return entry
+}
+
+/** Makes the system disk, and in it what the volumes need. Returns them as they are then. */
+async function makeDisk(
+  driver: Hypervisor,
+  directory: string,
+  { overlayBytes, volumes }: CreateInstance,
+): Promise<InstanceRecord['volumes']> {
+  await driver.createDisk(directory, overlayBytes)
+  const sizes = layerSizesOf(volumes)
+  return withLayers(volumes, sizes.length === 0 ? [] : (await driver.addDiskParts(directory, sizes)).parts)
 }
 
 /** Of which kind a template would have to be; undefined where there can be none: volumes are devices of one machine's own. */
@@ -105,14 +117,12 @@ async function kindOf(
 }
 
 function checkLimits(context: InstanceContext, request: CreateInstance): void {
-  const { maxVcpus, maxMemoryBytes, maxOverlayBytes } = context.settings
+  const { maxVcpus, maxMemoryBytes } = context.settings
   if (request.vcpus > maxVcpus) throw new HypemanError('invalid_request', `vcpus: at most ${maxVcpus}, ${request.vcpus} were asked for`)
   if (request.memoryBytes > maxMemoryBytes)
     throw new HypemanError('invalid_size', `size: at most ${maxMemoryBytes / 1024 ** 3} GB on this server`)
   if (request.memoryBytes < 64 * 1024 ** 2) throw new HypemanError('invalid_size', 'size: a guest needs at least 64MB')
-  if (request.overlayBytes > maxOverlayBytes)
-    throw new HypemanError('invalid_overlay_size', `overlay_size: at most ${maxOverlayBytes / 1024 ** 3} GB on this server`)
-  if (request.overlayBytes < 16 * 1024 ** 2) throw new HypemanError('invalid_overlay_size', 'overlay_size: a disk needs at least 16MB')
+  checkDiskSize(context.settings, request.overlayBytes)
 }
 
 /** The image, pulled first if it is not here; a pull that takes longer goes on in the background. */
@@ -141,7 +151,7 @@ function newRecord(
   template: TemplateRecord | undefined,
 ): InstanceRecord {
   return {
-    version: 3,
+    version: 4,
     id,
     name: request.name,
     createdAt: new Date().toISOString(),
@@ -157,7 +167,7 @@ function newRecord(
     env: request.env,
     tags: request.tags,
     skipGuestAgent: request.skipGuestAgent,
-    volumes: request.volumes,
+    volumes: [],
     network: request.ports === undefined ? null : { mac: newMac(), ports: request.ports },
     machineId: newMachineId(),
     generation: 0,

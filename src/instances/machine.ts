@@ -13,6 +13,7 @@ import type { InstanceContext } from './context.ts'
 import { holdInstance } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { exitOf } from './exit.ts'
+import { systemPartsOf } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterExit, withoutPlan } from './restart-policy.ts'
 
@@ -61,6 +62,7 @@ export function specOf(context: InstanceContext, record: InstanceRecord): Machin
         readOnly: volume.readOnly,
       })),
     ],
+    systemParts: systemPartsOf(record),
     network: record.network,
   }
 }

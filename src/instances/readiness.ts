@@ -9,6 +9,7 @@ import { isAlive } from '../platform/process.ts'
 import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { agentOf, driverOf, endMachine, memoryOf, noteInVmmLog } from './machine.ts'
+import { layerPartOf } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterExit, withoutPlan } from './restart-policy.ts'
 
@@ -92,7 +93,12 @@ async function configure(context: InstanceContext, entry: InstanceEntry, agent: 
   const { record } = entry
   // In the order of their paths, so that none is mounted over one that lies below it.
   const volumes = record.volumes
-    .map((volume, index) => ({ disk: `vol-${index}`, mountPath: volume.mountPath, readOnly: volume.readOnly }))
+    .map((volume, index) => ({
+      disk: `vol-${index}`,
+      mountPath: volume.mountPath,
+      readOnly: volume.readOnly,
+      layerPart: layerPartOf(record.volumes, volume),
+    }))
     .toSorted((one, other) => (one.mountPath < other.mountPath ? -1 : 1))
   const { steps, state } = await agent.boot(identityOf(record), volumes, workloadOf(context, record), signal)
   if (steps.length > 0) context.events.identity(entry.id, 'boot', steps)

@@ -25,9 +25,19 @@ const portMapping = z
   })
   .readonly()
 
+const attachedVolume = z
+  .object({
+    volumeId: z.string(),
+    mountPath: z.string(),
+    readOnly: z.boolean(),
+    /** The part of the system disk that takes what the guest writes over a volume that is only read; null: there is none. */
+    overlay: z.object({ offsetBytes: z.int().positive(), sizeBytes: z.int().positive() }).readonly().nullable(),
+  })
+  .readonly()
+
 const instanceRecord = z
   .object({
-    version: z.literal(3),
+    version: z.literal(4),
     id: fileWord,
     name: z.string(),
     createdAt: timestamp,
@@ -44,7 +54,7 @@ const instanceRecord = z
     env: environment.readonly(),
     tags: tags.readonly(),
     skipGuestAgent: z.boolean(),
-    volumes: z.array(z.object({ volumeId: z.string(), mountPath: z.string(), readOnly: z.boolean() }).readonly()).readonly(),
+    volumes: z.array(attachedVolume).readonly(),
     network: z
       .object({ mac: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/, 'not a MAC address'), ports: z.array(portMapping).readonly() })
       .readonly()
@@ -80,7 +90,7 @@ const instanceRecord = z
 
 export const instanceFormat = defineRecord({
   kind: 'instance record',
-  version: 3,
+  version: 4,
   schema: instanceRecord,
   // Version 1 had no seals of saved memory, but for records of the days in which they were added.
   steps: {
@@ -92,6 +102,14 @@ export const instanceFormat = defineRecord({
       restartPolicy: null,
       restarts: noRestarts,
       healthCheck: null,
+    }),
+    // Version 3 knew no layers over volumes.
+    3: (record) => ({
+      ...record,
+      volumes: z
+        .array(z.looseObject({}))
+        .parse(record['volumes'])
+        .map((volume) => ({ ...volume, overlay: null })),
     }),
   },
 })

@@ -46,9 +46,25 @@ test('volumes are named by their ids, and are written to unless the body says ot
     { volume_id: 'site', mount_path: '/site', readonly: true },
   ]
   assert.deepEqual((await requestOf({ volumes })).volumes, [
-    { volumeId: 'id-of-data', mountPath: '/data', readOnly: false },
-    { volumeId: 'id-of-site', mountPath: '/site', readOnly: true },
+    { volumeId: 'id-of-data', mountPath: '/data', readOnly: false, layerBytes: null },
+    { volumeId: 'id-of-site', mountPath: '/site', readOnly: true, layerBytes: null },
   ])
+})
+
+test('a layer over a volume has a size, and a volume that is only read below it', async () => {
+  const mount = { volume_id: 'data', mount_path: '/data', overlay: true }
+  const { volumes } = await requestOf({ volumes: [{ ...mount, readonly: true, overlay_size: '64MB' }] })
+  assert.deepEqual(volumes, [{ volumeId: 'id-of-data', mountPath: '/data', readOnly: true, layerBytes: 64 * 2 ** 20 }])
+  const off = await requestOf({ volumes: [{ ...mount, overlay: false, overlay_size: '64MB' }] })
+  assert.equal(off.volumes[0]?.layerBytes, null)
+  for (const [wrong, code] of [
+    [{ overlay_size: '64MB' }, 'invalid_request'],
+    [{ overlay_size: '64MB', readonly: false }, 'invalid_request'],
+    [{ readonly: true }, 'invalid_overlay_size'],
+    [{ readonly: true, overlay_size: '1MB' }, 'invalid_overlay_size'],
+    [{ readonly: true, overlay_size: '1000GB' }, 'invalid_overlay_size'],
+  ] as const)
+    await assert.rejects(requestOf({ volumes: [{ ...mount, ...wrong }] }), (error) => isHypemanError(error, code))
 })
 
 test('a port without a host port is chosen by the server; one with a host port is not', async () => {

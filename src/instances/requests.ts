@@ -7,6 +7,7 @@ import type { PublishedPort } from '../networks/index.ts'
 import type { InstanceContext } from './context.ts'
 import type { CreateInstance } from './create.ts'
 import { healthCheckOf } from './health.ts'
+import { checkDiskSize, type WantedVolume } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterPolicyChange, policyOf } from './restart-policy.ts'
 import { plainPath } from './volumes.ts'
@@ -33,13 +34,30 @@ export function createRequestOf(context: InstanceContext, body: CreateInstanceBo
   }
 }
 
-/** A volume as an instance has it. */
+/** A volume as an instance shall have it. */
 export function attachmentOf(
   context: InstanceContext,
   volumeRef: string,
-  { mount_path: mountPath, readonly }: Pick<CreateInstanceBody['volumes'][number], 'mount_path' | 'readonly'>,
-): InstanceRecord['volumes'][number] {
-  return { volumeId: context.volumes.resolve(volumeRef), mountPath: plainPath(mountPath), readOnly: readonly ?? false }
+  body: Omit<CreateInstanceBody['volumes'][number], 'volume_id'>,
+): WantedVolume {
+  return {
+    volumeId: context.volumes.resolve(volumeRef),
+    mountPath: plainPath(body.mount_path),
+    readOnly: body.readonly ?? false,
+    layerBytes: body.overlay === true ? layerBytesOf(context, body) : null,
+  }
+}
+
+function layerBytesOf(
+  { settings }: InstanceContext,
+  { readonly, overlay_size: size }: Pick<CreateInstanceBody['volumes'][number], 'readonly' | 'overlay_size'>,
+): number {
+  if (readonly !== true)
+    throw new HypemanError('invalid_request', 'overlay: it lies over a volume that is only read; send readonly: true with it')
+  if (size === undefined) throw new HypemanError('invalid_overlay_size', 'overlay_size: say how much may be written, for example 1GB')
+  const bytes = bytesOf(size)
+  checkDiskSize(settings, bytes)
+  return bytes
 }
 
 /** When the thing shall be deleted: null for never, undefined if the body does not say. */

@@ -106,8 +106,8 @@ const damages: Readonly<Record<string, readonly [text: string | null, reason: Re
   'is empty': ['', /record\.json is empty/],
   'is cut off': ['{"version": 1, "id": "', /record\.json was cut off, damaged or edited \(.*JSON/],
   'is of a newer version': [
-    JSON.stringify({ ...aRecord(), version: 4 }),
-    /record\.json has version 4, .* up to version 3: run the version that wrote it/,
+    JSON.stringify({ ...aRecord(), version: 5 }),
+    /record\.json has version 5, .* up to version 4: run the version that wrote it/,
   ],
   'lacks a field': [JSON.stringify({ ...aRecord(), machineId: undefined }), /machineId: .*expected string/],
   'has text for a number': [JSON.stringify({ ...aRecord(), vcpus: 'two' }), /vcpus: .*expected int|vcpus: .*expected number/],

@@ -31,11 +31,11 @@ test('environment, tags, volumes and ports are shown as they were asked for', as
   const view = await viewed({
     env: { A: '1' },
     tags: { team: 'a' },
-    volumes: [{ volumeId: 'v', mountPath: '/data', readOnly: true }],
+    volumes: [{ volumeId: 'v', mountPath: '/data', readOnly: true, overlay: { offsetBytes: 2 ** 30, sizeBytes: 2 ** 26 } }],
     network: { mac: '02:00:00:00:00:01', ports: [port] },
   })
   assert.deepEqual([view.env, view.tags], [{ A: '1' }, { team: 'a' }])
-  assert.deepEqual(view.volumes, [{ volume_id: 'v', mount_path: '/data', readonly: true }])
+  assert.deepEqual(view.volumes, [{ volume_id: 'v', mount_path: '/data', readonly: true, overlay: true, overlay_size: '64.0 MB' }])
   const ports = [{ guest_port: 80, host_port: 8080, protocol: 'tcp', host_address: '127.0.0.1' }]
   assert.deepEqual(view.network, { enabled: true, name: 'default', ip: '10.0.2.15', mac: '02:00:00:00:00:01', ports })
 })

@@ -50,7 +50,13 @@ function exitOf({ exit }: InstanceRecord): Pick<InstanceView, 'exit_code' | 'exi
 }
 
 function volumeOf(volume: InstanceRecord['volumes'][number]): NonNullable<InstanceView['volumes']>[number] {
-  return { volume_id: volume.volumeId, mount_path: volume.mountPath, readonly: volume.readOnly }
+  const { overlay } = volume
+  return {
+    volume_id: volume.volumeId,
+    mount_path: volume.mountPath,
+    readonly: volume.readOnly,
+    ...(overlay === null ? {} : { overlay: true, overlay_size: formatSize(overlay.sizeBytes) }),
+  }
 }
 
 function networkOf({ network }: InstanceRecord): NonNullable<InstanceView['network']> {

@@ -8,7 +8,7 @@ import type { InstanceRecord } from './record.ts'
 import { checkMounts, checkSharing, forbidWritableVolumes } from './volumes.ts'
 
 type Volume = InstanceRecord['volumes'][number]
-const volume = (volumeId: string, mountPath: string, readOnly = false): Volume => ({ volumeId, mountPath, readOnly })
+const volume = (volumeId: string, mountPath: string, readOnly = false): Volume => ({ volumeId, mountPath, readOnly, overlay: null })
 
 async function check(wanted: readonly Volume[], held: readonly Volume[] = []): Promise<void> {
   await using world = await testContext()

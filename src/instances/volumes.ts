@@ -25,17 +25,13 @@ const systemDirectories = [
   '/var',
 ]
 
-type AttachedVolume = InstanceRecord['volumes'][number]
+type VolumeUse = Omit<InstanceRecord['volumes'][number], 'overlay'>
 
 /**
  * Checks volumes that an instance shall have, and keeps others from attaching them until the result is disposed of: by then the index says that they are
  * attached. Readers don't wait for each other. An instance that is there already keeps what it has until then, too: the flow may have to give that back.
  */
-export async function claimVolumes(
-  context: InstanceContext,
-  volumes: InstanceRecord['volumes'],
-  instance?: InstanceEntry,
-): Promise<Disposable> {
+export async function claimVolumes(context: InstanceContext, volumes: readonly VolumeUse[], instance?: InstanceEntry): Promise<Disposable> {
   using claims = new DisposableStack()
   const present = instance?.record.volumes ?? []
   // Always in the same order, so that no two wait for each other.
@@ -54,20 +50,20 @@ export async function claimVolumes(
 }
 
 /** Each volume once, with whether all that name it only read it. */
-function sharingOf(volumes: InstanceRecord['volumes']): readonly (readonly [volumeId: string, readOnly: boolean])[] {
+function sharingOf(volumes: readonly VolumeUse[]): readonly (readonly [volumeId: string, readOnly: boolean])[] {
   const shared = new Map<string, boolean>()
   for (const { volumeId, readOnly } of volumes) shared.set(volumeId, readOnly && shared.get(volumeId) !== false)
   return [...shared]
 }
 
 /** `invalid_request` for more volumes than the machine has room for. */
-export function checkRoom({ name, maxVolumes }: Hypervisor, volumes: InstanceRecord['volumes']): void {
+export function checkRoom({ name, maxVolumes }: Hypervisor, volumes: readonly VolumeUse[]): void {
   if (volumes.length > maxVolumes)
     throw new HypemanError('invalid_request', `${name} takes at most ${maxVolumes} volumes, ${volumes.length} were asked for`)
 }
 
 /** Checks all volumes of an instance against each other: where they are mounted, and that none is there twice. */
-export function checkMounts(volumes: InstanceRecord['volumes']): void {
+export function checkMounts(volumes: readonly VolumeUse[]): void {
   const [paths, ids] = [new Set<string>(), new Set<string>()]
   for (const volume of volumes) {
     const mountPath = plainPath(volume.mountPath)
@@ -91,7 +87,7 @@ export function plainPath(mountPath: string): string {
 }
 
 /** `conflict` if others than the instance use the volume in a way that does not go with the one wanted. */
-export function checkSharing(context: InstanceContext, wanted: AttachedVolume, instance?: InstanceEntry): void {
+export function checkSharing(context: InstanceContext, wanted: VolumeUse, instance?: InstanceEntry): void {
   context.volumes.imagePath(wanted.volumeId)
   // What a snapshot's memory knows of a volume, and what lies over it, hold only as long as it does not change.
   const [snapshot] = wanted.readOnly ? [] : context.volumes.snapshotsUsing(wanted.volumeId)
@@ -117,6 +113,6 @@ export function forbidWritableVolumes(record: Pick<InstanceRecord, 'name' | 'vol
   if (writable === undefined) return
   throw new HypemanError(
     'not_supported',
-    `${what} is not possible while ${record.name} writes to the volume ${writable.volumeId} (${writable.mountPath}); attach it with readonly`,
+    `${what} is not possible while ${record.name} writes to the volume ${writable.volumeId} (${writable.mountPath}); attach it with readonly, and with overlay if the guest has to write`,
   )
 }

@@ -19,7 +19,6 @@ test('fields that ask for what can not be done yet are refused by name', () => {
     ['gpu', { gpu: { profile: 'L40S-1Q' } }],
     ['auto_standby', { auto_standby: { enabled: true, idle_timeout: '5m' } }],
     ['snapshot_policy', { snapshot_policy: { compression: { enabled: true } } }],
-    ['volumes.overlay', { volumes: [{ volume_id: 'v', mount_path: '/v', readonly: true, overlay: true, overlay_size: '1GB' }] }],
   ] as const)
     assert.throws(() => create(fields), refused(field), field)
   assert.throws(() => update({ env: { A: '1' } }), refused('env'))

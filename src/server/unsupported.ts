@@ -23,7 +23,6 @@ const ofCreate: readonly Row<CreateInstanceBody>[] = [
   ['devices', 'passing devices of the host through', ({ devices }) => (devices ?? []).length > 0],
   ['gpu', 'virtual GPUs', ({ gpu }) => (gpu?.profile ?? '') !== ''],
   ['snapshot_policy', 'compression of memory', ({ snapshot_policy: policy }) => policy?.compression?.enabled === true],
-  ['volumes.overlay', 'writable overlays of volumes', ({ volumes }) => volumes.some((volume) => volume.overlay === true)],
 ]
 
 const ofUpdate: readonly Row<UpdateInstanceBody>[] = [

@@ -77,7 +77,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
 
 export function aRecord(): InstanceRecord {
   return {
-    version: 3,
+    version: 4,
     id: newId(),
     name: `vm-${newId().slice(0, 8)}`,
     createdAt: new Date().toISOString(),
@@ -161,6 +161,7 @@ export function aDriver(name: Hypervisor['name'], parts: Partial<Hypervisor> = {
     stamp: untouched,
     refuseForeign: untouched,
     createDisk: untouched,
+    addDiskParts: untouched,
     boot: untouched,
     adopt: untouched,
     share: untouched,

@@ -7,13 +7,23 @@ import { healthCheck, healthStatus, restartPolicy, restartStatus } from './super
 
 export const instanceState = z.enum(instanceStates)
 
+/** What an instance may write over a volume that it only reads. */
+export const overlayOfVolume = {
+  overlay: z.boolean().optional().meta({
+    description:
+      'With readonly: what the guest writes goes into a layer of its own, which its snapshots and forks have too; the volume stays as it is.',
+  }),
+  overlay_size: size('invalid_overlay_size')
+    .optional()
+    .meta({ description: 'With overlay: how much the layer holds. Takes space as it is used.' }),
+}
+
 export const volumeMount = z
   .object({
     volume_id: z.string().min(1).meta({ description: 'Id or name of the volume.' }),
     mount_path: z.string().min(1).meta({ description: 'Absolute path in the guest.' }),
     readonly: z.boolean().optional().meta({ description: 'By default false. Many may read a volume that nobody writes.' }),
-    overlay: z.boolean().optional().meta({ description: 'Not supported yet: 501 if true.' }),
-    overlay_size: size('invalid_overlay_size').optional(),
+    ...overlayOfVolume,
   })
   .meta({ id: 'VolumeMount' })
 

@@ -1,6 +1,7 @@
 // Volumes on the wire.
 
 import { z } from 'zod'
+import { overlayOfVolume } from './instance.ts'
 import { tagFilter, tags, timestamp } from './common.ts'
 
 const volumeName = z
@@ -53,6 +54,7 @@ export const attachVolumeBody = z
   .object({
     mount_path: z.string().min(1).meta({ description: 'Absolute path in the guest.' }),
     readonly: z.boolean().default(false),
+    ...overlayOfVolume,
   })
   .meta({ id: 'AttachVolume' })
 

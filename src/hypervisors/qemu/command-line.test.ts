@@ -44,6 +44,16 @@ test('an emulated microvm, which can not measure its clock on a busy host, is to
     assert.doesNotMatch(appended(one), /tsc_early_khz/)
 })
 
+test('a cold guest is told the parts of its system disk, and nothing of them when the disk is one', () => {
+  const appended = (one: MachineSpec): string => valuesOf(qemuArguments(one, launch), '-append')[0] ?? ''
+  assert.doesNotMatch(appended(spec), /parts/)
+  const systemParts = [
+    { offsetBytes: 0, sizeBytes: 1024 },
+    { offsetBytes: 4096, sizeBytes: 2048 },
+  ]
+  assert.match(appended({ ...spec, systemParts }), / hypeman\.parts=0\+1024,4096\+2048$/)
+})
+
 test('cold and restored machines have the same devices in the same order', () => {
   const devices = (args: readonly string[]): string[] =>
     valuesOf(args, '-device').concat(valuesOf(args, '-machine'), valuesOf(args, '-cpu'))

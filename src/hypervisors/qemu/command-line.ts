@@ -136,7 +136,14 @@ function memoryObject(spec: MachineSpec, { memoryFile }: QemuLaunch): string {
 /** A cold guest loads a kernel. One that goes on from device state has it in memory already: reading it again would only cost time. */
 function startOf(spec: MachineSpec, launch: QemuLaunch): string[] {
   if (launch.incoming !== undefined) return ['-incoming', launch.incoming, '-S']
-  return ['-kernel', spec.kernel, '-initrd', spec.initrd, '-append', [...kernelArguments, ...clockArguments(launch)].join(' ')]
+  return [
+    '-kernel',
+    spec.kernel,
+    '-initrd',
+    spec.initrd,
+    '-append',
+    [...kernelArguments, ...clockArguments(launch), ...partArguments(spec)].join(' '),
+  ]
 }
 
 /**
@@ -145,6 +152,12 @@ function startOf(spec: MachineSpec, launch: QemuLaunch): string[] {
  */
 function clockArguments({ machineType, accelerator, tscKhz }: QemuLaunch): string[] {
   return machineType === 'microvm' && accelerator === 'tcg' && tscKhz !== undefined ? [`tsc_early_khz=${tscKhz}`] : []
+}
+
+/** For the agent, which divides the disk before it mounts anything of it (guest/boot/parts.go). */
+function partArguments({ systemParts = [] }: MachineSpec): string[] {
+  if (systemParts.length === 0) return []
+  return [`hypeman.parts=${systemParts.map(({ offsetBytes, sizeBytes }) => `${offsetBytes}+${sizeBytes}`).join(',')}`]
 }
 
 function machineOptions(launch: QemuLaunch): string {

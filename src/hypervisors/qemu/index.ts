@@ -7,6 +7,7 @@ import { messageOf } from '../../platform/flow.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
 import type { Hypervisor, VersionStamp } from '../driver.ts'
 import { maxVolumes, qemuFiles, type QemuMachineType } from './command-line.ts'
+import { addDiskParts } from './disk-parts.ts'
 import { addLayer, createBase, lastLayer, layerNumber, linkLayers, refuseForeignLayers } from './layers.ts'
 import { QemuMachine } from './machine.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
@@ -76,6 +77,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
       ),
     refuseForeign: refuseForeignLayers,
     createDisk: (directory, sizeBytes) => createBase(options.layout, directory, sizeBytes),
+    addDiskParts: (directory, sizes) => addDiskParts(options.layout, directory, sizes),
     boot: async (spec, signal) => {
       const expected = await findVersion()
       return onSameVersion(() => startCold(program, spec, expected, signal))

@@ -39,16 +39,21 @@ export function lastLayer(directory: string): number {
 }
 
 /** Links an empty ext4 of that size into the directory, made once per size in the cache. */
-export async function createBase(layout: DataLayout, directory: string, sizeBytes: number): Promise<void> {
+export function createBase(layout: DataLayout, directory: string, sizeBytes: number): Promise<void> {
+  return linkFilesystem(layout, sizeBytes, path.join(directory, BASE))
+}
+
+/** The same under any name. */
+export async function linkFilesystem(layout: DataLayout, sizeBytes: number, target: string): Promise<void> {
   const cached = path.join(layout.cache, `ext4-${sizeBytes}.raw`)
   if (!(await isUsable(cached, sizeBytes))) await rm(cached, { recursive: true, force: true })
   try {
-    await link(cached, path.join(directory, BASE))
+    await link(cached, target)
   } catch (error) {
     // A file takes only so many links (65 000 on ext4): then the next one takes over its name.
     if (!isMissing(error) && !(error instanceof Error && 'code' in error && error.code === 'EMLINK')) throw error
     await makeFilesystem(layout, cached, sizeBytes)
-    await link(cached, path.join(directory, BASE))
+    await link(cached, target)
   }
 }
 
@@ -79,7 +84,8 @@ async function makeFilesystem(layout: DataLayout, cached: string, sizeBytes: num
   })
 }
 
-async function runTool(command: string, args: readonly string[], cwd: string, signal?: AbortSignal): Promise<void> {
+/** Runs one of QEMU's or e2fsprogs' tools; what it says is the error. */
+export async function runTool(command: string, args: readonly string[], cwd: string, signal?: AbortSignal): Promise<void> {
   const cancel = signal === undefined ? {} : { cancelSignal: signal }
   const result = await execa(command, args, { ...cancel, cwd, reject: false, env: { E2FSPROGS_FAKE_TIME: '1', MKE2FS_SYNC: '0' } })
   if (!result.failed) return
@@ -114,10 +120,16 @@ export async function addLayer(directory: string, below: number, durable = true)
   await removeLayersAbove(directory, below)
   const name = layerName(below + 1)
   const backing = layerName(below)
-  const sizeBytes = below === 0 ? statSync(path.join(directory, backing)).size : readOverlay(path.join(directory, backing)).sizeBytes
+  const sizeBytes = sizeOfLayer(directory, below)
   const backingFormat = below === 0 ? 'raw' : 'qcow2'
   await createOverlay({ file: path.join(directory, name), backing, backingFormat, sizeBytes }, durable)
   return name
+}
+
+/** Size of the disk that a layer is of, in bytes. */
+export function sizeOfLayer(directory: string, number: number): number {
+  const file = path.join(directory, layerName(number))
+  return number === 0 ? statSync(file).size : readOverlay(file).sizeBytes
 }
 
 export async function removeLayersAbove(directory: string, last: number): Promise<void> {

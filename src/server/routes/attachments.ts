@@ -28,7 +28,7 @@ export function attachmentRoutes(app: App, { services: { instances } }: RouteCon
         params,
         body: attachVolumeBody,
         response: { 200: instance, ...failure },
-        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy'],
+        'x-error-codes': [...lookupErrors, 'invalid_overlay_size', 'invalid_state', 'busy', 'storage_full', 'host_unavailable'],
       },
     },
     (request) => instances.attachVolume(request.params.id, request.params.volumeId, request.body),

@@ -1,7 +1,7 @@
 // A hypervisor whose machines are small processes with a disk, memory and a guest that speaks the agent protocol (README.md): the contract's
 // durability and sharing with none of the cost of booting. For tests that need many machines, or many at once.
 
-import { open } from 'node:fs/promises'
+import { open, truncate } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../../src/api/errors.ts'
 import type { Hypervisor, HypervisorName, Machine, MemorySnapshots, VersionStamp } from '../../../src/hypervisors/driver.ts'
@@ -50,6 +50,17 @@ export function createStandIn({ name, program, version = '1' }: StandInOptions):
     async createDisk(directory, sizeBytes) {
       await using disk = await open(path.join(directory, diskName(0)), 'wx', 0o600)
       await disk.truncate(sizeBytes)
+    },
+    async addDiskParts(directory, sizes) {
+      const file = path.join(directory, diskName(await ownDisk(directory)))
+      await using disk = await open(file, 'r+')
+      const { size } = await disk.stat()
+      const ends = sizes.map((_, index) => size + sizes.slice(0, index + 1).reduce((sum, one) => sum + one, 0))
+      await disk.truncate(ends.at(-1) ?? size)
+      return {
+        parts: sizes.map((sizeBytes, index) => ({ offsetBytes: (ends[index] ?? 0) - sizeBytes, sizeBytes })),
+        [Symbol.asyncDispose]: () => truncate(file, size),
+      }
     },
     async boot(spec, signal) {
       await removeImage(spec.directory)
