@@ -22,7 +22,9 @@ test('volumes: id and path, read-only, with an overlay', () => {
   assert.deepEqual(volume('data:/srv:ro:overlay=1GB'), [
     { volume_id: 'data', mount_path: '/srv', readonly: true, overlay: true, overlay_size: '1GB' },
   ])
-  for (const wrong of ['data', ':/srv', 'data:srv', 'data:/srv:rx', 'data:/srv:overlay=1GB'])
+  assert.deepEqual(volume('data:/srv:overlay=1GB'), volume('data:/srv:ro:overlay=1GB'))
+  assert.deepEqual(volume('data:/srv:overlay'), volume('data:/srv:overlay=10GB'))
+  for (const wrong of ['data', ':/srv', 'data:srv', 'data:/srv:rx', 'data:/srv:overlay=', 'data:/srv:overlays', 'data:/srv:rw:overlay'])
     assert.throws(() => volume(wrong), InvalidArgumentError, wrong)
 })
 

@@ -65,25 +65,32 @@ export function seconds(text: string): number {
   return /^\d+$/.test(text) ? Number(text) : Math.ceil(durationMs(text) / 1000)
 }
 
-/** `ID:/PATH[:ro|rw][:overlay=SIZE]`: a volume and where the guest sees it. */
+/** Of the layer over a volume, where no size is given: as large as a system disk is by default. It takes space as it is used. */
+const LAYER_SIZE = '10GB'
+
+/** `ID:/PATH[:ro|rw|overlay[=SIZE]]`: a volume and where the guest sees it. A layer lies over a volume that is only read, so that `ro` may stand before it. */
 export function volume(text: string, before: readonly VolumeMount[] = []): VolumeMount[] {
   const [id, path, ...modes] = text.split(':')
   if (id === undefined || id === '' || path === undefined || !path.startsWith('/'))
-    throw new InvalidArgumentError('Give VOLUME:/PATH or VOLUME:/PATH:ro.')
+    throw new InvalidArgumentError('Give VOLUME:/PATH, VOLUME:/PATH:ro or VOLUME:/PATH:overlay=SIZE.')
   const mount: { volume_id: string; mount_path: string; readonly?: true; overlay?: true; overlay_size?: string } = {
     volume_id: id,
     mount_path: path,
   }
   for (const mode of modes) {
+    const [, size] = /^overlay(?:=(.+))?$/.exec(mode) ?? []
     if (mode === 'ro') mount.readonly = true
-    else if (mode.startsWith('overlay=') && mode.length > 8) {
-      mount.overlay = true
-      mount.overlay_size = mode.slice(8)
-    } else if (mode !== 'rw') throw new InvalidArgumentError(`'${mode}' is not a mode of a volume: use ro, rw or overlay=SIZE.`)
+    else if (mode === 'overlay' || size !== undefined) Object.assign(mount, layer(size))
+    else if (mode !== 'rw') throw new InvalidArgumentError(`'${mode}' is not a mode of a volume: use ro, rw, overlay or overlay=SIZE.`)
   }
-  if (mount.overlay === true && mount.readonly !== true)
-    throw new InvalidArgumentError('An overlay needs a read-only volume: VOLUME:/PATH:ro:overlay=SIZE.')
+  if (mount.readonly === true && modes.includes('rw'))
+    throw new InvalidArgumentError('A volume that is written to is neither read-only nor below an overlay: leave out rw, or the rest.')
   return [...before, mount]
+}
+
+/** What is written over a volume that is only read, in the words of the wire. */
+export function layer(size: string = LAYER_SIZE): { readonly readonly: true; readonly overlay: true; readonly overlay_size: string } {
+  return { readonly: true, overlay: true, overlay_size: size }
 }
 
 /** `[ADDRESS:]HOST:GUEST[/tcp|/udp]`, `:GUEST` or `GUEST` for any free host port; an IPv6 address stands in brackets. */

@@ -165,6 +165,9 @@ test('a volume is attached and detached by its name, and the instance is named',
   assert.deepEqual(server.requests[0]?.body, { mount_path: '/srv', readonly: true })
   assert.equal((await hypeman(server.url, ['volume', 'detach', 'data', '--instance', 'web'])).stdout, 'web\n')
   assert.equal((await hypeman(server.url, ['volume', 'attach', 'data', '-i', 'web'])).code, 2)
+  const layered = ['volume', 'attach', 'data', '-i', 'web', '--mount-path', '/srv', '--overlay', '2GB']
+  assert.equal((await hypeman(server.url, layered)).code, 0)
+  assert.deepEqual(server.requests.at(-1)?.body, { mount_path: '/srv', readonly: true, overlay: true, overlay_size: '2GB' })
 })
 
 test('a snapshot is found by its name under its instance', async () => {

@@ -16,7 +16,7 @@ let id = ''
 const volumes = { data: '', shared: '' }
 before(async () => {
   for (const name of ['data', 'shared'] as const) volumes[name] = (await client.volumes.create({ name, size_gb: 1 })).id
-  id = await runMachine(server, { name: 'origin', hypervisor: 'qemu-microvm' as 'qemu' })
+  id = await runMachine(server, { name: 'origin', hypervisor: 'qemu-microvm' })
 })
 
 async function restarted(): Promise<void> {

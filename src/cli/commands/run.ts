@@ -55,13 +55,18 @@ export function runCommand(cli: Cli): Command {
     ['hypeman run -d -e MODE=test --env-file app.env --memory 512MB --cpus 1 my/app:1', "doesn't wait until it runs"],
     ['hypeman run --restart on-failure:5 --health-http-port 80 nginx:alpine', 'started again when it fails, or answers no more'],
     ['hypeman run -v data:/var/lib/data --ttl 2h postgres:17', 'with a volume, deleted after two hours'],
+    ['hypeman run -v model:/srv/model:overlay=2GB my/app:1', 'sees the volume, and writes up to 2 GB into a layer of its own'],
   ])
     .argument('<image>', 'reference of the image; pulled if the server lacks it')
     .argument('[command...]', "command for the guest instead of the image's")
     .option('--name <name>', 'name of the instance; by default one is made up from the image')
     .option('-e, --env <key=value>', 'environment variable; KEY alone takes the value from here; may be repeated', repeated)
     .option('--env-file <file>', 'file of KEY=VALUE lines; may be repeated', repeated)
-    .option('-v, --volume <volume:/path[:ro]>', 'volume and where the guest sees it; may be repeated', volume)
+    .option(
+      '-v, --volume <volume:/path[:ro|:overlay[=size]]>',
+      'volume and where the guest sees it, writable, read-only, or below a layer of its own; may be repeated',
+      volume,
+    )
     .option('-p, --publish <[address:]host:guest[/udp]>', 'port of the host that leads into the guest; may be repeated', publish)
     .addOption(new Option('--memory <size>', "memory, such as 512MB (the server's default is 1GB)"))
     .addOption(new Option('--size <size>', 'the same as --memory').hideHelp())

@@ -2,7 +2,7 @@
 
 import { createReadStream } from 'node:fs'
 import { Option, type Command } from 'commander'
-import { keyValue, positiveNumber } from '../arguments.ts'
+import { keyValue, layer, positiveNumber } from '../arguments.ts'
 import { command, group } from '../command.ts'
 import type { Cli } from '../context.ts'
 import { counted } from '../counted.ts'
@@ -100,20 +100,24 @@ interface AttachOptions {
   readonly instance: string
   readonly mountPath: string
   readonly readonly?: boolean
+  readonly overlay?: string
 }
 
 function attachCommand(cli: Cli): Command {
   return command('attach', 'Attach a volume to a stopped instance, whose guest finds it at its next start', [
     ['hypeman volume attach data --instance web --mount-path /srv', 'to be written to by web alone'],
     ['hypeman volume attach data -i web --mount-path /srv --readonly', 'to be read, by web and others'],
+    ['hypeman volume attach data -i web --mount-path /srv --overlay 2GB', 'the same, and what web writes is its own'],
   ])
     .argument('<volume>', 'id or name')
     .requiredOption('-i, --instance <instance>', 'id, name or unique beginning of an id')
     .requiredOption('--mount-path <path>', 'where the guest sees it')
     .option('--readonly', 'only to be read; many instances may have it so')
-    .action(async (name: string, { instance, mountPath, readonly }: AttachOptions, self: Command) => {
+    .option('--overlay <size>', 'the same, with what the guest writes going into a layer of its own of this size')
+    .action(async (name: string, { instance, mountPath, readonly, overlay }: AttachOptions, self: Command) => {
       const session = await cli.session(self)
-      const body = { mount_path: mountPath, readonly }
+      const written = overlay === undefined ? { readonly } : layer(overlay)
+      const body = { mount_path: mountPath, ...written }
       const changed = await session.client.instances.volumes.attach(instance, name, body, { signal: session.signal })
       await printObject(session, changed, changed.name)
     })

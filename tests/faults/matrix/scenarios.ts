@@ -22,7 +22,7 @@ export const scenarios: readonly Scenario[] = [
   ...guestScenarios,
   ...[schedules.setSchedule, schedules.deleteSchedule, schedules.runSchedule],
   ...[stores.createVolume, stores.createVolumeFromArchive, stores.deleteVolume],
-  ...[volumes.attachVolume, volumes.detachVolume],
+  ...[volumes.attachVolume, volumes.attachLayered, volumes.detachVolume],
   ...[stores.importImage, stores.pullImage, stores.tagImage, stores.deleteImage, stores.pushImage],
   pushes.pushElsewhere,
 ]

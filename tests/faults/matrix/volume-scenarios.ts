@@ -47,6 +47,18 @@ export const attachVolume: Scenario = {
   frozen: [subject],
 }
 
+/** Its layer is on the disk before the instance names it: one that is left over by a crash is in nobody's way. */
+export const attachLayered: Scenario = {
+  ...attachVolume,
+  name: 'attach a volume below a layer',
+  async act(world) {
+    // Fields that the client knows of a volume at creation alone.
+    const layer = { readonly: true, overlay: true, overlay_size: '64MB' }
+    await world.client.instances.volumes.attach(attachable, { id: subject, mount_path: '/mnt/data', ...layer })
+  },
+  frozen: [],
+}
+
 export const detachVolume: Scenario = {
   name: 'detach a volume',
   async prepare(world) {
