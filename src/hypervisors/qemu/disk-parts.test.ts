@@ -10,7 +10,7 @@ import { run } from '../../../tests/support/command.ts'
 import { dataLayout } from '../../files/layout.ts'
 import { makeDataDirectories } from '../../files/stage.ts'
 import { addDiskParts, partsBehind } from './disk-parts.ts'
-import { addLayer, createBase, lastLayer, layerName } from './layers.ts'
+import { addLayer, createBase, joinLayers, lastLayer, layerName, sizeOfLayer } from './layers.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'parts-'))
 after(() => rm(root, { recursive: true }))
@@ -62,6 +62,22 @@ test('parts come behind what is there, which stays; each is a whole file system 
   assert.equal(await lastLayer(directory), 3)
   assert.ok((await stat(path.join(directory, layerName(2)))).blocks * 512 < 4 * MIB, 'what is empty takes no room')
   for (const layer of [2, 3]) await tool('qemu-img', ['check', '-q', layerName(layer)], directory)
+})
+
+test('a chain that grew in its middle is joined into one layer that reads the same', async () => {
+  const directory = await aDisk()
+  const { parts } = await addDiskParts(layout, directory, [16 * MIB])
+  const part = parts[0] ?? assert.fail()
+  for (let layer = 3; layer <= 14; layer += 1) {
+    await addLayer(directory, layer - 1)
+    await tool('qemu-io', ['-f', 'qcow2', '-c', `write -P ${layer} ${layer + 16}M 64k`, layerName(layer)], directory)
+  }
+  const whole = { offsetBytes: 0, sizeBytes: part.offsetBytes + part.sizeBytes }
+  const before = await stretch(directory, whole)
+  await joinLayers(directory, 14)
+  assert.deepEqual((await readdir(directory)).toSorted(), [layerName(0), layerName(14)])
+  await tool('cmp', [before, await stretch(directory, whole)])
+  assert.equal(await sizeOfLayer(directory, 14), whole.sizeBytes)
 })
 
 test('parts that are taken back, or could not be made, leave the directory as it was', async () => {
