@@ -39,7 +39,7 @@ async function aDisk(): Promise<string> {
 /** What the guest sees of a stretch of its disk, as a file. */
 async function stretch(directory: string, { offsetBytes, sizeBytes }: { offsetBytes: number; sizeBytes: number }): Promise<string> {
   const [whole, file] = [path.join(root, 'whole.raw'), path.join(root, `stretch-${(count += 1)}.raw`)]
-  await tool('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', layerName(await lastLayer(directory)), whole], directory)
+  await tool('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', layerName(lastLayer(directory)), whole], directory)
   await tool('dd', ['if=whole.raw', `of=${file}`, 'bs=1024', `skip=${offsetBytes / 1024}`, `count=${sizeBytes / 1024}`, 'conv=sparse'])
   return file
 }
@@ -59,7 +59,7 @@ test('parts come behind what is there, which stays; each is a whole file system 
   )
   for (const part of [...parts, ...later.parts]) await tool('e2fsck', ['-f', '-n', await stretch(directory, part)])
   await tool('cmp', [before, await stretch(directory, { offsetBytes: 0, sizeBytes: 16 * MIB })])
-  assert.equal(await lastLayer(directory), 3)
+  assert.equal(lastLayer(directory), 3)
   assert.ok((await stat(path.join(directory, layerName(2)))).blocks * 512 < 4 * MIB, 'what is empty takes no room')
   for (const layer of [2, 3]) await tool('qemu-img', ['check', '-q', layerName(layer)], directory)
 })
@@ -77,7 +77,7 @@ test('a chain that grew in its middle is joined into one layer that reads the sa
   await joinLayers(directory, 14)
   assert.deepEqual((await readdir(directory)).toSorted(), [layerName(0), layerName(14)])
   await tool('cmp', [before, await stretch(directory, whole)])
-  assert.equal(await sizeOfLayer(directory, 14), whole.sizeBytes)
+  assert.equal(sizeOfLayer(directory, 14), whole.sizeBytes)
 })
 
 test('parts that are taken back, or could not be made, leave the directory as it was', async () => {
