@@ -11,7 +11,7 @@ import { digestOf } from '../oci.ts'
 import type { TestServer } from '../server.ts'
 import type { Guests } from './guests.ts'
 import { digestOfTree } from './tree-digest.ts'
-import type { Instance, Snapshot, World } from './world.ts'
+import { volumesOf, type Instance, type Snapshot, type World } from './world.ts'
 
 /** What is asked of a server. */
 export type Server = Pick<TestServer, 'dataDirectory' | 'url' | 'token' | 'client'>
@@ -43,14 +43,15 @@ export class Observer {
 
   async #instancesOf(server: Server): Promise<World['instances']> {
     const found: [string, Instance][] = []
-    for (const { id, name, state, expires_at: expiresAt } of await server.client.instances.list()) {
+    for (const instance of await server.client.instances.list()) {
+      const { id, name, state, expires_at: expiresAt } = instance
       assert.ok(state === 'Stopped' || state === 'Standby', `${name} is ${state}`)
       const content = await this.#once(path.join(server.dataDirectory, 'instances', id), async () => {
         if (state === 'Standby') await server.client.instances.restore(id)
         else await server.client.instances.start(id, {})
         return await this.#contentOf(server, id, name)
       })
-      found.push([name, { id, state, ...content, expiresAt: expiresAt ?? null }])
+      found.push([name, { id, state, ...content, expiresAt: expiresAt ?? null, volumes: volumesOf(instance) }])
     }
     return byName(found)
   }

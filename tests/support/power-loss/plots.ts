@@ -24,6 +24,8 @@ export async function everything(story: Story, archive: string): Promise<void> {
   await story.fork('warm', 'two', 'Running')
   await story.fork('warm', 'three', 'Standby')
   await story.fork('cold', 'four', 'Stopped')
+  await story.attach('four', 'full')
+  await story.attach('four', 'empty', { overlay: true, overlay_size: '32MB' })
   await story.forkRunning('one', 'five')
   await story.write('two', { memory: 'm6', disk: 'd6' })
   await story.expire('two', '2099-01-01T00:00:00.000Z')
@@ -38,6 +40,7 @@ export async function everything(story: Story, archive: string): Promise<void> {
   await story.deleteSnapshot('resting')
   await story.deleteInstance('five')
   await story.deleteInstance('three')
+  await story.detach('four', 'empty')
   await story.stock.deleteVolume('empty')
   await story.stock.deleteImage('small:1')
 }
@@ -48,6 +51,8 @@ export async function essentials(story: Story): Promise<void> {
   await story.restore('one')
   await story.fork('warm', 'two', 'Running')
   await story.stop('one')
+  await story.stock.fillVolume('full', 'word')
+  await story.attach('one', 'full', { overlay: true, overlay_size: '32MB' })
   await story.restoreInPlace('one', 'warm', 'Running')
 }
 

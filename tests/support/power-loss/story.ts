@@ -8,7 +8,7 @@ import type { TestServer } from '../server.ts'
 import type { Content, Guests } from './guests.ts'
 import type { History } from './history.ts'
 import { imageNamed, Stock } from './stock.ts'
-import { change, changeInstance, emptyWorld, type Instance, type Snapshot, type World } from './world.ts'
+import { change, changeInstance, emptyWorld, volumesOf, type Instance, type Snapshot, type World } from './world.ts'
 
 type Target = 'Running' | 'Standby' | 'Stopped'
 
@@ -68,7 +68,7 @@ export class Story {
       const { id } = await this.#server.client.instances.create({ ...this.#guests.machine, name })
       await this.#guests.untilRunning(this.#server, id)
       this.#live.set(name, '')
-      return change(before, 'instances', name, { id, state: 'Stopped', memory: '', disk: '', expiresAt: null })
+      return change(before, 'instances', name, { id, state: 'Stopped', memory: '', disk: '', expiresAt: null, volumes: '' })
     })
   }
 
@@ -124,6 +124,22 @@ export class Story {
     })
   }
 
+  /** Attaches a volume, to be read, to an instance that is stopped; `layer` is what the guest may write over it. */
+  async attach(name: string, volume: string, layer: { readonly overlay?: true; readonly overlay_size?: string } = {}): Promise<void> {
+    await this.#history.do(`the volume ${volume} is attached to ${name}`, async (before) => {
+      const body = { id: this.#instance(name).id, mount_path: `/mnt/${volume}`, readonly: true, ...layer }
+      const attached = await this.#server.client.instances.volumes.attach(volume, body)
+      return changeInstance(before, name, { volumes: volumesOf(attached) })
+    })
+  }
+
+  async detach(name: string, volume: string): Promise<void> {
+    await this.#history.do(`the volume ${volume} is detached from ${name}`, async (before) => {
+      const detached = await this.#server.client.instances.volumes.detach(volume, { id: this.#instance(name).id })
+      return changeInstance(before, name, { volumes: volumesOf(detached) })
+    })
+  }
+
   /** Of a running guest also what it has written and not synced. */
   async snapshot(source: string, name: string, kind: Snapshot['kind'], unsynced?: Content): Promise<void> {
     await this.#history.do(`the snapshot ${name} of ${source} is taken`, async (before) => {
@@ -161,7 +177,7 @@ export class Story {
     target: Target,
   ): { after: World; meanwhile: World[] } {
     const as = (state: Instance['state']): World =>
-      change(before, 'instances', name, { ...fork, state, memory: state === 'Standby' ? fork.memory : '', expiresAt: null })
+      change(before, 'instances', name, { ...fork, state, memory: state === 'Standby' ? fork.memory : '', expiresAt: null, volumes: '' })
     if (target === 'Running') this.#live.set(name, fork.memory)
     // On its way to Running a fork is in standby for a moment, if its memory came along.
     return {
@@ -176,7 +192,7 @@ export class Story {
       await this.#server.client.instances.snapshots.restore(id, { id: this.#instance(name).id, target_state: target })
       if (target === 'Running') this.#live.set(name, memory)
       const facts = target === 'Standby' ? ({ state: 'Standby', memory } as const) : ({ state: 'Stopped', memory: '' } as const)
-      return changeInstance(before, name, { ...facts, disk })
+      return changeInstance(before, name, { ...facts, disk, volumes: '' })
     })
   }
 

@@ -10,6 +10,8 @@ export interface Instance {
   readonly memory: string
   readonly disk: string
   readonly expiresAt: string | null
+  /** Ids of the volumes that are attached, in their order. */
+  readonly volumes: string
 }
 
 export interface Snapshot {
@@ -54,6 +56,11 @@ export function changeInstance(world: World, name: string, facts: Partial<Instan
   const instance = world.instances[name]
   assert.ok(instance, `there is no instance ${name}`)
   return change(world, 'instances', name, { ...instance, ...facts })
+}
+
+/** The volumes of an instance, as a fact. */
+export function volumesOf({ volumes = [] }: { readonly volumes?: readonly { readonly volume_id: string }[] | undefined }): string {
+  return volumes.map((volume) => volume.volume_id).join(', ')
 }
 
 /** How what was found differs from each of the worlds that may be; undefined if it is one of them. */
