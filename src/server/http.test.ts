@@ -234,7 +234,6 @@ test('operations that are not built say so: empty lists, not found, or what is m
   await assert.rejects(client.builds.get('b'), { status: 404 })
   await assert.rejects(client.builds.create({ source: new File(['x'], 'x.tar.gz') }), { status: 501 })
   await assert.rejects(client.resources.get(), { status: 501 })
-  await assert.rejects(client.instances.volumes.attach('v', { id: 'web', mount_path: '/v' }), { status: 501 })
   const status = await client.instances.autoStandby.status('web')
   assert.partialDeepStrictEqual(status, { supported: false, status: 'unsupported', reason: 'unsupported_platform' })
   await assert.rejects(client.instances.autoStandby.status('nobody'), { status: 404 })
