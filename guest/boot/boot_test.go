@@ -12,12 +12,12 @@ func TestVolumesAreUnmountedLastFirst(t *testing.T) {
 		"overlay / overlay rw 0 0",
 		"proc /proc proc rw 0 0",
 		"/dev/vdc /data ext4 rw,noatime 0 0",
-		`/dev/vdd /data/with\040space ext4 ro 0 0`,
+		`/dev/vdd /data/with\040space\0431 ext4 ro 0 0`,
 		"vol-2 /srv overlay rw,noatime,lowerdir=/run/hypeman/layers/vol-2/volume 0 0",
 		"tmpfs /run tmpfs rw 0 0",
 		"",
 	}, "\n")
-	if got := strings.Join(volumesOf(table), "|"); got != "/srv|/data/with space|/data" {
+	if got := strings.Join(volumesOf(table), "|"); got != "/srv|/data/with space#1|/data" {
 		t.Fatal(got)
 	}
 }

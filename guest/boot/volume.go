@@ -127,7 +127,7 @@ func volumesOf(table string) []string {
 
 // mountsOf reads a mount table.
 func mountsOf(table string) []mountPoint {
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\043`, "#", `\134`, `\`)
 	var mounts []mountPoint
 	for _, line := range strings.Split(table, "\n") {
 		if fields := strings.Fields(line); len(fields) >= 3 {
