@@ -61,6 +61,10 @@ test("run --rm shows the program's output, ends with its exit code and leaves on
   const { code, stdout } = await line(`hypeman run --rm -v data:/data -e WHO=you ${SMALL} hypeman/base ${program}`)
   countVm('boot --rm')
   assert.deepEqual([code, stdout.trimEnd().split('\n').toSorted()], [5, ['hello you', 'trouble']])
+  // What another writes over it is that one's own.
+  const over = `hypeman run --rm -v data:/data:overlay=32MB ${SMALL} hypeman/base sh -c 'echo over >>/data/file; cat /data/file'`
+  assert.equal(await done(over), 'hello you\nover')
+  countVm('boot over the volume')
   assert.equal(await done('hypeman ps -aq | wc -l'), '1')
   assert.equal(await done('hypeman volume delete data && hypeman volume list -q'), 'data')
 })
