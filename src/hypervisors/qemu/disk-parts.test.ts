@@ -7,6 +7,7 @@ import path from 'node:path'
 import { after, test } from 'node:test'
 import fc from 'fast-check'
 import { run } from '../../../tests/support/command.ts'
+import { isHypemanError } from '../../api/errors.ts'
 import { dataLayout } from '../../files/layout.ts'
 import { makeDataDirectories } from '../../files/stage.ts'
 import { addDiskParts, partsBehind } from './disk-parts.ts'
@@ -89,7 +90,10 @@ test('parts that are taken back, or could not be made, leave the directory as it
   }
   assert.deepEqual((await readdir(directory)).toSorted(), before)
   // Too small for any ext4.
-  await assert.rejects(addDiskParts(layout, directory, [16 * MIB, 1024]), /mke2fs/)
+  await assert.rejects(
+    addDiskParts(layout, directory, [16 * MIB, 1024]),
+    (error) => isHypemanError(error, 'host_unavailable') && /mke2fs/.test(error.message),
+  )
   assert.deepEqual((await readdir(directory)).toSorted(), before)
   assert.deepEqual(await readdir(layout.staging), [])
 })

@@ -30,6 +30,8 @@ const forkShot = (change: object = {}): Case => send('POST', (world) => `/snapsh
 const restoreCold = (change: object = {}): Case => send('POST', ({ cold }) => `/instances/stopped/snapshots/${cold}/restore`, change)
 const restoreDream = send('POST', ({ asleep }) => `/instances/asleep/snapshots/${asleep}/restore`, { target_state: 'Running' })
 
+const attachShelf = (change: object): Case => send('POST', '/instances/stopped/volumes/shelf', { mount_path: '/x', ...change })
+
 const stream = { headers: { 'content-type': 'application/x-tar' } } as const
 const importing = (name: string, archive: string): Case => send('POST', `/images/import?name=${encodeURIComponent(name)}`, archive, stream)
 const fromArchive = (query: string, archive: string): Case => send('POST', `/volumes/from-archive?${query}`, archive, stream)
@@ -101,6 +103,19 @@ export const cases: Readonly<Record<string, Cases>> = {
     incompatible_version: send('POST', `/instances/${older}/fork`, { name: 'fresh', target_state: 'Running' }),
     guest_unreachable: send('POST', '/instances/deaf/fork', { name: 'fresh', from_running: true }),
     storage_full: onFullDisk(send('POST', '/instances/stopped/fork', { name: 'fresh' })),
+  },
+  'POST /instances/{id}/volumes/{volumeId}': {
+    invalid_overlay_size: attachShelf({ readonly: true, overlay: true, overlay_size: 'much' }),
+    invalid_state: send('POST', '/instances/runs/volumes/shelf', { mount_path: '/x' }),
+    busy: whileHeld(attachShelf({})),
+    storage_full: onFullDisk(attachShelf({})),
+    storage_unsuitable: onFailingDisk(attachShelf({})),
+  },
+  'DELETE /instances/{id}/volumes/{volumeId}': {
+    invalid_state: send('DELETE', '/instances/runs/volumes/shelf'),
+    busy: whileHeld(send('DELETE', '/instances/stopped/volumes/held')),
+    storage_full: onFullDisk(send('DELETE', '/instances/stopped/volumes/held')),
+    storage_unsuitable: onFailingDisk(send('DELETE', '/instances/stopped/volumes/held')),
   },
   'GET /instances/{id}/wait': {
     invalid_timeout: send('GET', '/instances/runs/wait?state=Stopped&timeout=long'),

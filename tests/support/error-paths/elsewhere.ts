@@ -11,6 +11,7 @@ export const elsewhere: Readonly<Record<string, Partial<Record<ErrorCode, string
   'POST /instances/{id}/fork': { host_unavailable: start },
   'POST /instances/{id}/snapshots/{snapshotId}/restore': { host_unavailable: start },
   'POST /snapshots/{snapshotId}/fork': { host_unavailable: start },
+  'POST /instances/{id}/volumes/{volumeId}': { host_unavailable: 'src/hypervisors/qemu/disk-parts.test.ts' },
   'GET /instances/{id}/wait': { canceled: 'src/server/http.test.ts' },
   'POST /images': {
     not_found: 'tests/integration/images.test.ts',

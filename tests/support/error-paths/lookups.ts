@@ -23,6 +23,7 @@ const right: Readonly<Record<string, Ask & { readonly query?: string }>> = {
   'POST /instances/{id}/fork': { body: { name: 'fresh' } },
   'POST /instances/{id}/snapshots': { body: { kind: 'Stopped' } },
   'POST /snapshots/{snapshotId}/fork': { body: { name: 'fresh' } },
+  'POST /instances/{id}/volumes/{volumeId}': { body: { mount_path: '/x' } },
   'GET /instances/{id}/wait': { query: '?state=Running' },
   'GET /instances/{id}/stat': { query: '?path=/' },
   'PATCH /instances/{id}': { body: { tags: { a: 'b' } } },
