@@ -29,6 +29,8 @@ async function describe(): Promise<OpenApiDocument> {
     log: pino({ enabled: false }),
     version: '0',
     stopping: AbortSignal.abort(),
+    // It never listens.
+    limits: { headersMs: 1_000, bodyMs: 1_000, keepAliveMs: 1_000, connections: 1, streamsPerSubject: 0 },
   })
   try {
     await app.ready()

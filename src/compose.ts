@@ -97,6 +97,13 @@ export async function serve(
     tracer: telemetry.tracer,
     metrics: telemetry.metrics,
     requestsPerMinute: config.rate_limit.requests_per_minute,
+    limits: {
+      headersMs: config.timeouts.headers,
+      bodyMs: config.timeouts.body,
+      keepAliveMs: config.timeouts.keep_alive,
+      connections: config.limits.connections,
+      streamsPerSubject: config.limits.streams_per_subject,
+    },
   })
   undo.defer(() => http.close())
   undo.defer(() => stopping.abort(new HypemanError('canceled', 'the server is stopping; try again when it is back')))

@@ -60,7 +60,8 @@ export const catalogue = {
   },
   insufficient_resources: { status: 409, hint: 'Stop or delete instances, or ask for less.' },
   port_in_use: { status: 409, hint: 'Choose another host_port, or 0 for a free one.' },
-  // 413, 429
+  // 408, 413, 429
+  request_timeout: { status: 408, hint: 'Send the whole request at once, and again.', retry: true },
   payload_too_large: { status: 413, hint: 'Send less at once.' },
   rate_limited: { status: 429, hint: 'Wait and try again.', retry: true },
   // 500 and above
@@ -82,6 +83,7 @@ export const catalogue = {
   },
   host_unavailable: { status: 503, hint: 'Run hypeman doctor on the host: it names what is missing.' },
   canceled: { status: 503, hint: 'The server is stopping; try again when it is back.', retry: true },
+  too_many_connections: { status: 503, hint: 'Close connections that are not needed, and try again.', retry: true },
 } as const satisfies Record<string, ErrorRow>
 
 export type ErrorCode = keyof typeof catalogue

@@ -19,6 +19,8 @@ export interface ServeFlags {
 
 const size = z.string().transform((text, context) => parseSize(text) ?? fail(context, 'is not a size such as 16GB'))
 const duration = z.string().transform((text, context) => parseDuration(text) ?? fail(context, 'is not a duration such as 30s'))
+/** Zero would mean no limit to Node, or no time at all. */
+const patience = duration.pipe(z.number().min(100, 'is shorter than 100ms').max(86_400_000, 'is longer than a day'))
 const wholeNumber = z.union([z.number(), z.string()]).transform((value, context) => {
   const number = typeof value === 'number' ? value : /^\d+$/.test(value) ? Number(value) : Number.NaN
   return Number.isSafeInteger(number) && number >= 0 ? number : fail(context, 'is not a whole number')
@@ -82,6 +84,10 @@ const settings = z.strictObject({
       max_overlay_size: size.prefault('100GB'),
       /** Images that are sent to other registries at the same time; the others wait. */
       max_concurrent_pushes: wholeNumber.pipe(z.int().min(1).max(64)).default(2),
+      /** Open at once, streams among them. */
+      connections: wholeNumber.pipe(z.int().min(1)).default(4_096),
+      /** Programs, copies, followed logs and events of one subject; 0: as many as they like. */
+      streams_per_subject: wholeNumber.default(512),
     })
     .prefault({}),
   timeouts: z
@@ -94,6 +100,12 @@ const settings = z.strictObject({
       stop: duration.prefault('5s'),
       /** An operation waits at most this long for another on the same instance. */
       lock: duration.prefault('1m'),
+      /** A connection must have said what it asks for by then. */
+      headers: patience.prefault('30s'),
+      /** JSON must be here by then, other bodies may not pause for longer, and answers must be taken as fast. */
+      body: patience.prefault('1m'),
+      /** A connection that asks for nothing more is kept so long. */
+      keep_alive: patience.prefault('72s'),
     })
     .prefault({}),
   snapshots: z

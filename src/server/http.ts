@@ -12,7 +12,9 @@ import type { RegistryService } from '../registry/types.ts'
 import type { RequestListener, RequestTracer } from '../telemetry/types.ts'
 import { requireScope, type Authenticator } from './auth.ts'
 import { LONGEST_JSON, readJsonBodies } from './bodies.ts'
+import { limitConnections } from './connections.ts'
 import { answerError, routeNotFound } from './errors.ts'
+import type { HttpLimits } from './limits.ts'
 import { describeAccess, openApiOptions } from './openapi.ts'
 import { referencePages } from './reference-pages.ts'
 import { registryRoutes } from './registry.ts'
@@ -30,6 +32,8 @@ import { snapshotRoutes } from './routes/snapshots.ts'
 import { streamRoutes } from './routes/streams.ts'
 import { descriptionRoutes, systemRoutes } from './routes/system.ts'
 import { volumeArchiveRoute, volumeRoutes } from './routes/volumes.ts'
+import { limitSlowBodies, limitSlowReaders } from './slow-clients.ts'
+import { limitStreams } from './stream-limit.ts'
 import { answerUnreadable } from './unreadable-requests.ts'
 import { canonicalTarget, parseQuery } from './urls.ts'
 import { checkPart } from './validation.ts'
@@ -49,30 +53,44 @@ export interface HttpServerOptions {
   readonly metrics?: MetricsSource | undefined
   /** Of one subject; 0 or absent: as many as they like. */
   readonly requestsPerMinute?: number | undefined
+  readonly limits: HttpLimits
 }
 
 /** An image's reference has up to 1024 characters, each up to three when encoded. */
 const LONGEST_PARAMETER = 4096
 /** Largest WebSocket message that is taken, in bytes. */
 const LONGEST_MESSAGE = 16 * 1024 ** 2
+/** How often Node looks for heads that do not come, in milliseconds; a shorter limit is looked at as often as it lasts. */
+const LOOK_AT_HEADS_MS = 5_000
 
 function newRequestId(): string {
   return randomBytes(8).toString('hex')
 }
 
+/** As Node's own error for heads that do not come. */
+function bodyTimeout(): Error {
+  return Object.assign(new Error('the body did not come'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' })
+}
+
 /** Makes the server; the caller lets it listen. */
 export async function createHttpServer(options: HttpServerOptions): Promise<FastifyInstance> {
   const logger: FastifyBaseLogger = options.log
+  const { limits } = options
   const app = fastify({
     loggerInstance: logger,
     logController: new OneLineController(),
     bodyLimit: LONGEST_JSON,
+    keepAliveTimeout: limits.keepAliveMs,
+    http: { headersTimeout: limits.headersMs, connectionsCheckingInterval: Math.min(LOOK_AT_HEADS_MS, limits.headersMs) },
     genReqId: newRequestId,
     rewriteUrl: (request) => canonicalTarget(request.method ?? 'GET', request.url ?? '/'),
     routerOptions: { maxParamLength: LONGEST_PARAMETER, querystringParser: parseQuery },
     frameworkErrors: (error, request, reply) => void answerError(error, request, reply),
     clientErrorHandler: (error, socket) => answerUnreadable(error, socket, logger, newRequestId()),
   })
+  limitConnections(app.server, { most: limits.connections, log: logger, newRequestId })
+  limitSlowBodies(app.server, limits.bodyMs, (socket) => answerUnreadable(bodyTimeout(), socket, logger, newRequestId()))
+  limitSlowReaders(app, limits.bodyMs)
   app.setValidatorCompiler(checkPart)
   app.setSerializerCompiler(serializerCompiler)
   app.setErrorHandler(answerError)
@@ -92,7 +110,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
 
 async function registerApi(api: App, options: HttpServerOptions, telling: UpgradeTelling): Promise<void> {
   const { services, stopping, metrics } = options
-  const context: RouteContext = { services, stopping, telling, metrics }
+  const context: RouteContext = { services, stopping, telling, metrics, firstFrameMs: options.limits.bodyMs }
   api.addHook('onRequest', async (request) => {
     const { access } = request.routeOptions.config
     if (access === 'public') return
@@ -102,6 +120,7 @@ async function registerApi(api: App, options: HttpServerOptions, telling: Upgrad
     requireScope(caller, access)
   })
   await limitRates(api, options.requestsPerMinute ?? 0)
+  limitStreams(api, options.limits.streamsPerSubject)
   describeAccess(api)
   readJsonBodies(api)
   const routes = [

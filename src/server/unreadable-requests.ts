@@ -1,4 +1,4 @@
-// Answers to what is no HTTP request, or one whose head is too long: no route ever sees it, so the answer is written to the connection as it is.
+// Answers to what is no HTTP request, one whose head is too long, or one that does not come to its end: no route ever sees it, so the answer is written to the connection as it is.
 
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
@@ -23,6 +23,11 @@ export function answerUnreadable(error: ConnectionError, socket: Socket, log: Fa
   answered.add(socket)
   const known = knownError(error)
   log.info({ reqId: requestId, status: known.status, code: known.code, reason: error.code }, 'a request that can not be read')
+  answerWithoutRoute(known, socket, requestId)
+}
+
+/** Writes an answer to a connection as it is, and ends it. */
+export function answerWithoutRoute(known: HypemanError, socket: Socket, requestId: string): void {
   const body = JSON.stringify(errorBody(known, requestId))
   const headers = {
     ...{ 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(body) },
@@ -42,7 +47,7 @@ function knownError(cause: ConnectionError): HypemanError {
     case 'HPE_HEADER_OVERFLOW':
       return new HypemanError('payload_too_large', 'path, query and headers are longer than 16 KiB together; send less in them', { cause })
     case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return new HypemanError('invalid_request', 'the request did not come to its end in time; send it again', { cause })
+      return new HypemanError('request_timeout', 'the request did not come to its end in time; send it again', { cause })
     default:
       return new HypemanError('invalid_request', `this is no HTTP request: ${cause.message}`, { cause })
   }

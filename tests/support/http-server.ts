@@ -10,9 +10,13 @@ import { WebSocket } from 'ws'
 import { signToken } from '../../src/platform/token.ts'
 import { createAuthenticator } from '../../src/server/auth.ts'
 import { createHttpServer, type HttpServerOptions } from '../../src/server/http.ts'
+import type { HttpLimits } from '../../src/server/limits.ts'
 import { createFakeServices, type FakeServices } from './fake-services.ts'
 
 const secret = 'a secret for tests'
+
+/** None that a test meets by chance. */
+const wideLimits: HttpLimits = { headersMs: 60_000, bodyMs: 60_000, keepAliveMs: 72_000, connections: 4_096, streamsPerSubject: 0 }
 
 export interface HttpUnderTest extends AsyncDisposable {
   readonly app: FastifyInstance
@@ -31,9 +35,13 @@ export interface HttpUnderTest extends AsyncDisposable {
 }
 
 /** `options` are added to those of the server. */
-export async function serveFakes(
-  options: Partial<Pick<HttpServerOptions, 'listeners' | 'metrics' | 'requestsPerMinute'>> = {},
-): Promise<HttpUnderTest> {
+export async function serveFakes({
+  limits = {},
+  ...options
+}: Partial<Pick<HttpServerOptions, 'listeners' | 'metrics' | 'requestsPerMinute'>> & {
+  /** Those that the test is about. */
+  readonly limits?: Partial<HttpLimits>
+} = {}): Promise<HttpUnderTest> {
   const services = createFakeServices()
   const log: Record<string, unknown>[] = []
   const stopping = new AbortController()
@@ -46,6 +54,7 @@ export async function serveFakes(
     ),
     version: 'test',
     stopping: stopping.signal,
+    limits: { ...wideLimits, ...limits },
     ...options,
   })
   await app.listen({ port: 0, host: '127.0.0.1' })

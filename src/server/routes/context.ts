@@ -23,6 +23,8 @@ export interface RouteContext {
   /** Aborts when the server stops: streams and waits end. */
   readonly stopping: AbortSignal
   readonly telling: UpgradeTelling
+  /** How long the first frame of an upgraded connection may take, in milliseconds. */
+  readonly firstFrameMs: number
   readonly metrics: MetricsSource | undefined
 }
 

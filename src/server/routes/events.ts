@@ -13,7 +13,7 @@ export function eventRoutes(app: App, { services: { instances }, stopping }: Rou
   app.get(
     '/instances/:id/logs',
     {
-      config: { access: 'instance:read' },
+      config: { access: 'instance:read', stream: true },
       exposeHeadRoute: false,
       schema: {
         tags,
@@ -35,7 +35,7 @@ export function eventRoutes(app: App, { services: { instances }, stopping }: Rou
   app.get(
     '/instances/:id/events',
     {
-      config: { access: 'instance:read' },
+      config: { access: 'instance:read', stream: true },
       exposeHeadRoute: false,
       schema: {
         tags,

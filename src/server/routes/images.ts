@@ -111,7 +111,7 @@ function progressRoute(app: App, { services: { images }, stopping }: RouteContex
   app.get(
     '/images/events',
     {
-      config: { access: 'image:read' },
+      config: { access: 'image:read', stream: true },
       exposeHeadRoute: false,
       schema: {
         tags,

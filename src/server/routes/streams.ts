@@ -1,7 +1,6 @@
 // The WebSockets of an instance: exec and copy. What can be refused is refused as a plain HTTP answer, before the upgrade.
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { WebSocket } from 'ws'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { instanceParams } from '../../api/schemas/instance-requests.ts'
@@ -17,7 +16,7 @@ const AGENT_LIMIT_MS = 10_000
 
 const upgraded = z.null().meta({ description: 'The connection is a WebSocket from here on.' })
 
-export function streamRoutes(app: App, { services: { instances }, stopping, telling }: RouteContext): void {
+export function streamRoutes(app: App, { services: { instances }, stopping, telling, firstFrameMs }: RouteContext): void {
   const checkAgent = async (request: FastifyRequest<{ Params: { id: string } }>, reply: FastifyReply): Promise<void> => {
     const limit = AbortSignal.timeout(AGENT_LIMIT_MS)
     try {
@@ -36,7 +35,7 @@ export function streamRoutes(app: App, { services: { instances }, stopping, tell
   app.route({
     method: 'GET',
     url: '/instances/:id/exec',
-    config: { access: 'instance:write' },
+    config: { access: 'instance:write', stream: true },
     schema: {
       tags: ['instances'],
       operationId: 'execInInstance',
@@ -54,7 +53,7 @@ export function streamRoutes(app: App, { services: { instances }, stopping, tell
     handler: refusePlainRequest,
     async wsHandler(socket, request) {
       const { id } = instanceParams.parse(request.params)
-      await served(socket, request, telling, (frames) =>
+      await served(new FrameSocket(socket, firstFrameMs), request, telling, (frames) =>
         serveExec(frames, (waitMs, signal) => instances.agent(id, waitMs, signal), stopping),
       )
     },
@@ -62,7 +61,7 @@ export function streamRoutes(app: App, { services: { instances }, stopping, tell
   app.route({
     method: 'GET',
     url: '/instances/:id/cp',
-    config: { access: 'instance:write' },
+    config: { access: 'instance:write', stream: true },
     schema: {
       tags: ['instances'],
       operationId: 'copyWithInstance',
@@ -76,7 +75,9 @@ export function streamRoutes(app: App, { services: { instances }, stopping, tell
     handler: refusePlainRequest,
     async wsHandler(socket, request) {
       const { id } = instanceParams.parse(request.params)
-      await served(socket, request, telling, (frames) => serveCopy(frames, (signal) => instances.agent(id, 0, signal), stopping))
+      await served(new FrameSocket(socket, firstFrameMs), request, telling, (frames) =>
+        serveCopy(frames, (signal) => instances.agent(id, 0, signal), stopping),
+      )
     },
   })
 }
@@ -87,14 +88,14 @@ async function refusePlainRequest(): Promise<never> {
 
 /** Upgraded connections are logged when they have ended, like other requests. */
 async function served(
-  socket: WebSocket,
+  frames: FrameSocket,
   request: FastifyRequest,
   telling: UpgradeTelling,
   serve: (frames: FrameSocket) => Promise<void>,
 ): Promise<void> {
   const started = performance.now()
   telling.upgraded(request)
-  await serve(new FrameSocket(socket))
+  await serve(frames)
   telling.ended(request, performance.now() - started)
 }
 

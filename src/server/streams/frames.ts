@@ -12,6 +12,9 @@ const MOST_WAITING = 4 * 1024 ** 2
 /** Keeps proxies and address translations on the way from forgetting a quiet connection, and finds peers that are gone. */
 const PING_MS = 30_000
 
+/** Close code of a connection that does not do what it is for. RFC 6455, section 7.4.1. */
+const POLICY_VIOLATION = 1008
+
 /** How long a client that has everything may take to say good-bye itself. */
 const GOODBYE_MS = 5_000
 
@@ -29,9 +32,11 @@ export class FrameSocket {
   #waitingBytes = 0
   #wake = Promise.withResolvers<void>()
 
-  /** Must be made in the turn in which the socket opened: frames that nobody listens for are lost. */
-  constructor(socket: WebSocket) {
+  /** Must be made in the turn in which the socket opened: frames that nobody listens for are lost. A client that does not begin in time is sent away. */
+  constructor(socket: WebSocket, firstFrameMs: number) {
     this.#socket = socket
+    const late = setTimeout(() => socket.close(POLICY_VIOLATION, 'the first frame did not come in time'), firstFrameMs)
+    socket.once('message', () => clearTimeout(late))
     socket.on('message', (data: Buffer, isBinary: boolean) => {
       this.#waiting.push(isBinary ? { kind: 'binary', data } : { kind: 'text', text: data.toString('utf8') })
       this.#waitingBytes += data.length
@@ -43,6 +48,7 @@ export class FrameSocket {
     }, PING_MS)
     socket.once('close', () => {
       clearInterval(pings)
+      clearTimeout(late)
       this.#gone.abort(new SocketGone())
       this.#wake.resolve()
     })
