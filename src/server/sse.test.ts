@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { connect, type AddressInfo, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { test } from 'node:test'
 import { instanceView } from '../../tests/support/fake-services.ts'
 import { serveFakes, until, type HttpUnderTest } from '../../tests/support/http-server.ts'
+import { fastify, type FastifyInstance } from 'fastify'
 import { HypemanError } from '../api/errors.ts'
+import { untilGone } from './signals.ts'
+import { sendEvents } from './sse.ts'
 
 async function withInstance(): Promise<HttpUnderTest> {
   const server = await serveFakes()
@@ -119,4 +124,47 @@ test('the event log of an instance and the progress of images are streams of obj
   const text = (await server.fetch('/images/events')).text()
   server.stop()
   assert.equal(await text, 'data: {"name":"alpine","status":"pulling","message":"layer 1","done_bytes":5,"total_bytes":10}\n\n')
+})
+
+/** A stream of nothing, with heartbeats as often as a test can wait for, on a real socket. */
+async function serveQuiet(): Promise<{ app: FastifyInstance; socket: Socket; ended: Promise<void> }> {
+  const app = fastify({ forceCloseConnections: true })
+  const ended = Promise.withResolvers<void>()
+  app.get('/', async (_request, reply) => {
+    const signal = untilGone(reply, new AbortController().signal)
+    const nothing = async function* (): AsyncGenerator<string> {
+      try {
+        if (!signal.aborted) await once(signal, 'abort')
+        yield* []
+      } finally {
+        ended.resolve()
+      }
+    }
+    await sendEvents(reply, nothing(), signal, 10)
+    return reply
+  })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const socket = connect((app.server.address() as AddressInfo).port, '127.0.0.1')
+  await once(socket, 'connect')
+  socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n')
+  return { app, socket, ended: ended.promise }
+}
+
+test('a quiet stream has a comment now and then, and nothing that clients would take for an item', async () => {
+  const { app, socket } = await serveQuiet()
+  let text = ''
+  socket.on('data', (chunk: Buffer) => (text += chunk.toString()))
+  await until(() => (text.match(/: ping\n\n/g) ?? []).length >= 3)
+  assert.match(text, /: ok\n\n/)
+  assert.doesNotMatch(text, /data:/)
+  socket.destroy()
+  await app.close()
+})
+
+test('a client that vanishes from a quiet stream without a word ends its source', async () => {
+  const { app, socket, ended } = await serveQuiet()
+  await once(socket, 'data')
+  socket.resetAndDestroy()
+  await ended
+  await app.close()
 })

@@ -18,11 +18,16 @@ const headers = {
 type Step<T> = Promise<IteratorResult<T, unknown>>
 
 /** Answers with the items of a stream, as fast as the client reads. `items` must end when `signal` aborts. */
-export async function sendEvents<T>(reply: FastifyReply, items: AsyncIterable<T>, signal: AbortSignal): Promise<void> {
+export async function sendEvents<T>(
+  reply: FastifyReply,
+  items: AsyncIterable<T>,
+  signal: AbortSignal,
+  heartbeatMs = HEARTBEAT_MS,
+): Promise<void> {
   const iterator = items[Symbol.asyncIterator]()
   const first: Step<T> = iterator.next()
   const quiet = (await within(first, HEADERS_AFTER_MS)) === undefined
-  const frames = Readable.from(framesOf(iterator, first, quiet, signal), { objectMode: false })
+  const frames = Readable.from(framesOf(iterator, first, { quiet, signal, heartbeatMs }), { objectMode: false })
   // A reader who has gone by now leaves frames that never begin and so never end their source, which may hold files open.
   frames.once('close', () => void iterator.return?.().catch((error: unknown) => reply.log.warn({ error }, 'a stream did not end well')))
   void reply.headers(headers).send(frames)
@@ -31,14 +36,13 @@ export async function sendEvents<T>(reply: FastifyReply, items: AsyncIterable<T>
 async function* framesOf<T>(
   iterator: AsyncIterator<T, unknown>,
   first: Step<T>,
-  quiet: boolean,
-  signal: AbortSignal,
+  { quiet, signal, heartbeatMs }: { readonly quiet: boolean; readonly signal: AbortSignal; readonly heartbeatMs: number },
 ): AsyncGenerator<string> {
   try {
     let step = first
     if (quiet) yield ': ok\n\n' // the headers go out with the first bytes
     for (;;) {
-      const result = await within(step, HEARTBEAT_MS)
+      const result = await within(step, heartbeatMs)
       if (result === undefined) {
         yield ': ping\n\n'
         continue
