@@ -149,6 +149,38 @@ test('a program that reads nothing holds a client back that writes without end',
   socket.terminate()
 })
 
+test('many clients that read nothing are given less each, so that together they do not take up the server', async () => {
+  const flood: Program = async ({ print, hungUp: signal }) => {
+    while (!signal.aborted) await print(Buffer.alloc(65_536))
+    return { exitCode: 0 }
+  }
+  await using server = await serveWith({ flood, cat })
+  const floods = await Promise.all(Array.from({ length: 16 }, () => exec(server, { command: ['flood'] })))
+  for (const { socket } of floods) socket.pause()
+  const waiting = (): number => [...server.app.websocketServer.clients].reduce((sum, { bufferedAmount }) => sum + bufferedAmount, 0)
+  await until(() => waiting() > 24 * 1024 ** 2, 20_000)
+  let before = -1
+  while (before !== waiting()) {
+    before = waiting()
+    await new Promise((resolve) => setTimeout(resolve, 200))
+  }
+  assert.ok(before < 42 * 1024 ** 2, `${before} bytes wait`)
+  const other = await exec(server, { command: ['cat'], stdin_eof: true })
+  other.socket.send(Buffer.alloc(600_000, 'x'))
+  other.socket.send('{"eof":true}')
+  await other.closed
+  assert.equal(Buffer.concat(other.received.output).length, 600_000)
+  for (const { socket } of floods) socket.terminate()
+  // What they left unread is no longer counted: a client may write much again before it reads.
+  await until(() => server.app.websocketServer.clients.size === 0)
+  const late = await exec(server, { command: ['cat'], stdin_eof: true })
+  late.socket.pause()
+  let written = 0
+  for (let n = 0; n < 40; n += 1) late.socket.send(Buffer.alloc(65_536), () => (written += 1))
+  await until(() => written === 40)
+  late.socket.terminate()
+})
+
 test('a program that can not be started says why and ends with 127', async () => {
   await using server = await serveWith({})
   const { received, closed } = await exec(server, { command: ['nonsense'] })

@@ -8,6 +8,9 @@ export type Frame = { readonly kind: 'binary'; readonly data: Buffer } | { reado
 export const LONGEST_FRAME = 32 * 1024
 /** Bytes that wait on either side before the other is held back. A client may write that much before it begins to read. */
 const MOST_WAITING = 4 * 1024 ** 2
+/** Of all connections together. Beyond it each is held back by what keeps it busy: many that don't read must not take up the server. */
+const MOST_WAITING_IN_ALL = 32 * 1024 ** 2
+const FEW_WAITING = 256 * 1024
 
 /** Keeps proxies and address translations on the way from forgetting a quiet connection, and finds peers that are gone. */
 const PING_MS = 30_000
@@ -25,6 +28,14 @@ export class SocketGone extends Error {
   }
 }
 
+/** What waits on all connections that are open, in bytes, both ways. */
+let waitingInAll = 0
+
+/** How much of one connection may wait. */
+function roomForOne(): number {
+  return waitingInAll > MOST_WAITING_IN_ALL ? FEW_WAITING : MOST_WAITING
+}
+
 export class FrameSocket {
   readonly #socket: WebSocket
   readonly #gone = new AbortController()
@@ -40,7 +51,8 @@ export class FrameSocket {
     socket.on('message', (data: Buffer, isBinary: boolean) => {
       this.#waiting.push(isBinary ? { kind: 'binary', data } : { kind: 'text', text: data.toString('utf8') })
       this.#waitingBytes += data.length
-      if (this.#waitingBytes > MOST_WAITING) socket.pause()
+      waitingInAll += data.length
+      if (this.#waitingBytes > roomForOne()) socket.pause()
       this.#wake.resolve()
     })
     const pings = setInterval(() => {
@@ -49,6 +61,9 @@ export class FrameSocket {
     socket.once('close', () => {
       clearInterval(pings)
       clearTimeout(late)
+      // What has not been read yet may never be.
+      waitingInAll -= this.#waitingBytes
+      this.#waitingBytes = 0
       this.#gone.abort(new SocketGone())
       this.#wake.resolve()
     })
@@ -64,8 +79,7 @@ export class FrameSocket {
     for (;;) {
       const frame = this.#waiting.shift()
       if (frame !== undefined) {
-        this.#waitingBytes -= frame.kind === 'binary' ? frame.data.length : Buffer.byteLength(frame.text)
-        if (this.#waitingBytes <= MOST_WAITING / 2 && this.#socket.isPaused) this.#socket.resume()
+        if (!this.#gone.signal.aborted) this.#taken(frame.kind === 'binary' ? frame.data.length : Buffer.byteLength(frame.text))
         return frame
       }
       if (this.#gone.signal.aborted) return undefined
@@ -99,14 +113,23 @@ export class FrameSocket {
     this.#socket.close(1000)
   }
 
+  #taken(length: number): void {
+    this.#waitingBytes -= length
+    waitingInAll -= length
+    if (this.#waitingBytes <= roomForOne() / 2 && this.#socket.isPaused) this.#socket.resume()
+  }
+
   /** Resolves when there is room for more; rejects with `SocketGone`. */
   async #send(data: string | Uint8Array): Promise<void> {
     const { promise: written, resolve, reject } = Promise.withResolvers<void>()
+    const length = Buffer.byteLength(data)
+    waitingInAll += length
     this.#socket.send(data, { binary: typeof data !== 'string' }, (error) => {
+      waitingInAll -= length
       if (error === undefined || error === null) resolve()
       else reject(new SocketGone(error))
     })
-    if (this.#socket.readyState === this.#socket.OPEN && this.#socket.bufferedAmount <= MOST_WAITING) {
+    if (this.#socket.readyState === this.#socket.OPEN && this.#socket.bufferedAmount <= roomForOne()) {
       written.catch(() => undefined) // the next frame, or the end of the connection, tells it
       return
     }
