@@ -4,13 +4,10 @@
 import { Agent, get } from 'node:http'
 import path from 'node:path'
 import { dataLayout, type DataLayout } from '../src/files/layout.ts'
-import { createQemuDriver } from '../src/hypervisors/qemu/index.ts'
-import { addLayer } from '../src/hypervisors/qemu/layers.ts'
-import type { InstanceRecord } from '../src/instances/index.ts'
-import { aRecord } from '../tests/support/instance-context.ts'
-import { aSnapshot, putInstance, putSnapshot } from '../tests/support/records.ts'
+import { aSnapshot, putSnapshot } from '../tests/support/records.ts'
 import { startServer, type TestServer } from '../tests/support/server.ts'
 import { against, limitRow, rateRow, residentMb, timed, type Bench, type Row } from './measure.ts'
+import { putStopped } from './stopped-instances.ts'
 
 const INSTANCES = 1_000
 const SNAPSHOTS_EACH = 10
@@ -20,7 +17,6 @@ const TEAMS = 100
 const LOOKUPS = 5_000
 const LOOKUPS_AT_ONCE = 16
 const LOOKUPS_PER_SECOND = 3_000
-const DISK_BYTES = 1024 ** 3
 
 export async function measureIndex({ runs, say }: Bench): Promise<Row[]> {
   await using empty = await startServer()
@@ -66,20 +62,9 @@ export async function measureIndex({ runs, say }: Bench): Promise<Row[]> {
 
 /** Returns the ids of the snapshots. */
 async function fillDirectory(layout: DataLayout, say: (text: string) => void): Promise<string[]> {
-  const driver = createQemuDriver({ machineType: 'q35', accelerator: 'tcg', layout })
   const ids: string[] = []
   for (let index = 0; index < INSTANCES; index += 1) {
-    const record: InstanceRecord = {
-      ...aRecord(),
-      env: { HOME: '/root', APP_MODE: 'production', APP_SEED: String(index) },
-      tags: { team: `t${index % TEAMS}`, env: 'bench' },
-      cmd: ['/usr/bin/app', '--listen', '0.0.0.0:8080'],
-      startedAt: new Date().toISOString(),
-      stoppedAt: new Date().toISOString(),
-    }
-    const directory = await putInstance(layout, record)
-    await driver.createDisk(directory, DISK_BYTES)
-    await addLayer(directory, 0, false)
+    const record = await putStopped(layout, index, `t${index % TEAMS}`)
     for (let taken = 0; taken < SNAPSHOTS_EACH; taken += 1) {
       const snapshot = aSnapshot({ instance: record, name: `s-${taken}`, tags: record.tags })
       await putSnapshot(layout, snapshot)

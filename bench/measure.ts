@@ -61,7 +61,8 @@ export function median(values: readonly number[]): number {
   return quantile(values, 0.5)
 }
 
-function quantile(values: readonly number[], share: number): number {
+/** The value below which that share of the values is. */
+export function quantile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((one, other) => one - other)
   return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN
 }
@@ -106,8 +107,13 @@ export function limitsRow(
 
 /** A row of which more is better. */
 export function rateRow(id: string, what: string, unit: string, least: number, values: readonly number[]): Row {
-  const row = { ...toldRow(id, what, unit, values), p90: quantile(values, 0.1) }
+  const row = toldRateRow(id, what, unit, values)
   return judged(row, `≥ ${least} ${unit}`, least / row.value)
+}
+
+/** The same without a target. */
+export function toldRateRow(id: string, what: string, unit: string, values: readonly number[]): Row {
+  return { ...toldRow(id, what, unit, values), p90: quantile(values, 0.1) }
 }
 
 /** A row without a target. */

@@ -6,6 +6,7 @@ import { measureFirstSnapshots } from './first-snapshot.ts'
 import { measureIdle } from './idle.ts'
 import { measureIndex } from './index-scale.ts'
 import { measureLaterSnapshots } from './later-snapshots.ts'
+import { measureLoad } from './load.ts'
 import { measureManyForks } from './many-forks.ts'
 import { measureMemory } from './memory.ts'
 import type { Measurement } from './measure.ts'
@@ -26,6 +27,7 @@ export const measurements: readonly Measurement[] = [
   { ids: ['S9'], run: measureIndex },
   { ids: ['S10'], run: measureIdle },
   { ids: ['S12'], run: measureExec },
+  { ids: ['L1', 'L2', 'L3', 'L4'], run: measureLoad },
 ]
 
 export const absent: Absent = {
