@@ -23,7 +23,7 @@ export function eventRoutes(app: App, { services: { instances }, stopping }: Rou
         params: instanceParams,
         querystring: logsQuery,
         response: { 200: { description: 'Server-sent events.', content: { 'text/event-stream': { schema: z.string() } } }, ...failure },
-        'x-error-codes': [...lookupErrors, 'log_not_found'],
+        'x-error-codes': [...lookupErrors, 'log_not_found', 'rate_limited'],
       },
     },
     async (request, reply) => {
@@ -45,7 +45,7 @@ export function eventRoutes(app: App, { services: { instances }, stopping }: Rou
         params: instanceParams,
         querystring: eventsQuery,
         response: { 200: { description: 'Server-sent events.', content: { 'text/event-stream': { schema: instanceEvent } } }, ...failure },
-        'x-error-codes': lookupErrors,
+        'x-error-codes': [...lookupErrors, 'rate_limited'],
       },
     },
     async (request, reply) => {

@@ -119,6 +119,7 @@ function progressRoute(app: App, { services: { images }, stopping }: RouteContex
         summary: 'Follow the progress of pulls, pushes and imports',
         description: 'Goes on until the client leaves.',
         response: { 200: { description: 'Server-sent events.', content: { 'text/event-stream': { schema: imageEvent } } }, ...failure },
+        'x-error-codes': ['rate_limited'],
       },
     },
     async (_request, reply) => {

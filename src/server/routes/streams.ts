@@ -43,7 +43,7 @@ export function streamRoutes(app: App, { services: { instances }, stopping, tell
       description: execDescription,
       params: instanceParams,
       response: { 101: upgraded, ...failure },
-      'x-error-codes': [...lookupErrors, 'invalid_state', 'guest_unreachable'],
+      'x-error-codes': [...lookupErrors, 'invalid_state', 'rate_limited', 'guest_unreachable'],
     },
     async preHandler(request, reply) {
       // Whether to wait for an instance that is still booting is said in the first frame, after the upgrade.
@@ -69,7 +69,7 @@ export function streamRoutes(app: App, { services: { instances }, stopping, tell
       description: copyDescription,
       params: instanceParams,
       response: { 101: upgraded, ...failure },
-      'x-error-codes': [...lookupErrors, 'invalid_state', 'guest_unreachable'],
+      'x-error-codes': [...lookupErrors, 'invalid_state', 'rate_limited', 'guest_unreachable'],
     },
     preHandler: checkAgent,
     handler: refusePlainRequest,
