@@ -2,7 +2,7 @@
 // For heads Node does that itself. Streams of events, programs and copies may rest: they are told apart from dead ones by their pings.
 
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 
 const JSON_TYPE = /^application\/(?:[\w.+-]+\+)?json\b/i
@@ -39,7 +39,9 @@ function hasBody({ headers }: IncomingMessage): boolean {
 export function limitSlowReaders(app: FastifyInstance, limitMs: number): void {
   app.addHook('onSend', (_request, reply, payload, done) => {
     // Node counts what a socket has sent as activity, and sets the time anew when the answer is out (keep-alive) and when the next request comes.
-    if (typeof payload === 'string' || Buffer.isBuffer(payload)) reply.raw.socket?.setTimeout(limitMs)
+    const { socket } = reply.raw
+    // Requests that are injected have none.
+    if (socket instanceof Socket && (typeof payload === 'string' || Buffer.isBuffer(payload))) socket.setTimeout(limitMs)
     done(null, payload)
   })
 }
