@@ -108,3 +108,15 @@ for (const [name, value] of [
       (error) => isHypemanError(error, 'invalid_request') && error.message.includes(name),
     )
   })
+
+for (const [name, value, problem] of [
+  ['TIMEOUTS__HEADERS', '0s', 'timeouts.headers: is shorter than 100ms'],
+  ['TIMEOUTS__BODY', '48h', 'timeouts.body: is longer than a day'],
+  ['LIMITS__CONNECTIONS', '0', 'limits.connections:'],
+] as const)
+  test(`${name}=${value} would leave the server open or closed to everybody, and is refused`, async () => {
+    await assert.rejects(
+      loadConfig({}, { [name]: value }),
+      (error) => isHypemanError(error, 'invalid_request') && error.message.includes(problem),
+    )
+  })
