@@ -52,7 +52,11 @@ export async function measureLoad({ longRuns, say }: Bench): Promise<Row[]> {
       const sample = await sampleOf(server, asked, connections)
       if (run >= 0) samples.set(`${asked.id} ${key}`, [...(samples.get(`${asked.id} ${key}`) ?? []), sample])
     }
-    for (const connections of CONNECTIONS) for (const asked of [health, ...all]) await take(keyOf(connections), asked, connections)
+    // What the slow clients are compared with comes right before them.
+    for (const connections of CONNECTIONS.toSorted(
+      (one, other) => Number(one === BESIDE_SLOW_CLIENTS) - Number(other === BESIDE_SLOW_CLIENTS),
+    ))
+      for (const asked of [health, ...all]) await take(keyOf(connections), asked, connections)
     using _slow = await openSlowClients(server, SLOW_CLIENTS)
     for (const asked of [health, ...all]) await take('slow', asked, BESIDE_SLOW_CLIENTS)
   }
