@@ -46,6 +46,7 @@ import { createRegistry } from './registry/index.ts'
 import { createScheduleService, ScheduleStore, type ScheduleContext } from './schedules/index.ts'
 import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
+import { httpLimits } from './server/limits.ts'
 import { createSnapshotService, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
 import { openTelemetry } from './telemetry/open.ts'
 import { createVolumeService } from './volumes/index.ts'
@@ -97,13 +98,7 @@ export async function serve(
     tracer: telemetry.tracer,
     metrics: telemetry.metrics,
     requestsPerMinute: config.rate_limit.requests_per_minute,
-    limits: {
-      headersMs: config.timeouts.headers,
-      bodyMs: config.timeouts.body,
-      keepAliveMs: config.timeouts.keep_alive,
-      connections: config.limits.connections,
-      streamsPerSubject: config.limits.streams_per_subject,
-    },
+    limits: httpLimits(config),
   })
   undo.defer(() => http.close())
   undo.defer(() => stopping.abort(new HypemanError('canceled', 'the server is stopping; try again when it is back')))

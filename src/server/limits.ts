@@ -1,5 +1,7 @@
 // How much of the server one caller, or all together, may take up, and how long what comes slowly is waited for.
 
+import type { ServerConfig } from '../platform/config.ts'
+
 export interface HttpLimits {
   /** A connection must have said what it asks for in that time, in milliseconds. */
   readonly headersMs: number
@@ -11,4 +13,15 @@ export interface HttpLimits {
   readonly connections: number
   /** Of one subject: programs, copies, followed logs and events. 0: as many as they like. */
   readonly streamsPerSubject: number
+}
+
+/** As the settings have them. */
+export function httpLimits({ timeouts, limits }: ServerConfig): HttpLimits {
+  return {
+    headersMs: timeouts.headers,
+    bodyMs: timeouts.body,
+    keepAliveMs: timeouts.keep_alive,
+    connections: limits.connections,
+    streamsPerSubject: limits.streams_per_subject,
+  }
 }
