@@ -11,7 +11,8 @@ debian_packages=(
   busybox-static  # the guest's first user land and hypeman/base
   kmod            # modprobe --show-depends, for the initramfs
   cpio            # packs the initramfs
-  zstd            # compresses memory files
+  zstd            # compresses the memory of snapshots,
+  lz4             # or this one does
   ca-certificates # TLS to registries
   libatomic1      # the pinned Node is linked with it
   docker-registry # a real registry for the tests; never started as a service

@@ -12,7 +12,7 @@ import { diskError } from '../platform/disk-error.ts'
 import { IMAGE_NAME, firstBytes } from './layout-directory.ts'
 import { LONGEST_MANIFEST, parseManifest } from './manifest.ts'
 import { tarEntries, TarError } from '../files/tar-headers.ts'
-import { lastLine, runTool, ToolError } from './tool.ts'
+import { lastLine, runTool, ToolError } from '../platform/tool.ts'
 
 /** Writes a stream to a plain tar file; gzip is taken off. A stream that breaks, or is larger than `maxBytes`, is `invalid_archive`. */
 export async function stageArchive(archive: Readable, file: string, maxBytes: number, signal: AbortSignal): Promise<void> {

@@ -14,7 +14,7 @@ import { readBlob, readLayout } from './layout-directory.ts'
 import type { ImageRecord } from './records.ts'
 import { digestHex } from './reference.ts'
 import { unpackRootfs, writeErofs } from './rootfs.ts'
-import { runTool } from './tool.ts'
+import { runTool } from '../platform/tool.ts'
 
 export interface ConversionContext {
   readonly layout: DataLayout

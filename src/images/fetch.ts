@@ -10,7 +10,7 @@ import { blobPath, createLayout, nameImage } from './layout-directory.ts'
 import type { ImageManifest } from './manifest.ts'
 import type { Reference } from './reference.ts'
 import { explainRegistry, openRegistryAccess } from './registry-access.ts'
-import { lastLine, runTool, ToolError } from './tool.ts'
+import { lastLine, runTool, ToolError } from '../platform/tool.ts'
 import type { RegistryCredentials } from './types.ts'
 
 export interface Fetch {

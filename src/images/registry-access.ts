@@ -4,7 +4,7 @@ import { HypemanError } from '../api/errors.ts'
 import { hasCredentials, lendCredentials } from './credentials.ts'
 import { isLoopback, type Reference } from './reference.ts'
 import { openTokenGateway } from './token-gateway.ts'
-import { lastLine, ToolError } from './tool.ts'
+import { lastLine, ToolError } from '../platform/tool.ts'
 import type { RegistryCredentials } from './types.ts'
 
 export interface RegistryAccess extends AsyncDisposable {

@@ -5,7 +5,7 @@ import { parseConfig } from './config.ts'
 import { choosePlatform, digestOf, parseManifest, platformsOf, type ImageManifest } from './manifest.ts'
 import type { Reference } from './reference.ts'
 import { explainRegistry, openRegistryAccess, type RegistryAccess, type Selector } from './registry-access.ts'
-import { runTool } from './tool.ts'
+import { runTool } from '../platform/tool.ts'
 import type { RegistryCredentials } from './types.ts'
 
 export interface ResolvedImage {

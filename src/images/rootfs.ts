@@ -6,7 +6,7 @@ import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
 import { IMAGE_NAME } from './layout-directory.ts'
 import { digestHex } from './reference.ts'
-import { lastLine, runTool, ToolError } from './tool.ts'
+import { lastLine, runTool, ToolError } from '../platform/tool.ts'
 
 /** Unpacks the layout `layout` of the directory `work` into its `rootfs`. Whiteouts, owners, devices and extended attributes come out as the image says. */
 export async function unpackRootfs(work: string, layout: string, image: string, signal: AbortSignal): Promise<string> {

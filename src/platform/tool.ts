@@ -1,5 +1,5 @@
-// Runs skopeo, umoci and mkfs.erofs to their end. A tool dies with the server, so nothing writes into what the next start sweeps.
-// Not for VMMs (platform/process.ts).
+// Runs tools of the host (skopeo, umoci, mkfs.erofs, zstd, lz4) to their end. A tool dies with the server, so nothing writes into what the next start sweeps.
+// Not for VMMs (process.ts).
 
 import { execa } from 'execa'
 import { HypemanError } from '../api/errors.ts'
@@ -12,6 +12,8 @@ export interface ToolRun {
   readonly inherit?: readonly number[]
   /** After which it is killed; no limit if absent. */
   readonly timeoutMs?: number
+  /** It gives way to everything else that wants a processor or the disk. */
+  readonly idle?: boolean
 }
 
 /** A tool that ended with an error; `said` is its standard error. */
@@ -35,9 +37,7 @@ const LONGEST_OUTPUT = 8 * 1024 ** 2
 /** Runs a program and returns its standard output. A full disk, a missing program and an abort are errors of their own; the rest is `ToolError`. */
 export async function runTool(program: string, args: readonly string[], run: ToolRun): Promise<Buffer> {
   run.signal.throwIfAborted()
-  // setpriv(1) from util-linux: the kernel ends the tool when the server dies, however it dies.
-  const command = process.platform === 'linux' ? ['setpriv', '--pdeathsig', 'KILL', '--', program] : [program]
-  const [file = program, ...before] = command
+  const [file = program, ...before] = toolCommand(program, run.idle)
   const result = await execa(file, [...before, ...args], {
     cwd: run.cwd,
     cancelSignal: run.signal,
@@ -54,13 +54,23 @@ export async function runTool(program: string, args: readonly string[], run: Too
   run.signal.throwIfAborted()
   const { code, exitCode, timedOut, cause } = result
   const said = Buffer.from(result.stderr ?? []).toString()
-  if (code === 'ENOENT' || (exitCode === 127 && said.startsWith('setpriv:')))
+  if (code === 'ENOENT' || (exitCode === 127 && /^(?:setpriv|nice|ionice):/.test(said)))
     throw new HypemanError('host_unavailable', `${program} is not installed; run npm run setup`, { cause })
   if (/no space left on device|disk quota exceeded/i.test(said))
     throw new HypemanError('storage_full', `no space left while ${program} was writing; free some and try again`, {
       cause: new Error(lastLine(said)),
     })
   throw new ToolError(program, said, timedOut, cause)
+}
+
+/**
+ * A program with what stands before it: setpriv(1) from util-linux, so that the kernel ends the tool when the server dies, however it dies; nice(1) and
+ * ionice(1) for one that gives way.
+ */
+export function toolCommand(program: string, idle = false): readonly string[] {
+  if (process.platform !== 'linux') return [program]
+  const humble = idle ? ['nice', '-n', '19', 'ionice', '-c', '3'] : []
+  return ['setpriv', '--pdeathsig', 'KILL', '--', ...humble, program]
 }
 
 /** The last thing that a tool said, without what its log puts around it. */
