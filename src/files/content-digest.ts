@@ -15,7 +15,7 @@ const zeros = Buffer.alloc(BLOCK)
 const prefix = 'content-sha256:'
 const magic = Buffer.from('hypeman content 1\n', 'latin1')
 /** Bytes read at once: a multiple of the block. */
-const CHUNK = 1024 ** 2
+export const CONTENT_CHUNK = 1024 ** 2
 
 export const contentDigestPattern = /^content-sha256:[0-9a-f]{64}$/
 
@@ -41,14 +41,14 @@ export async function digestFile(file: string, options: DigestOptions = {}): Pro
   options.prepare?.(handle.fd)
   const identity = await readIdentity(handle)
   const content = new ContentHash(identity.sizeBytes)
-  const buffer = Buffer.allocUnsafeSlow(CHUNK)
+  const buffer = Buffer.allocUnsafeSlow(CONTENT_CHUNK)
   let [next, readBytes] = [0, 0]
   for (const extent of extentsOf(handle.fd, identity.sizeBytes, file)) {
     // Extents of filesystems with small blocks may begin and end inside of a block of ours.
     const end = Math.min(Math.ceil(extent.to / BLOCK) * BLOCK, identity.sizeBytes)
     for (let at = Math.max(next, Math.floor(extent.from / BLOCK) * BLOCK); at < end; at = next) {
       options.signal?.throwIfAborted()
-      const piece = buffer.subarray(0, Math.min(CHUNK, end - at))
+      const piece = buffer.subarray(0, Math.min(CONTENT_CHUNK, end - at))
       await readWhole(handle, piece, at, file)
       content.add(at, piece)
       readBytes += piece.length
@@ -80,7 +80,8 @@ async function readWhole(handle: FileHandle, into: Buffer, position: number, fil
   }
 }
 
-class ContentHash {
+/** Takes a file's contents in their order and gives its digest. */
+export class ContentHash {
   readonly #size: number
   readonly #data: Hash = createHash('sha256')
   readonly #map: Hash = createHash('sha256')

@@ -5,6 +5,7 @@ import { Worker } from 'node:worker_threads'
 import type { Digested } from './content-digest.ts'
 import type { FromWorker, ToWorker } from './digest-worker.ts'
 import { identityKey, type FileIdentity } from './identity.ts'
+import type { Output } from './output-digest.ts'
 
 /** How long the thread waits for more work before it ends, in milliseconds. */
 const IDLE_MS = 5_000
@@ -18,12 +19,12 @@ export interface ReadOptions {
   readonly onProgress?: ((readBytes: number) => void) | undefined
 }
 
-interface Job extends ReadOptions {
-  readonly id: number
-  readonly file: string
-  resolve(result: Digested): void
-  reject(error: unknown): void
-}
+/** What one job is: of a file everything that was found out, of an output the digest alone. */
+type Work =
+  | { readonly kind: 'file'; readonly file: string; resolve(result: Digested): void }
+  | { readonly kind: 'output'; readonly output: Output; resolve(digest: string): void }
+
+type Job = ReadOptions & Work & { readonly id: number; reject(error: unknown): void }
 
 export class Digests implements AsyncDisposable {
   readonly #known = new Map<string, string>()
@@ -78,19 +79,30 @@ export class Digests implements AsyncDisposable {
 
   /** Reads a file and computes its digest. Rejects with the signal's reason when it aborts. Remembers nothing. */
   async read(file: string, options: ReadOptions): Promise<Digested> {
-    options.signal?.throwIfAborted()
-    if (this.#closed) throw new Error('the server is stopping')
     const { promise, resolve, reject } = Promise.withResolvers<Digested>()
-    const job: Job = { ...options, id: this.#nextId++, file, resolve, reject }
-    const firstLater = this.#queue.findIndex((one) => options.urgent && !one.urgent)
+    await this.#run({ ...options, kind: 'file', file, id: this.#nextId++, resolve, reject }, promise)
+    return await promise
+  }
+
+  /** The digest of what a command writes, in turn with the files and with the same manners. */
+  async readOutput(output: Output, signal: AbortSignal): Promise<string> {
+    const { promise, resolve, reject } = Promise.withResolvers<string>()
+    await this.#run({ urgent: false, signal, kind: 'output', output, id: this.#nextId++, resolve, reject }, promise)
+    return await promise
+  }
+
+  async #run(job: Job, done: Promise<unknown>): Promise<void> {
+    job.signal?.throwIfAborted()
+    if (this.#closed) throw new Error('the server is stopping')
+    const firstLater = this.#queue.findIndex((one) => job.urgent && !one.urgent)
     this.#queue.splice(firstLater < 0 ? this.#queue.length : firstLater, 0, job)
     const cancel = (): void => this.#cancel(job)
-    options.signal?.addEventListener('abort', cancel, { once: true })
+    job.signal?.addEventListener('abort', cancel, { once: true })
     this.#next()
     try {
-      return await promise
+      await done
     } finally {
-      options.signal?.removeEventListener('abort', cancel)
+      job.signal?.removeEventListener('abort', cancel)
     }
   }
 
@@ -117,7 +129,12 @@ export class Digests implements AsyncDisposable {
     this.#current = job
     this.#worker ??= this.#startWorker()
     this.#worker.ref()
-    this.#worker.postMessage({ kind: 'digest', id: job.id, file: job.file, fromDisk: job.fromDisk === true } satisfies ToWorker)
+    const { id } = job
+    const order: ToWorker =
+      job.kind === 'output'
+        ? { kind: 'digest-output', id, output: job.output }
+        : { kind: 'digest', id, file: job.file, fromDisk: job.fromDisk === true }
+    this.#worker.postMessage(order)
   }
 
   #startWorker(): Worker {
@@ -139,8 +156,11 @@ export class Digests implements AsyncDisposable {
     if (job?.id !== message.id) return
     if (message.kind === 'progress') return job.onProgress?.(message.readBytes)
     this.#current = undefined
-    if (message.kind === 'done') job.resolve(message.result)
-    else if (job.signal?.aborted === true) job.reject(job.signal.reason)
+    if (message.kind === 'done') {
+      if (job.kind === 'file') job.resolve(message.result)
+    } else if (message.kind === 'digested-output') {
+      if (job.kind === 'output') job.resolve(message.digest)
+    } else if (job.signal?.aborted === true) job.reject(job.signal.reason)
     else job.reject(Object.assign(new Error(message.message), message.code === undefined ? {} : { code: message.code }))
     this.#next()
   }

@@ -100,6 +100,10 @@ export const snapshotFiles = {
   /** What every file of it was when it was taken (seals.ts). */
   seals: 'seals.json',
   payload: 'guest',
+  /** How its memory is to be compressed, and what was; not there if it is not to be. */
+  compression: 'compression.json',
+  /** Memory files of the payload, compressed. */
+  compressed: 'compressed',
 } as const
 
 /** Files of a template's directory. */
