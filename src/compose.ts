@@ -47,7 +47,7 @@ import { createScheduleService, ScheduleStore, type ScheduleContext } from './sc
 import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
 import { httpLimits } from './server/limits.ts'
-import { createSnapshotService, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
+import { Compressor, createSnapshotService, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
 import { openTelemetry } from './telemetry/open.ts'
 import { createVolumeService } from './volumes/index.ts'
 
@@ -206,7 +206,11 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     return isDeepStrictEqual(stamp, kind.stamp) && kind.kernelId === kernel.id && images.byDigest(kind.imageDigest) !== undefined
   })
   const keeper = undo.use(new SealKeeper(context, snapshots))
-  const snapshotContext: SnapshotContext = { instances: context, store: snapshots, locks: new KeyedLock(), keeper }
+  const snapshotHost = { instances: context, store: snapshots, locks: new KeyedLock(), keeper }
+  const { compressions_at_once: atOnce, keep_decompressed: keepMs } = config.snapshots
+  const compressor = undo.use(new Compressor(snapshotHost, { atOnce, keepMs }))
+  await compressor.load()
+  const snapshotContext: SnapshotContext = { ...snapshotHost, compressor }
   const tidyImages = (): void => {
     images
       .collectUnused()
@@ -243,6 +247,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     /** What nobody has to wait for. */
     afterwards: () => {
       void keeper.resume()
+      compressor.look()
       lookAtSchedules()
     },
     /** What metrics tell of. */

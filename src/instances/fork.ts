@@ -29,6 +29,8 @@ export interface ForkSource {
   readonly withMemory: boolean
   readonly record: InstanceRecord
   readonly snapshotId: string | null
+  /** Completes the payload before it is used, as a part of the fork's flow. */
+  readonly prepare?: (flow: FlowContext) => Promise<void>
   /** Rejects if the payload is not what it was when it was made; asked while the fork's directory is made, and heard before that is committed. */
   readonly check?: () => Promise<void>
 }
@@ -59,6 +61,7 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
     about: { sourceId: source.record.id, ...(source.snapshotId === null ? {} : { snapshotId: source.snapshotId }) },
   })
   const withMemory = source.withMemory && request.targetState !== 'Stopped'
+  await source.prepare?.(flow)
 
   await using undo = new AsyncDisposableStack()
   using turn = await stagings.take(flow.signal)

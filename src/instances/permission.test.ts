@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { instanceStates, isLegal, type InstanceAction, type InstanceState } from '../api/actions.ts'
 import { isHypemanError } from '../api/errors.ts'
 import { KeyedLock } from '../platform/keyed-lock.ts'
-import { createSnapshotService, SealKeeper, SnapshotStore } from '../snapshots/index.ts'
+import { Compressor, createSnapshotService, SealKeeper, SnapshotStore } from '../snapshots/index.ts'
 import { stateOnly, testContext, type TestContext } from '../../tests/support/instance-context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { createInstanceService } from './service.ts'
@@ -66,10 +66,8 @@ function instancesOf({ context }: TestContext): ReturnType<typeof createInstance
 
 function snapshotsOf({ context }: TestContext): ReturnType<typeof createSnapshotService> {
   const store = new SnapshotStore(context.layout, context.log)
-  return createSnapshotService(
-    { instances: context, store, locks: new KeyedLock(), keeper: new SealKeeper(context, store) },
-    () => undefined,
-  )
+  const host = { instances: context, store, locks: new KeyedLock(), keeper: new SealKeeper(context, store) }
+  return createSnapshotService({ ...host, compressor: new Compressor(host, { atOnce: 1, keepMs: 0 }) }, () => undefined)
 }
 
 function recordFile({ context }: TestContext, entry: InstanceEntry): Promise<string> {

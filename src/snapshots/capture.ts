@@ -4,6 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
 import { isLegal, type TargetState } from '../api/actions.ts'
 import { HypemanError } from '../api/errors.ts'
+import type { CompressionSetting } from '../files/compression.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import { createStaged, moveToTrash, stageRecord } from '../files/stage.ts'
 import { treeSize } from '../files/tree.ts'
@@ -21,6 +22,7 @@ import {
 } from '../instances/index.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
 import { newId } from '../platform/ids.ts'
+import { compressionRecordOf } from './compression-record.ts'
 import { snapshotFlow, type SnapshotContext } from './context.ts'
 import type { SnapshotRecord } from './record.ts'
 import { sealSnapshot } from './seals.ts'
@@ -32,6 +34,8 @@ export interface CaptureRequest {
   readonly tags: Readonly<Record<string, string>>
   /** The source's schedule asks for it. */
   readonly scheduled: boolean
+  /** How its memory is compressed afterwards; absent: not at all. */
+  readonly compression?: CompressionSetting | undefined
 }
 
 export async function captureSnapshot(context: SnapshotContext, entry: InstanceEntry, request: CaptureRequest): Promise<SnapshotRecord> {
@@ -41,6 +45,8 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   using flow = snapshotFlow(context, entry.id, 'snapshot.create', id)
   forbidWritableVolumes(entry.record, 'a snapshot')
   const { kind, state } = await permitKind(entry, request.kind)
+  const { compression: setting } = request
+  const compression = setting === undefined || kind === 'Stopped' ? undefined : compressionRecordOf(id, setting)
   using _name = context.store.reserveName(entry.id, request.name, id)
 
   await using undo = new AsyncDisposableStack()
@@ -66,14 +72,18 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
     pausedMs,
     instance: { ...entry.record, process: null, restoring: null, savedMemory: null },
   }
-  await step(flow, 'record', () => stageRecord(path.join(staged.path, snapshotFiles.record), record))
+  await step(flow, 'record', async () => {
+    await stageRecord(path.join(staged.path, snapshotFiles.record), record)
+    if (compression !== undefined) await stageRecord(path.join(staged.path, snapshotFiles.compression), compression)
+  })
   const seals = await step(flow, 'seal', () => sealSnapshot(staged.path, id, driverOf(instances, entry.record), instances.digests))
   undo.defer(() => moveToTrash(instances.layout, instances.layout.snapshot(id)))
   await step(flow, 'commit', () => staged.commit(instances.layout.snapshot(id)))
   context.store.add(record)
   undo.move()
   context.keeper.add(id, seals)
-  return record
+  if (compression !== undefined) context.compressor.add(compression)
+  return context.store.byId(id) ?? record
 }
 
 /** The kind that is taken, and the state of its source, which the caller has locked; throws when the one is not legal in the other. */

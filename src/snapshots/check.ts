@@ -3,6 +3,7 @@
 import { HypemanError } from '../api/errors.ts'
 import { checkSeals, type FileProblem, type FileSeal } from '../files/seals.ts'
 import { driverOf } from '../instances/index.ts'
+import { isCompressed } from './compression-record.ts'
 import type { SnapshotContext } from './context.ts'
 import type { SnapshotRecord } from './record.ts'
 import { isReadWhole, partOf, payloadFiles, readSeals, SealsProblem, strangers } from './seals.ts'
@@ -11,7 +12,8 @@ import { isReadWhole, partOf, payloadFiles, readSeals, SealsProblem, strangers }
 export async function checkSnapshot(context: SnapshotContext, record: SnapshotRecord, withMemory: boolean): Promise<void> {
   const driver = driverOf(context.instances, record.instance)
   const directory = context.instances.layout.snapshot(record.id)
-  const isNeeded = ({ name }: { readonly name: string }): boolean => withMemory || !isMemory(partOf(name, driver))
+  // Memory that is compressed has been decompressed by then, or is not needed.
+  const isNeeded = ({ name }: { readonly name: string }): boolean => !isCompressed(name) && (withMemory || !isMemory(partOf(name, driver)))
   const [seals, names] = [sealsOf(directory, record), payloadFiles(directory)]
   const needed = seals.filter(isNeeded)
   const { problems, renewed } = await checkSeals(directory, needed, (name) => isReadWhole(name, driver), context.instances.digests)

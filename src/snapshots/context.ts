@@ -8,6 +8,7 @@ import { isMissing, refuseForeignFiles } from '../files/tree.ts'
 import type { OpenFlow } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
 import { flowOn, type InstanceContext } from '../instances/index.ts'
+import type { Compressor } from './compressor.ts'
 import type { SealKeeper } from './keeper.ts'
 import type { SnapshotRecord } from './record.ts'
 import type { SnapshotStore } from './store.ts'
@@ -18,16 +19,23 @@ export interface SnapshotContext {
   /** Readers (restore, fork) hold off a delete. */
   readonly locks: KeyedLock
   readonly keeper: SealKeeper
+  readonly compressor: Compressor
 }
 
 /** A snapshot's flow reports its steps to the instance it is about. */
-export function snapshotFlow(context: SnapshotContext, instanceId: string, flow: string, snapshotId: string): OpenFlow {
-  return flowOn(context.instances, instanceId, flow, { about: { snapshotId } })
+export function snapshotFlow(
+  { instances }: Pick<SnapshotContext, 'instances'>,
+  instanceId: string,
+  flow: string,
+  snapshotId: string,
+  signal: AbortSignal = instances.stopping,
+): OpenFlow {
+  return flowOn(instances, instanceId, flow, { signal, about: { snapshotId } })
 }
 
 /** Keeps a snapshot from being deleted while it is read. */
 export function holdSnapshot(
-  context: SnapshotContext,
+  context: Pick<SnapshotContext, 'instances' | 'locks'>,
   record: SnapshotRecord,
   shared: boolean,
   waitMs: number = context.instances.settings.lockWaitMs,

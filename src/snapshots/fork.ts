@@ -2,6 +2,7 @@
 
 import { HypemanError } from '../api/errors.ts'
 import { driverOf, forkFromPayload, type InstanceEntry } from '../instances/index.ts'
+import type { FlowContext } from '../platform/flow.ts'
 import { checkSnapshot } from './check.ts'
 import { holdSnapshot, payloadOf, type SnapshotContext } from './context.ts'
 import type { SnapshotRecord } from './record.ts'
@@ -21,6 +22,8 @@ export async function forkSnapshot(context: SnapshotContext, record: SnapshotRec
     withMemory: record.kind === 'Standby',
     record: record.instance,
     snapshotId: record.id,
+    prepare: (flow: FlowContext) =>
+      record.kind === 'Standby' && target.state !== 'Stopped' ? context.compressor.makeReady(record, flow) : Promise.resolve(),
     check: () => checkSnapshot(context, record, record.kind === 'Standby' && target.state !== 'Stopped'),
   }
   return await forkFromPayload(context.instances, source, { name: request.name, targetState: target.state, hypervisor: target.hypervisor })

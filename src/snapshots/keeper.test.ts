@@ -12,6 +12,7 @@ import { createStaged, stageRecord } from '../files/stage.ts'
 import { KeyedLock } from '../platform/keyed-lock.ts'
 import { newId } from '../platform/ids.ts'
 import { checkSnapshot } from './check.ts'
+import { Compressor } from './compressor.ts'
 import type { SnapshotContext } from './context.ts'
 import { SealKeeper } from './keeper.ts'
 import type { SnapshotRecord } from './record.ts'
@@ -48,8 +49,11 @@ async function world(before?: TestContext): Promise<World> {
   const store = new SnapshotStore(instances.layout, instances.log)
   await store.load()
   const keeper = new SealKeeper(instances, store)
-  const snapshots = { instances, store, locks: new KeyedLock(), keeper }
+  const host = { instances, store, locks: new KeyedLock(), keeper }
+  const compressor = new Compressor(host, { atOnce: 1, keepMs: 0 })
+  const snapshots = { ...host, compressor }
   const close = async (): Promise<void> => {
+    await compressor[Symbol.asyncDispose]()
     await keeper[Symbol.asyncDispose]()
     await digests[Symbol.asyncDispose]()
   }

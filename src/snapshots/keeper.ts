@@ -83,6 +83,11 @@ export class SealKeeper implements AsyncDisposable {
     return { signal: reader.end.signal, [Symbol.dispose]: () => void this.#readers.delete(reader) }
   }
 
+  /** True while files of the snapshot are read by somebody who does not hold it. */
+  isReading(id: string): boolean {
+    return this.#current?.id === id || this.#pending.has(id) || [...this.#readers].some((reader) => reader.id === id)
+  }
+
   /** Before a snapshot is deleted: leaves its files alone from now on, and forgets what nobody shares with it. */
   async drop(id: string): Promise<void> {
     this.#pending.delete(id)
@@ -93,10 +98,12 @@ export class SealKeeper implements AsyncDisposable {
       await this.#current.done
     }
     await this.#writing.get(id)?.catch(() => undefined) // whoever asked for it was told
-    const payload = path.join(this.#instances.layout.snapshot(id), snapshotFiles.payload)
-    for (const name of await readdir(payload).catch(() => [])) {
-      const seen = seeFile(path.join(payload, name))
-      if (seen?.links === 1) this.#digests.forget(seen)
+    for (const place of [snapshotFiles.payload, snapshotFiles.compressed]) {
+      const directory = path.join(this.#instances.layout.snapshot(id), place)
+      for (const name of await readdir(directory).catch(() => [])) {
+        const seen = seeFile(path.join(directory, name))
+        if (seen?.links === 1) this.#digests.forget(seen)
+      }
     }
   }
 
@@ -174,6 +181,7 @@ export class SealKeeper implements AsyncDisposable {
   }
 }
 
-function isSealed(seal: FileSeal, seen: FileIdentity): boolean {
+/** The very version that was sealed, or a copy of it. */
+export function isSealed(seal: FileSeal, seen: FileIdentity): boolean {
   return identityKey(seal) === identityKey(seen) || wasCopied(seal, seen)
 }

@@ -18,6 +18,7 @@ export async function removeUnreadable({ store, instances: { layout, log } }: Sn
 
 /** `waitMs` is for those who read it, by default as long as for any other operation. */
 export async function removeSnapshot(context: SnapshotContext, record: SnapshotRecord, waitMs?: number): Promise<void> {
+  using _quiet = await context.compressor.pause(record.id)
   using _hold = await holdSnapshot(context, record, false, waitMs)
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
   const { layout } = context.instances

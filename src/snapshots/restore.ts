@@ -43,6 +43,7 @@ export async function restoreSnapshot(
   using flow = snapshotFlow(context, entry.id, 'snapshot.restore', record.id)
   const withMemory = record.kind === 'Standby' && target.state !== 'Stopped'
   const payload = await payloadOf(context, record)
+  if (withMemory) await context.compressor.makeReady(record, flow)
   await replaceInstance(instances, entry, flow, {
     fill: async (directory) => {
       const made = driverOf(instances, target).materialise(payload, directory, withMemory)

@@ -1,8 +1,12 @@
 // What may be asked of snapshots: find, then run the flow, then show. Locks and rules are the flows' own.
 
-import type { SnapshotView } from '../api/schemas/snapshot.ts'
+import { HypemanError } from '../api/errors.ts'
+import { defaultLevels } from '../api/schemas/compression.ts'
+import type { CreateSnapshotBody, SnapshotView } from '../api/schemas/snapshot.ts'
+import type { CompressionSetting } from '../files/compression.ts'
 import { viewOf } from '../instances/index.ts'
 import { captureSnapshot } from './capture.ts'
+import type { CompressionStatus } from './compression-status.ts'
 import type { SnapshotContext } from './context.ts'
 import { forkSnapshot } from './fork.ts'
 import type { SnapshotRecord } from './record.ts'
@@ -15,14 +19,15 @@ import { verifyAll, verifySnapshot } from './verify.ts'
 export function createSnapshotService(context: SnapshotContext, removed: () => void): SnapshotService {
   const { instances, store } = context
   return {
-    async create(instanceRef, { kind, name = '', tags = {} }) {
-      return snapshotViewOf(await captureSnapshot(context, instances.store.find(instanceRef), { kind, name, tags, scheduled: false }))
+    async create(instanceRef, { kind, name = '', tags = {}, compression }) {
+      const request = { kind, name, tags, scheduled: false, compression: settingOf(kind, compression) }
+      return snapshotViewOf(context, await captureSnapshot(context, instances.store.find(instanceRef), request))
     },
     async list(filter) {
       const { source_instance_id: sourceInstanceId, kind, name, tags } = filter
-      return store.list({ sourceInstanceId, kind, name, tags }).map(snapshotViewOf)
+      return store.list({ sourceInstanceId, kind, name, tags }).map((record) => snapshotViewOf(context, record))
     },
-    get: async (id) => snapshotViewOf(store.find(id)),
+    get: async (id) => snapshotViewOf(context, store.find(id)),
     async remove(id) {
       if (!(await removeUnreadable(context, id))) await removeSnapshot(context, store.find(id))
       removed()
@@ -48,31 +53,52 @@ function targetOf(
   return { targetState: body.target_state, targetHypervisor: body.target_hypervisor }
 }
 
-/** Made once for each record, which never changes: a list of 10 000 would leave as many objects behind each time. */
+/** What is asked of a snapshot's compression, with what is left out filled in; undefined if it is not to be. */
+function settingOf(kind: SnapshotRecord['kind'], asked: CreateSnapshotBody['compression']): CompressionSetting | undefined {
+  if (asked?.enabled !== true) return undefined
+  if (kind === 'Stopped')
+    throw new HypemanError('invalid_request', 'compression: a Stopped snapshot holds no memory to compress; leave the field out')
+  const algorithm = asked.algorithm ?? 'zstd'
+  return { algorithm, level: asked.level ?? defaultLevels[algorithm] }
+}
+
+/** Made once for each record, which is another object when something has changed: a list of 10 000 would leave as many objects behind each time. */
 const views = new WeakMap<SnapshotRecord, SnapshotView>()
 
-function snapshotViewOf(record: SnapshotRecord): SnapshotView {
+function snapshotViewOf({ compressor }: SnapshotContext, record: SnapshotRecord): SnapshotView {
   const known = views.get(record)
   if (known !== undefined) return known
-  const view = makeView(record)
+  const view = makeView(record, compressor.statusOf(record.id))
   views.set(record, view)
   return view
 }
 
-function makeView(record: SnapshotRecord): SnapshotView {
+function makeView(record: SnapshotRecord, compression: CompressionStatus | undefined): SnapshotView {
   return {
     id: record.id,
     ...(record.name === '' ? {} : { name: record.name }),
     kind: record.kind,
     created_at: record.createdAt,
-    size_bytes: record.sizeBytes,
-    allocated_bytes: record.allocatedBytes,
+    size_bytes: record.sizeBytes + (compression?.sizeChange ?? 0),
+    allocated_bytes: Math.max(record.allocatedBytes + (compression?.allocatedChange ?? 0), 0),
     paused_ms: Math.round(record.pausedMs * 100) / 100,
     source_instance_id: record.sourceInstanceId,
     source_instance_name: record.sourceInstanceName,
     source_hypervisor: record.sourceHypervisor,
     ...(record.scheduled ? { scheduled: true } : {}),
     ...(Object.keys(record.tags).length === 0 ? {} : { tags: { ...record.tags } }),
-    compression_state: 'none',
+    ...compressionViewOf(compression),
+  }
+}
+
+function compressionViewOf(compression: CompressionStatus | undefined): Partial<SnapshotView> {
+  if (compression === undefined) return { compression_state: 'none' }
+  const { state, setting, error, note, compressedBytes, uncompressedBytes } = compression
+  return {
+    compression: { enabled: true, ...setting },
+    compression_state: state,
+    ...(state === 'error' && error !== undefined ? { compression_error: error } : {}),
+    ...(note === undefined ? {} : { compression_note: note }),
+    ...(compressedBytes === 0 ? {} : { compressed_size_bytes: compressedBytes, uncompressed_size_bytes: uncompressedBytes }),
   }
 }

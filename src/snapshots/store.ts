@@ -109,6 +109,12 @@ export class SnapshotStore {
     this.#scheduled.set(record.sourceInstanceId, siblings.add(record.id))
   }
 
+  /** Its files have changed: another object stands for it from now on, so that whoever keeps what was seen of it looks again. */
+  renew(id: string): void {
+    const record = this.#records.get(id)
+    if (record !== undefined) this.#records.set(id, { ...record })
+  }
+
   forget(record: SnapshotRecord): void {
     this.#records.delete(record.id)
     const siblings = this.#scheduled.get(record.sourceInstanceId)

@@ -1,5 +1,5 @@
-// What all snapshots together take on disk: each file once, however many snapshots and forks name it. A snapshot's files are looked at once in its
-// life, in the background; nothing is kept as long as nobody asks.
+// What all snapshots together take on disk: each file once, however many snapshots and forks name it. A snapshot's files are looked at once, and again
+// when they have changed, in the background; nothing is kept as long as nobody asks.
 
 import { opendir, stat } from 'node:fs/promises'
 import path from 'node:path'
@@ -25,7 +25,7 @@ export class SnapshotUsage {
   readonly #layout: DataLayout
   readonly #store: Pick<SnapshotStore, 'list' | 'byId'>
   /** Inodes by snapshot. All are on one filesystem. */
-  readonly #inodes = new Map<string, readonly number[]>()
+  readonly #seen = new Map<string, { readonly record: SnapshotRecord; readonly inodes: readonly number[] }>()
   readonly #files = new Map<number, SharedFile>()
   #bytes = 0
 
@@ -35,22 +35,24 @@ export class SnapshotUsage {
   }
 
   totals(): SnapshotTotals {
-    return { physicalBytes: this.#bytes, measured: this.#inodes.size }
+    return { physicalBytes: this.#bytes, measured: this.#seen.size }
   }
 
-  /** Looks at the snapshots that are new, one after the other, and forgets those that are gone. */
+  /** Looks at the snapshots that are new or have changed, one after the other, and forgets those that are gone. */
   async refresh(signal: AbortSignal): Promise<void> {
-    for (const id of this.#inodes.keys()) if (this.#store.byId(id) === undefined) this.#forget(id)
+    for (const [id, { record }] of this.#seen) if (this.#store.byId(id) !== record) this.#forget(id)
     for (const record of this.#store.list()) {
       signal.throwIfAborted()
-      if (!this.#inodes.has(record.id)) await this.#measure(record)
+      if (!this.#seen.has(record.id)) await this.#measure(record)
     }
   }
 
-  async #measure({ id }: SnapshotRecord): Promise<void> {
-    const files = await payloadFilesOf(path.join(this.#layout.snapshot(id), snapshotFiles.payload))
-    // Deleted meanwhile: what was seen is not the whole of it.
-    if (this.#store.byId(id) === undefined) return
+  async #measure(record: SnapshotRecord): Promise<void> {
+    const directory = this.#layout.snapshot(record.id)
+    const places = [snapshotFiles.payload, snapshotFiles.compressed].map((name) => filesIn(path.join(directory, name)))
+    const files = (await Promise.all(places)).flat()
+    // Deleted or changed meanwhile: what was seen is not the whole of it.
+    if (this.#store.byId(record.id) !== record) return
     for (const { inode, bytes } of files) {
       const known = this.#files.get(inode)
       if (known !== undefined) known.names += 1
@@ -59,14 +61,11 @@ export class SnapshotUsage {
         this.#bytes += bytes
       }
     }
-    this.#inodes.set(
-      id,
-      files.map(({ inode }) => inode),
-    )
+    this.#seen.set(record.id, { record, inodes: files.map(({ inode }) => inode) })
   }
 
   #forget(id: string): void {
-    for (const inode of this.#inodes.get(id) ?? []) {
+    for (const inode of this.#seen.get(id)?.inodes ?? []) {
       const file = this.#files.get(inode)
       if (file === undefined) continue
       file.names -= 1
@@ -74,11 +73,11 @@ export class SnapshotUsage {
       this.#files.delete(inode)
       this.#bytes -= file.bytes
     }
-    this.#inodes.delete(id)
+    this.#seen.delete(id)
   }
 }
 
-async function payloadFilesOf(directory: string): Promise<{ readonly inode: number; readonly bytes: number }[]> {
+async function filesIn(directory: string): Promise<{ readonly inode: number; readonly bytes: number }[]> {
   const found: { inode: number; bytes: number }[] = []
   try {
     for await (const entry of await opendir(directory)) {
@@ -87,7 +86,7 @@ async function payloadFilesOf(directory: string): Promise<{ readonly inode: numb
       found.push({ inode: ino, bytes: blocks * 512 })
     }
   } catch (error) {
-    if (!isMissing(error)) throw error // else it is being deleted, or its payload was lost: then it takes nothing
+    if (!isMissing(error)) throw error // else it is being deleted, has nothing compressed, or was lost: then it takes nothing
   }
   return found
 }

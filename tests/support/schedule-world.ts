@@ -9,7 +9,7 @@ import { ScheduleWorker } from '../../src/jobs/schedules.ts'
 import { KeyedLock } from '../../src/platform/keyed-lock.ts'
 import { createScheduleService, ScheduleStore, type ScheduleContext } from '../../src/schedules/index.ts'
 import type { ScheduleService } from '../../src/schedules/types.ts'
-import { SealKeeper, SnapshotStore, type SnapshotRecord } from '../../src/snapshots/index.ts'
+import { Compressor, SealKeeper, SnapshotStore, type SnapshotRecord } from '../../src/snapshots/index.ts'
 import { aDriver, testContext, type TestContext } from './instance-context.ts'
 
 export const MINUTE = 60_000
@@ -66,7 +66,9 @@ async function open(base: TestContext): Promise<ScheduleWorld> {
   const keeper = new SealKeeper(instances, snapshotStore)
   const store = new ScheduleStore(layout, { log, faults })
   await store.load()
-  const snapshots = { instances, store: snapshotStore, locks: new KeyedLock(), keeper }
+  const host = { instances, store: snapshotStore, locks: new KeyedLock(), keeper }
+  const compressor = new Compressor(host, { atOnce: 1, keepMs: 0 })
+  const snapshots = { ...host, compressor }
   const context = { snapshots, store, locks: new KeyedLock(), shortestIntervalMs: MINUTE }
   const worker = new ScheduleWorker(context, () => {
     world.removals += 1
@@ -74,6 +76,7 @@ async function open(base: TestContext): Promise<ScheduleWorld> {
   const service = createScheduleService(context, () => worker.look())
   const close = async (): Promise<void> => {
     await worker[Symbol.asyncDispose]()
+    await compressor[Symbol.asyncDispose]()
     await keeper[Symbol.asyncDispose]()
   }
   let isOver = false

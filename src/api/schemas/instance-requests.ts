@@ -21,7 +21,7 @@ import {
   tags,
 } from './common.ts'
 import { instanceState, volumeMount } from './instance.ts'
-import { compression } from './snapshot.ts'
+import { compression } from './compression.ts'
 import { healthCheck, restartPolicy } from './supervision.ts'
 
 const unsupported = 'Not supported yet: 501 unless absent, empty or disabled.'

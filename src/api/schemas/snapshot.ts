@@ -3,6 +3,7 @@
 import { z } from 'zod'
 import { targetStates } from '../actions.ts'
 import { hypervisorName, resourceName, tagFilter, tags, timestamp } from './common.ts'
+import { compression } from './compression.ts'
 
 export const snapshotKind = z
   .enum(['Standby', 'Stopped'])
@@ -10,20 +11,13 @@ export const snapshotKind = z
 
 export type SnapshotKind = z.infer<typeof snapshotKind>
 
-/** Not supported yet when enabled. */
-export const compression = z.object({
-  enabled: z.boolean(),
-  algorithm: z.enum(['zstd', 'lz4']).optional(),
-  level: z.int().optional(),
-})
-
 export const snapshot = z
   .object({
     id: z.string(),
     name: z.string().nullable().optional().meta({ description: 'Unique among the snapshots of one instance.' }),
     kind: snapshotKind,
     created_at: timestamp,
-    size_bytes: z.int().meta({ description: 'Apparent size of the payload.' }),
+    size_bytes: z.int().meta({ description: 'Apparent size of the payload; less when memory was compressed.' }),
     allocated_bytes: z.int().optional().meta({ description: 'What the payload takes on disk if it shares nothing.' }),
     paused_ms: z.number().optional().meta({ description: 'How long the instance stood still; 0 if it was not running.' }),
     source_instance_id: z.string(),
@@ -31,7 +25,22 @@ export const snapshot = z
     source_hypervisor: hypervisorName,
     scheduled: z.boolean().optional().meta({ description: 'True: taken by the schedule of its source, which may delete it.' }),
     tags: tags.optional(),
-    compression_state: z.enum(['none', 'compressing', 'compressed', 'error']).optional(),
+    compression: compression.optional().meta({ description: 'How its memory is to be compressed; absent if it is not to be.' }),
+    compression_state: z
+      .enum(['none', 'compressing', 'compressed', 'error'])
+      .optional()
+      .meta({ description: '`none` also if nothing of its memory could be compressed yet: `compression_note` says why.' }),
+    compression_error: z
+      .string()
+      .nullable()
+      .optional()
+      .meta({ description: 'What failed, when the state is `error`; the snapshot is whole all the same.' }),
+    compression_note: z
+      .string()
+      .optional()
+      .meta({ description: 'What of its memory is not compressed, or takes room all the same, and why.' }),
+    compressed_size_bytes: z.int().nullable().optional().meta({ description: 'Size of the memory files that are compressed, compressed.' }),
+    uncompressed_size_bytes: z.int().nullable().optional().meta({ description: 'Apparent size of the same files, uncompressed.' }),
   })
   .meta({ id: 'Snapshot', description: 'An instant of an instance: immutable, and independent of it from then on.' })
 
@@ -45,7 +54,7 @@ export const createSnapshotBody = z
       .optional()
       .meta({ description: 'Empty or absent: unnamed.' }),
     tags: tags.optional(),
-    compression: compression.optional().meta({ description: 'Not supported yet: 501 if enabled.' }),
+    compression: compression.optional().meta({ description: 'Compresses its memory, in the background after the answer.' }),
   })
   .meta({ id: 'CreateSnapshot' })
 

@@ -15,7 +15,6 @@ import {
 import { snapshotVerification, verifyEvent, type SnapshotVerification, type VerifyEvent } from '../../api/schemas/verification.ts'
 import { untilGone } from '../signals.ts'
 import { sendEvents } from '../sse.ts'
-import { refuseCompression } from '../unsupported.ts'
 import { writePlainly } from '../validation.ts'
 import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
 
@@ -35,7 +34,8 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
         tags,
         operationId: 'createSnapshot',
         summary: 'Take a snapshot of an instance',
-        description: 'A Running instance stands still for a moment and goes on, with its programs and connections.',
+        description:
+          'A Running instance stands still for a moment and goes on, with its programs and connections. Memory is compressed after the answer, if `compression` asks for it.',
         params: instanceParams,
         body: createSnapshotBody,
         response: { 201: snapshot, ...failure },
@@ -45,10 +45,7 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
         ],
       },
     },
-    async (request, reply) => {
-      refuseCompression(request.body)
-      return reply.code(201).send(await snapshots.create(request.params.id, request.body))
-    },
+    async (request, reply) => reply.code(201).send(await snapshots.create(request.params.id, request.body)),
   )
   app.post(
     '/instances/:id/snapshots/:snapshotId/restore',

@@ -1,0 +1,233 @@
+// Keeps the memory of snapshots compressed, for those that are to be: few at a time and at the lowest priority, and never in the way of anything else. What there is
+// to do is read from what lies on disk, so a server that was stopped in between goes on after its next start.
+
+import type { Logger } from 'pino'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { isHypemanError } from '../api/errors.ts'
+import { driverOf } from '../instances/index.ts'
+import { messageOf, step, type FlowContext } from '../platform/flow.ts'
+import { compressMemory, freeMemory, removeUnsealedCompressed, removeUnsealedMemory, type CompressionHost } from './compress.ts'
+import { lookAtMemory, readCompression, type CompressionRecord, type MemoryLook } from './compression-record.ts'
+import { statusOf, type CompressionStatus } from './compression-status.ts'
+import { decompressMemory } from './decompress.ts'
+import type { SnapshotRecord } from './record.ts'
+import { readSeals } from './seals.ts'
+
+/** How often it looks what has become possible, in milliseconds. */
+const LOOK_EVERY_MS = 5_000
+/** What failed (a full disk) is tried again after this time, in milliseconds. */
+const RETRY_MS = 600_000
+
+export interface CompressorOptions {
+  /** Snapshots that are compressed at a time. */
+  readonly atOnce: number
+  /** Memory that was decompressed stays so for this long after it was last used, in milliseconds. */
+  readonly keepMs: number
+}
+
+/** A snapshot that is to be compressed. */
+interface Tracked {
+  record: CompressionRecord
+  status: CompressionStatus
+  error?: string
+  /** On the clock of `performance`. */
+  notBefore: number
+  /** Nothing is left to be done. */
+  settled: boolean
+}
+
+export class Compressor implements AsyncDisposable {
+  readonly #host: CompressionHost
+  readonly #options: CompressorOptions
+  readonly #log: Logger
+  readonly #tracked = new Map<string, Tracked>()
+  readonly #running = new Map<string, { readonly cancel: AbortController; readonly done: Promise<void> }>()
+  /** Snapshots that are about to be deleted, with how many wait for it. */
+  readonly #paused = new Map<string, number>()
+  readonly #decompressing = new Map<string, Promise<void>>()
+  readonly #closing = new AbortController()
+  #looking = false
+  #lookAgain = false
+  readonly #timer: NodeJS.Timeout
+
+  constructor(host: CompressionHost, options: CompressorOptions) {
+    this.#host = host
+    this.#options = options
+    this.#log = host.instances.log
+    this.#timer = setInterval(() => this.look(), LOOK_EVERY_MS).unref()
+  }
+
+  /** At the start, before anything is asked for: learns what is to be compressed, and removes what a crash left of one form or the other. */
+  async load(): Promise<void> {
+    for (const { id } of this.#host.store.list()) {
+      const directory = this.#host.instances.layout.snapshot(id)
+      try {
+        const record = readCompression(directory, id)
+        if (record === undefined) continue
+        await removeUnsealedCompressed(directory, id)
+        await removeUnsealedMemory(directory, id, record)
+        this.#track(record)
+      } catch (error) {
+        this.#log.warn({ snapshot: id, error: messageOf(error) }, 'whether a snapshot is compressed can not be told')
+      }
+    }
+  }
+
+  /** Takes in a committed snapshot that is to be compressed. */
+  add(record: CompressionRecord): void {
+    this.#track(record)
+    this.look()
+  }
+
+  #track(record: CompressionRecord): void {
+    const status = statusOf(record, undefined, { error: undefined, waiting: true })
+    this.#tracked.set(record.snapshotId, { record, status, notBefore: 0, settled: false })
+    this.#see(record.snapshotId)
+  }
+
+  /** Undefined for a snapshot that is not to be compressed. */
+  statusOf(id: string): CompressionStatus | undefined {
+    return this.#tracked.get(id)?.status
+  }
+
+  /** Begins what can be done now. */
+  look(): void {
+    if (this.#closing.signal.aborted) return
+    this.#lookAgain = true
+    if (!this.#looking) void this.#lookAtAll()
+  }
+
+  /** Before a snapshot is deleted: ends what is done with it, and begins nothing until disposed of. */
+  async pause(id: string): Promise<Disposable> {
+    this.#paused.set(id, (this.#paused.get(id) ?? 0) + 1)
+    const running = this.#running.get(id)
+    running?.cancel.abort(new Error('the snapshot is being deleted'))
+    await running?.done
+    return {
+      [Symbol.dispose]: () => {
+        const others = (this.#paused.get(id) ?? 1) - 1
+        if (others > 0) this.#paused.set(id, others)
+        else this.#paused.delete(id)
+        if (this.#host.store.byId(id) === undefined) this.#tracked.delete(id)
+        else this.look()
+      },
+    }
+  }
+
+  /** Before a snapshot's memory is used, by a flow that holds the snapshot: decompresses it if need be, once for all who ask meanwhile. */
+  async makeReady(snapshot: SnapshotRecord, flow: FlowContext): Promise<void> {
+    const tracked = this.#tracked.get(snapshot.id)
+    if (tracked === undefined) return
+    tracked.notBefore = Math.max(tracked.notBefore, performance.now() + this.#options.keepMs)
+    const { compressed, absent } = this.#lookAt(snapshot, tracked)
+    if (absent.length === 0) return
+    const files = compressed.filter(({ name }) => absent.includes(name))
+    await step(flow, 'decompress', async () => {
+      const started = performance.now()
+      await (this.#decompressing.get(snapshot.id) ?? this.#decompress(snapshot, tracked, files))
+      const ms = performance.now() - started
+      const bytes = files.reduce((sum, { allocatedBytes }) => sum + allocatedBytes, 0)
+      const mebibytes = (bytes / 1024 ** 2).toFixed(1)
+      flow.onStep({
+        flow: flow.flow,
+        step: 'memory-decompressed',
+        ms,
+        note: `${mebibytes} MiB of memory were compressed (${tracked.record.algorithm})`,
+      })
+    })
+  }
+
+  #decompress(snapshot: SnapshotRecord, tracked: Tracked, files: CompressionRecord['files']): Promise<void> {
+    const done = decompressMemory(this.#host, snapshot, tracked.record, files, this.#closing.signal).finally(() => {
+      this.#decompressing.delete(snapshot.id)
+      tracked.settled = false
+      this.#see(snapshot.id)
+    })
+    this.#decompressing.set(snapshot.id, done)
+    return done
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer)
+    this.#closing.abort(new Error('the server is stopping'))
+    await Promise.all([...this.#running.values()].map(({ done }) => done))
+    await Promise.allSettled(this.#decompressing.values())
+  }
+
+  async #lookAtAll(): Promise<void> {
+    this.#looking = true
+    while (this.#lookAgain && !this.#closing.signal.aborted) {
+      this.#lookAgain = false
+      for (const [id, tracked] of this.#tracked) {
+        if (this.#running.size >= this.#options.atOnce || this.#closing.signal.aborted) break
+        if (tracked.settled || this.#running.has(id) || this.#paused.has(id)) continue
+        this.#begin(id, tracked)
+        await nextTurn() // requests come first
+      }
+    }
+    this.#looking = false
+  }
+
+  /** Begins what there is to do for a snapshot, if there is anything. */
+  #begin(id: string, tracked: Tracked): void {
+    const snapshot = this.#host.store.byId(id)
+    if (snapshot === undefined) return void this.#tracked.delete(id)
+    const now = this.#see(id)
+    if (now === undefined || (now.ready.length === 0 && (now.freeable.length === 0 || performance.now() < tracked.notBefore))) return
+    if (tracked.error !== undefined && performance.now() < tracked.notBefore) return
+    const cancel = new AbortController()
+    const signal = AbortSignal.any([cancel.signal, this.#closing.signal])
+    const done = this.#work(snapshot, tracked, now, signal)
+      .catch((error: unknown) => {
+        if (signal.aborted) return
+        const isBusy = isHypemanError(error, 'busy')
+        tracked.notBefore = performance.now() + (isBusy ? LOOK_EVERY_MS : RETRY_MS)
+        if (isBusy) return
+        tracked.error = messageOf(error)
+        this.#log.warn({ snapshot: id, error: tracked.error }, 'a snapshot could not be compressed')
+      })
+      .finally(() => {
+        this.#running.delete(id)
+        this.#see(id)
+        this.look()
+      })
+    this.#running.set(id, { cancel, done })
+    this.#see(id)
+  }
+
+  async #work(snapshot: SnapshotRecord, tracked: Tracked, now: MemoryLook, signal: AbortSignal): Promise<void> {
+    if (now.ready.length > 0) tracked.record = await compressMemory(this.#host, snapshot, tracked.record, now.ready, signal)
+    delete tracked.error
+    const isFree = await freeMemory(this.#host, snapshot, tracked.record, signal)
+    if (!isFree) tracked.notBefore = Math.max(tracked.notBefore, performance.now() + LOOK_EVERY_MS)
+  }
+
+  /** Looks at a snapshot, and lets its status say what is seen. Undefined if it can't be looked at, which its status says then. */
+  #see(id: string): MemoryLook | undefined {
+    const tracked = this.#tracked.get(id)
+    const snapshot = this.#host.store.byId(id)
+    if (tracked === undefined || snapshot === undefined) return undefined
+    let look: MemoryLook | undefined
+    try {
+      look = this.#lookAt(snapshot, tracked)
+      tracked.settled = look.ready.length + look.shared.length + look.freeable.length === 0 && look.absent.length === look.compressed.length
+    } catch (error) {
+      tracked.error = messageOf(error)
+    }
+    const { error } = tracked
+    const waiting = look !== undefined && look.ready.length > 0 && (error === undefined || this.#running.has(id))
+    const status = statusOf(tracked.record, look, { error, waiting })
+    if (JSON.stringify(status) !== JSON.stringify(tracked.status)) {
+      tracked.status = status
+      this.#host.store.renew(id)
+    }
+    return look
+  }
+
+  #lookAt(snapshot: SnapshotRecord, { record }: Tracked): MemoryLook {
+    const { instances } = this.#host
+    const directory = instances.layout.snapshot(snapshot.id)
+    const driver = driverOf(instances, snapshot.instance)
+    return lookAtMemory(directory, record, readSeals(directory, snapshot.id), (name) => driver.partOf(name) === 'memory')
+  }
+}

@@ -1,0 +1,76 @@
+// Brings memory files of a snapshot back that lie there compressed alone, before something starts from them. The compressed files stay: when nobody uses the
+// memory files any more, they go without being compressed again.
+
+import { rename, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { HypemanError, isHypemanError } from '../api/errors.ts'
+import { decompressFile } from '../files/compression.ts'
+import { seeFile } from '../files/identity.ts'
+import { snapshotFiles } from '../files/layout.ts'
+import { checkSeals, sealOf, type FileSeal } from '../files/seals.ts'
+import { createStaged, syncDirectory, syncFile } from '../files/stage.ts'
+import type { CompressionHost } from './compress.ts'
+import { compressedPath, rawPath, type CompressedFile, type CompressionRecord } from './compression-record.ts'
+import { replaced } from './check.ts'
+import type { SnapshotRecord } from './record.ts'
+import { readSeals } from './seals.ts'
+
+/** The caller holds the snapshot. Nothing has changed when it rejects: with `corrupt_snapshot` if a compressed file is damaged. */
+export async function decompressMemory(
+  host: CompressionHost,
+  record: SnapshotRecord,
+  wanted: CompressionRecord,
+  files: readonly CompressedFile[],
+  signal: AbortSignal,
+): Promise<void> {
+  const { keeper, instances } = host
+  const directory = instances.layout.snapshot(record.id)
+  await checkCompressed(host, record, files, wanted)
+  await using staged = await createStaged(instances.layout, `memory-${record.id}`)
+  for (const { name, sizeBytes } of files) {
+    const [compressed, made] = [compressedPath(name, wanted), path.join(staged.path, name)]
+    const bytes = await decompressFile(path.join(directory, compressed), made, wanted.algorithm, signal).then(
+      async () => (await stat(made)).size,
+      (cause: unknown) =>
+        Promise.reject(isHypemanError(cause, 'corrupt_snapshot') ? corrupt(record, `${compressed} is damaged`, cause) : cause),
+    )
+    if (bytes !== sizeBytes) throw corrupt(record, `${compressed} holds ${bytes} bytes instead of ${sizeBytes}`)
+    await syncFile(made)
+  }
+  for (const { name } of files) await rename(path.join(staged.path, name), path.join(directory, rawPath(name)))
+  await syncDirectory(path.join(directory, snapshotFiles.payload))
+  const seals = files.map((file) => sealOfRaw(directory, file))
+  for (const seal of seals) if (seal.digest !== null) instances.digests.remember(seal, seal.digest)
+  await keeper.update(record.id, (present) => [...present.filter(({ name }) => !seals.some((seal) => seal.name === name)), ...seals])
+}
+
+/** Its digest is that of before: size and checksum of what came out were right. */
+function sealOfRaw(directory: string, { name, digest }: CompressedFile): FileSeal {
+  const seen = seeFile(path.join(directory, rawPath(name)))
+  if (seen === undefined) throw new Error(`${rawPath(name)} is missing`)
+  return sealOf(rawPath(name), seen, digest)
+}
+
+/** Looks at the compressed files as a restore looks at all others (check.ts). */
+async function checkCompressed(
+  { instances, keeper }: CompressionHost,
+  record: SnapshotRecord,
+  files: readonly CompressedFile[],
+  wanted: CompressionRecord,
+): Promise<void> {
+  const directory = instances.layout.snapshot(record.id)
+  const needed = new Set(files.map(({ name }) => compressedPath(name, wanted)))
+  const seals = readSeals(directory, record.id).filter(({ name }) => needed.has(name))
+  const { problems, renewed } = await checkSeals(directory, seals, () => false, instances.digests)
+  const [first] = problems
+  if (first !== undefined) throw corrupt(record, problems.map(({ name, what }) => `${name} ${what}`).join(', '))
+  if (renewed.length > 0) await keeper.update(record.id, (present) => replaced(present, renewed))
+}
+
+function corrupt(record: SnapshotRecord, what: string, cause?: unknown): HypemanError {
+  return new HypemanError(
+    'corrupt_snapshot',
+    `the snapshot ${record.id} is damaged (${what}) and nothing was started; use another snapshot, or target_state Stopped to start from its disks`,
+    { cause },
+  )
+}
