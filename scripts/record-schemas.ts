@@ -14,6 +14,7 @@ import { templateFormat } from '../src/instances/template-record.ts'
 import { pushFormat } from '../src/pushes/record.ts'
 import { repositoryFormat } from '../src/registry/repositories.ts'
 import { scheduleFormat } from '../src/schedules/record.ts'
+import { compressionFormat } from '../src/snapshots/compression-record.ts'
 import { snapshotFormat } from '../src/snapshots/record.ts'
 import { sealsFormat } from '../src/snapshots/seals.ts'
 import { volumeFormat } from '../src/volumes/record.ts'
@@ -23,6 +24,7 @@ export const recordFormats: readonly RecordFormat<unknown>[] = [
   journalFormat,
   snapshotFormat,
   sealsFormat,
+  compressionFormat,
   imageFormat,
   referenceFormat,
   volumeFormat,

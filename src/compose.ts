@@ -208,7 +208,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   const keeper = undo.use(new SealKeeper(context, snapshots))
   const snapshotHost = { instances: context, store: snapshots, locks: new KeyedLock(), keeper }
   const { compressions_at_once: atOnce, keep_decompressed: keepMs } = config.snapshots
-  const compressor = undo.use(new Compressor(snapshotHost, { atOnce, keepMs }))
+  const compressor = undo.use(new Compressor(snapshotHost, { atOnce, keepMs, lookEveryMs: 5_000 }))
   await compressor.load()
   const snapshotContext: SnapshotContext = { ...snapshotHost, compressor }
   const tidyImages = (): void => {
@@ -246,8 +246,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   return {
     /** What nobody has to wait for. */
     afterwards: () => {
-      void keeper.resume()
-      compressor.look()
+      void keeper.resume().then(() => compressor.start())
       lookAtSchedules()
     },
     /** What metrics tell of. */

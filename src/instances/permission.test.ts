@@ -67,7 +67,7 @@ function instancesOf({ context }: TestContext): ReturnType<typeof createInstance
 function snapshotsOf({ context }: TestContext): ReturnType<typeof createSnapshotService> {
   const store = new SnapshotStore(context.layout, context.log)
   const host = { instances: context, store, locks: new KeyedLock(), keeper: new SealKeeper(context, store) }
-  return createSnapshotService({ ...host, compressor: new Compressor(host, { atOnce: 1, keepMs: 0 }) }, () => undefined)
+  return createSnapshotService({ ...host, compressor: new Compressor(host, { atOnce: 1, keepMs: 0, lookEveryMs: 50 }) }, () => undefined)
 }
 
 function recordFile({ context }: TestContext, entry: InstanceEntry): Promise<string> {

@@ -11,10 +11,8 @@ import { lookAtMemory, readCompression, type CompressionRecord, type MemoryLook 
 import { statusOf, type CompressionStatus } from './compression-status.ts'
 import { decompressMemory } from './decompress.ts'
 import type { SnapshotRecord } from './record.ts'
-import { readSeals } from './seals.ts'
+import { readSeals, SealsProblem } from './seals.ts'
 
-/** How often it looks what has become possible, in milliseconds. */
-const LOOK_EVERY_MS = 5_000
 /** What failed (a full disk) is tried again after this time, in milliseconds. */
 const RETRY_MS = 600_000
 
@@ -23,6 +21,8 @@ export interface CompressorOptions {
   readonly atOnce: number
   /** Memory that was decompressed stays so for this long after it was last used, in milliseconds. */
   readonly keepMs: number
+  /** How often it looks what has become possible, in milliseconds. */
+  readonly lookEveryMs: number
 }
 
 /** A snapshot that is to be compressed. */
@@ -48,13 +48,12 @@ export class Compressor implements AsyncDisposable {
   readonly #closing = new AbortController()
   #looking = false
   #lookAgain = false
-  readonly #timer: NodeJS.Timeout
+  #timer: NodeJS.Timeout | undefined
 
   constructor(host: CompressionHost, options: CompressorOptions) {
     this.#host = host
     this.#options = options
     this.#log = host.instances.log
-    this.#timer = setInterval(() => this.look(), LOOK_EVERY_MS).unref()
   }
 
   /** At the start, before anything is asked for: learns what is to be compressed, and removes what a crash left of one form or the other. */
@@ -90,9 +89,15 @@ export class Compressor implements AsyncDisposable {
     return this.#tracked.get(id)?.status
   }
 
+  /** From now on it works, also by itself. Records that a crash left half written are gone by then: nothing of what it writes is taken for one. */
+  start(): void {
+    this.#timer ??= setInterval(() => this.look(), this.#options.lookEveryMs).unref()
+    this.look()
+  }
+
   /** Begins what can be done now. */
   look(): void {
-    if (this.#closing.signal.aborted) return
+    if (this.#timer === undefined || this.#closing.signal.aborted) return
     this.#lookAgain = true
     if (!this.#looking) void this.#lookAtAll()
   }
@@ -119,7 +124,7 @@ export class Compressor implements AsyncDisposable {
     const tracked = this.#tracked.get(snapshot.id)
     if (tracked === undefined) return
     tracked.notBefore = Math.max(tracked.notBefore, performance.now() + this.#options.keepMs)
-    const { compressed, absent } = this.#lookAt(snapshot, tracked)
+    const { compressed, absent } = this.#lookBefore(snapshot, tracked)
     if (absent.length === 0) return
     const files = compressed.filter(({ name }) => absent.includes(name))
     await step(flow, 'decompress', async () => {
@@ -137,6 +142,16 @@ export class Compressor implements AsyncDisposable {
     })
   }
 
+  /** What is wrong with a snapshot's seals is for the check that follows to tell. */
+  #lookBefore(snapshot: SnapshotRecord, tracked: Tracked): Pick<MemoryLook, 'compressed' | 'absent'> {
+    try {
+      return this.#lookAt(snapshot, tracked)
+    } catch (error) {
+      if (error instanceof SealsProblem) return { compressed: [], absent: [] }
+      throw error
+    }
+  }
+
   #decompress(snapshot: SnapshotRecord, tracked: Tracked, files: CompressionRecord['files']): Promise<void> {
     const done = decompressMemory(this.#host, snapshot, tracked.record, files, this.#closing.signal).finally(() => {
       this.#decompressing.delete(snapshot.id)
@@ -148,8 +163,8 @@ export class Compressor implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearInterval(this.#timer)
     this.#closing.abort(new Error('the server is stopping'))
+    clearInterval(this.#timer)
     await Promise.all([...this.#running.values()].map(({ done }) => done))
     await Promise.allSettled(this.#decompressing.values())
   }
@@ -181,7 +196,7 @@ export class Compressor implements AsyncDisposable {
       .catch((error: unknown) => {
         if (signal.aborted) return
         const isBusy = isHypemanError(error, 'busy')
-        tracked.notBefore = performance.now() + (isBusy ? LOOK_EVERY_MS : RETRY_MS)
+        tracked.notBefore = performance.now() + (isBusy ? this.#options.lookEveryMs : RETRY_MS)
         if (isBusy) return
         tracked.error = messageOf(error)
         this.#log.warn({ snapshot: id, error: tracked.error }, 'a snapshot could not be compressed')
@@ -199,7 +214,7 @@ export class Compressor implements AsyncDisposable {
     if (now.ready.length > 0) tracked.record = await compressMemory(this.#host, snapshot, tracked.record, now.ready, signal)
     delete tracked.error
     const isFree = await freeMemory(this.#host, snapshot, tracked.record, signal)
-    if (!isFree) tracked.notBefore = Math.max(tracked.notBefore, performance.now() + LOOK_EVERY_MS)
+    if (!isFree) tracked.notBefore = Math.max(tracked.notBefore, performance.now() + this.#options.lookEveryMs)
   }
 
   /** Looks at a snapshot, and lets its status say what is seen. Undefined if it can't be looked at, which its status says then. */
@@ -211,6 +226,7 @@ export class Compressor implements AsyncDisposable {
     try {
       look = this.#lookAt(snapshot, tracked)
       tracked.settled = look.ready.length + look.shared.length + look.freeable.length === 0 && look.absent.length === look.compressed.length
+      if (tracked.settled) delete tracked.error
     } catch (error) {
       tracked.error = messageOf(error)
     }

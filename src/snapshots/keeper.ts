@@ -43,7 +43,7 @@ export class SealKeeper implements AsyncDisposable {
       if (this.#closing.signal.aborted) return
       try {
         const directory = this.#instances.layout.snapshot(id)
-        await removeUnfinishedRecords(directory)
+        await this.#inTurn(id, () => removeUnfinishedRecords(directory))
         this.add(id, readSeals(directory, id))
       } catch (error) {
         if (this.#store.byId(id) !== undefined) this.#warn(id, error)
@@ -64,12 +64,16 @@ export class SealKeeper implements AsyncDisposable {
 
   /** Changes the seals of a committed snapshot, durably; changes of one snapshot are made one after another. */
   async update(id: string, change: (seals: readonly FileSeal[]) => readonly FileSeal[]): Promise<void> {
-    const write = async (): Promise<void> => {
+    await this.#inTurn(id, async () => {
       const directory = this.#instances.layout.snapshot(id)
       const before = readSeals(directory, id)
       await writeRecord(path.join(directory, snapshotFiles.seals), sealsRecordOf(id, change(before)), sealsRecordOf(id, before))
-    }
-    const written = (this.#writing.get(id) ?? Promise.resolve()).then(write, write).finally(() => {
+    })
+  }
+
+  /** Whatever writes, or tidies up after writing, waits for what does already. */
+  async #inTurn(id: string, act: () => Promise<void>): Promise<void> {
+    const written = (this.#writing.get(id) ?? Promise.resolve()).then(act, act).finally(() => {
       if (this.#writing.get(id) === written) this.#writing.delete(id)
     })
     this.#writing.set(id, written)

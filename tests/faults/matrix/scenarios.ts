@@ -14,6 +14,7 @@ export const guestScenarios: readonly Scenario[] = [
   instances.restart,
   ...[instances.forkRunning, instances.forkStopped, instances.forkAsleep, instances.remove, instances.removeAsleep, instances.update],
   ...[snapshots.snapshotRunning, snapshots.snapshotAsleep, snapshots.snapshotStopped],
+  ...[snapshots.compressSnapshot, snapshots.forkCompressed, snapshots.restoreCompressed],
   ...[snapshots.restoreToRunning, snapshots.restoreAsleep, snapshots.restoreStopped],
   ...[snapshots.forkToRunning, snapshots.forkToStopped, snapshots.forkCold, snapshots.removeSnapshot],
 ]

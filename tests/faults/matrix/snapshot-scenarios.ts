@@ -1,9 +1,11 @@
 // Flows of snapshots. The subject's snapshot holds one content, and the subject another by the time that something happens to it.
 
 import assert from 'node:assert/strict'
+import type { Snapshot } from '@onkernel/hypeman/resources/snapshots.js'
+import { until } from '../../support/until.ts'
 import { judgeState } from './instance-scenarios.ts'
 import type { Scenario, Verdict } from './scenario.ts'
-import type { Kind, State, World } from './world.ts'
+import { LateFailure, type Kind, type State, type World } from './world.ts'
 
 const content = { memory: 'm', disk: 'd' } as const
 const later = { memory: 'later-m', disk: 'later-d' } as const
@@ -16,6 +18,10 @@ const withoutMemory = ({ disk }: { readonly disk: string }): { readonly memory: 
 async function clean(world: World): Promise<void> {
   await world.removeSnapshot(shot)
   await world.remove(subject, fresh, 'probe')
+}
+
+function ensurePlain(kind: Kind): (world: World) => Promise<void> {
+  return (world) => world.ensureSnapshot(subject, shot, kind, content)
 }
 
 /** Taking one, of an instance in a state. */
@@ -49,14 +55,14 @@ export const snapshotRunning = taking('take a snapshot of a running instance', '
 export const snapshotAsleep = taking('take a snapshot of an instance in standby', 'Standby')
 export const snapshotStopped = taking('take a snapshot of a stopped instance', 'Stopped')
 
-/** Restoring one in place, to a state, from an instance in a state. */
-function restoring(name: string, kind: Kind, from: State, to: State): Scenario {
+/** Restoring one in place, to a state, from an instance in a state. `make` makes it, unless it is there. */
+function restoring(name: string, kind: Kind, from: State, to: State, make = ensurePlain(kind)): Scenario {
   const present = from === 'Stopped' ? withoutMemory(later) : later
   const restored = kind === 'Stopped' || to === 'Stopped' ? withoutMemory(content) : content
   return {
     name,
     async prepare(world) {
-      await world.ensureSnapshot(subject, shot, kind, content)
+      await make(world)
       await world.ensure(subject, from, later)
     },
     async act(world) {
@@ -82,18 +88,64 @@ function restoring(name: string, kind: Kind, from: State, to: State): Scenario {
   }
 }
 
+/** Makes a snapshot whose memory is compressed and lies there in no other form; its source is then stopped. */
+async function ensureCompressed(world: World): Promise<void> {
+  const id = await world.snapshotOf(shot)
+  if (id !== undefined && (await isCompressed(world, id))) return
+  await world.removeSnapshot(shot)
+  await world.ensure(subject, 'Running', content)
+  await takeCompressed(world)
+  await world.client.instances.stop(subject)
+}
+
+async function takeCompressed(world: World): Promise<void> {
+  await world.client.instances.snapshots.create(subject, { kind: 'Standby', name: shot, compression: { enabled: true } })
+  const id = (await world.snapshotOf(shot)) ?? assert.fail('the snapshot is gone')
+  if (!(await isCompressed(world, id)))
+    throw new LateFailure((await world.client.snapshots.get(id)).compression_error ?? 'it is not compressed')
+}
+
+/** True for one that is compressed and takes no room besides; waits while it is being compressed. */
+async function isCompressed(world: World, id: string): Promise<boolean> {
+  await until('it is compressed, or can not be', async () => (await world.client.snapshots.get(id)).compression_state !== 'compressing')
+  // What the official client's types do not have, its answers do.
+  const snapshot: Snapshot & { readonly compression_note?: string } = await world.client.snapshots.get(id)
+  return snapshot.compression_state === 'compressed' && snapshot.compression_note === undefined
+}
+
+export const compressSnapshot: Scenario = {
+  ...snapshotRunning,
+  name: 'take a snapshot and compress it',
+  act: takeCompressed,
+  async judge(world) {
+    const id = await world.snapshotOf(shot)
+    if (id === undefined) return await snapshotRunning.judge(world)
+    const isDone = await isCompressed(world, id)
+    const verdict = await snapshotRunning.judge(world)
+    return isDone ? verdict : 'failed'
+  },
+  late: ['failed', 'done'],
+}
+
 export const restoreToRunning = restoring('restore in place, to running', 'Standby', 'Standby', 'Running')
+export const restoreCompressed = restoring(
+  'restore a compressed snapshot in place, to running',
+  'Standby',
+  'Standby',
+  'Running',
+  ensureCompressed,
+)
 export const restoreAsleep = restoring('restore in place, to standby', 'Standby', 'Standby', 'Standby')
 export const restoreStopped = restoring('restore a snapshot without memory in place, to running', 'Stopped', 'Stopped', 'Running')
 
 /** Forking one. */
-function forking(name: string, kind: Kind, to: State, settledAs: Partial<Record<State, Verdict>>): Scenario {
+function forking(name: string, kind: Kind, to: State, settledAs: Partial<Record<State, Verdict>>, make = ensurePlain(kind)): Scenario {
   const expected = kind === 'Stopped' || to === 'Stopped' ? withoutMemory(content) : content
   return {
     name,
     async prepare(world) {
       await world.remove(fresh, 'probe')
-      await world.ensureSnapshot(subject, shot, kind, content)
+      await make(world)
     },
     async act(world) {
       const id = (await world.snapshotOf(shot)) ?? assert.fail('the snapshot is gone')
@@ -112,6 +164,7 @@ function forking(name: string, kind: Kind, to: State, settledAs: Partial<Record<
 }
 
 export const forkToRunning = forking('fork a snapshot', 'Standby', 'Running', { Standby: 'asleep' })
+export const forkCompressed = forking('fork a compressed snapshot', 'Standby', 'Running', { Standby: 'asleep' }, ensureCompressed)
 export const forkToStopped = forking('fork a snapshot, to stopped', 'Standby', 'Stopped', {})
 export const forkCold = forking('fork a snapshot without memory, to running', 'Stopped', 'Running', { Stopped: 'stopped' })
 
