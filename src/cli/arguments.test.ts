@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { InvalidArgumentError } from 'commander'
-import { durationMs, keyValue, longDurationMs, parseEnvFile, publish, seconds, volume, words } from './arguments.ts'
+import { compression, durationMs, keyValue, longDurationMs, parseEnvFile, publish, seconds, volume, words } from './arguments.ts'
 import { nameFromImage } from './names.ts'
 
 test('ports: host and guest, address, protocol, any free port; IPv6 in brackets', () => {
@@ -56,4 +56,11 @@ test('names are made of the image so that the server takes them', () => {
     const name = nameFromImage(image)
     assert.ok(name.startsWith(base) && name.length <= 63 && /^[a-z0-9]([a-z0-9-]*[a-z0-9])$/.test(name), name)
   }
+})
+
+test('a compression is an algorithm with or without a level', () => {
+  assert.deepEqual(compression('lz4'), { enabled: true, algorithm: 'lz4' })
+  assert.deepEqual(compression('zstd:19'), { enabled: true, algorithm: 'zstd', level: 19 })
+  for (const wrong of ['', 'gzip', 'zstd:', 'zstd:x', 'zstd:-1', 'ZSTD'])
+    assert.throws(() => compression(wrong), InvalidArgumentError, wrong)
 })

@@ -3,7 +3,7 @@
 
 import { InvalidArgumentError } from 'commander'
 import { parseDuration } from '../api/units.ts'
-import type { PortMapping, VolumeMount } from '../client/client.ts'
+import type { PortMapping, SnapshotCompression, VolumeMount } from '../client/client.ts'
 
 const DAY_MS = 86_400_000
 
@@ -31,6 +31,13 @@ export function words(text: string, before: readonly string[] = []): string[] {
   if (!Array.isArray(list) || !list.every((item) => typeof item === 'string'))
     throw new InvalidArgumentError('Give one argument, or a JSON array of strings.')
   return [...before, ...list]
+}
+
+/** `zstd`, `lz4`, `zstd:19`: which levels there are is the server's to say. */
+export function compression(text: string): SnapshotCompression {
+  const [, algorithm, level] = /^(zstd|lz4)(?::(\d+))?$/.exec(text) ?? []
+  if (algorithm !== 'zstd' && algorithm !== 'lz4') throw new InvalidArgumentError('Give zstd or lz4, with a level if you like: zstd:19.')
+  return { enabled: true, algorithm, ...(level === undefined ? {} : { level: Number(level) }) }
 }
 
 export function wholeNumber(text: string): number {

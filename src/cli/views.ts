@@ -58,8 +58,18 @@ export const snapshotColumns: readonly Column<Snapshot>[] = [
   { title: 'SOURCE', value: (snapshot) => snapshot.source_instance_name, cut: true },
   { title: 'HV', value: (snapshot) => snapshot.source_hypervisor },
   { title: 'ON DISK', value: (snapshot) => size(snapshot.allocated_bytes), right: true },
+  { title: 'COMPRESSED', value: compressed, cut: true },
   { title: 'CREATED', value: (snapshot) => ago(snapshot.created_at) },
 ]
+
+/** `zstd (18 MB of 256 MB)`, or how far it is. */
+function compressed({ compression, compression_state: state, ...snapshot }: Snapshot): string {
+  if (compression?.enabled !== true) return '-'
+  if (state === 'error') return `failed: ${snapshot.compression_error ?? 'no reason given'}`
+  if (state === 'compressing') return 'compressing'
+  if (state !== 'compressed') return 'not yet'
+  return `${compression.algorithm ?? 'zstd'} (${size(snapshot.compressed_size_bytes)} of ${size(snapshot.uncompressed_size_bytes)})`
+}
 
 export const volumeColumns: readonly Column<Volume>[] = [
   { title: 'VOLUME ID', value: (volume) => shortId(volume.id) },

@@ -39,6 +39,7 @@ export type ForkInstance = Sent<z.input<typeof forkInstanceBody>>
 export type LogSource = z.output<typeof logsQuery>['source']
 
 export type SnapshotCreate = Sent<z.input<typeof createSnapshotBody>>
+export type SnapshotCompression = NonNullable<SnapshotCreate['compression']>
 export type SnapshotQuery = Sent<z.input<typeof listSnapshotsQuery>>
 export type RestoreSnapshot = Sent<z.input<typeof restoreSnapshotBody>>
 export type ForkSnapshot = Sent<z.input<typeof forkSnapshotBody>>

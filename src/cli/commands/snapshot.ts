@@ -1,8 +1,8 @@
 // hypeman snapshot …: instants of instances, to go back to or to make instances of. fork is in snapshot-fork.ts.
 
 import { Option, type Command } from 'commander'
-import type { SnapshotKind, TargetState } from '../../client/client.ts'
-import { keyValue } from '../arguments.ts'
+import type { SnapshotCompression, SnapshotKind, TargetState } from '../../client/client.ts'
+import { compression, keyValue } from '../arguments.ts'
 import { command, group } from '../command.ts'
 import type { Cli } from '../context.ts'
 import { each } from '../each.ts'
@@ -32,12 +32,14 @@ interface CreateOptions {
   readonly kind?: SnapshotKind
   readonly name?: string
   readonly tag?: Readonly<Record<string, string>>
+  readonly compress?: SnapshotCompression
 }
 
 function createCommand(cli: Cli): Command {
   return command('create', 'Keep an instant of an instance; one that runs goes on running', [
     ['hypeman snapshot create web', 'with its memory'],
     ['hypeman snapshot create web --name before-upgrade --tag team=web', 'with a name to go back to'],
+    ['hypeman snapshot create web --compress zstd:3', 'whose memory takes less room, and forks a moment more'],
     ['hypeman snapshot create db --kind Stopped', 'of a stopped instance: its disks'],
   ])
     .argument('<instance>', 'id, name or unique beginning of an id')
@@ -48,13 +50,15 @@ function createCommand(cli: Cli): Command {
     )
     .option('--name <name>', 'name, unique among the snapshots of the instance')
     .option('-l, --tag <key=value>', 'tag of the snapshot; may be repeated', keyValue)
+    .option('--compress <algorithm[:level]>', 'compress the memory afterwards: zstd[:1-19] or lz4[:0-9]', compression)
     .action(async (name: string, options: CreateOptions, self: Command) => {
       const session = await cli.session(self)
       const { client, signal } = session
       using progress = session.progress()
       progress.say(`Making a snapshot of ${name}`)
       const kind = options.kind ?? ((await client.instances.get(name, { signal })).state === 'Stopped' ? 'Stopped' : 'Standby')
-      const snapshot = await client.instances.snapshot(name, { kind, name: options.name, tags: options.tag }, { signal })
+      const body = { kind, name: options.name, tags: options.tag, compression: options.compress }
+      const snapshot = await client.instances.snapshot(name, body, { signal })
       if (snapshot.paused_ms !== undefined && snapshot.paused_ms > 0)
         session.note(`${name} stood still for ${milliseconds(snapshot.paused_ms)}`)
       await printObject(session, snapshot, snapshot.id)
