@@ -7,7 +7,7 @@ import { HypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
 import { createStaged, stageRecord } from '../files/stage.ts'
 import type { HypervisorName } from '../hypervisors/driver.ts'
-import { step, together, type FlowContext } from '../platform/flow.ts'
+import { step, together, type FlowContext, type StepEvent } from '../platform/flow.ts'
 import { newId, newMac, newMachineId } from '../platform/ids.ts'
 import { Turns } from '../platform/turns.ts'
 import { flowOn, holdInstance, lockInstance, type InstanceContext } from './context.ts'
@@ -29,8 +29,8 @@ export interface ForkSource {
   readonly withMemory: boolean
   readonly record: InstanceRecord
   readonly snapshotId: string | null
-  /** Completes the payload before it is used, as a part of the fork's flow. */
-  readonly prepare?: (flow: FlowContext) => Promise<void>
+  /** Completes the payload before it is used, as a part of the fork's flow; what comes back is told in the fork's events, which are there once it is committed. */
+  readonly prepare?: (flow: FlowContext) => Promise<StepEvent | undefined>
   /** Rejects if the payload is not what it was when it was made; asked while the fork's directory is made, and heard before that is committed. */
   readonly check?: () => Promise<void>
 }
@@ -61,7 +61,7 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
     about: { sourceId: source.record.id, ...(source.snapshotId === null ? {} : { snapshotId: source.snapshotId }) },
   })
   const withMemory = source.withMemory && request.targetState !== 'Stopped'
-  await source.prepare?.(flow)
+  const prepared = await source.prepare?.(flow)
 
   await using undo = new AsyncDisposableStack()
   using turn = await stagings.take(flow.signal)
@@ -83,6 +83,7 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   await step(flow, 'commit', () => staged.commit(context.layout.instance(id)))
   turn[Symbol.dispose]()
   context.store.add(entry)
+  if (prepared !== undefined) flow.onStep(prepared)
   await reachState(context, entry, request.targetState, flow)
   undo.move()
   return entry

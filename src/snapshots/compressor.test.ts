@@ -146,6 +146,8 @@ test('memory that is being verified is left where it is until that is over, and 
   // The seals leave it out by then, the verification has read them before.
   await until('it is not sealed any more', () => !world.sealedMemoryOf(snapshot).includes('guest/memory-1.base'))
   assert.ok((await world.memoryOf(snapshot)).includes('guest/memory-1.base'))
+  const other = await verify(world, snapshot)
+  assert.equal(other?.type === 'result' && other.status, 'ok', 'one that begins now takes it for nothing foreign')
   let last: VerifyEvent | undefined
   for await (const event of verification) last = event
   assert.equal(last?.type === 'result' && last.status, 'ok')
@@ -206,6 +208,9 @@ test('a compressed file that was damaged is refused before anything starts, also
   const found = await verify(world, snapshot)
   assert.equal(found?.type === 'result' && found.status, 'bad')
   await checkSnapshot(world.snapshots, snapshot, false)
+  await writeFile(fileOf(world, snapshot, 'compression.json'), '{}')
+  const worse = await verify(world, snapshot)
+  assert.ok(worse?.type === 'result' && worse.files.some(({ name, status }) => name === 'compression.json' && status === 'bad'))
   // The same by somebody who sets the times back: only its contents tell.
   const { atime, mtime } = await stat(file)
   await truncate(file, bytes.length - 1)

@@ -5,9 +5,9 @@ import type { Logger } from 'pino'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isHypemanError } from '../api/errors.ts'
 import { driverOf } from '../instances/index.ts'
-import { messageOf, step, type FlowContext } from '../platform/flow.ts'
+import { messageOf, step, type FlowContext, type StepEvent } from '../platform/flow.ts'
 import { compressMemory, freeMemory, removeUnsealedCompressed, removeUnsealedMemory, type CompressionHost } from './compress.ts'
-import { lookAtMemory, readCompression, type CompressionRecord, type MemoryLook } from './compression-record.ts'
+import { lookAtMemory, readCompression, type CompressedFile, type CompressionRecord, type MemoryLook } from './compression-record.ts'
 import { statusOf, type CompressionStatus } from './compression-status.ts'
 import { decompressMemory } from './decompress.ts'
 import type { SnapshotRecord } from './record.ts'
@@ -119,47 +119,45 @@ export class Compressor implements AsyncDisposable {
     }
   }
 
-  /** Before a snapshot's memory is used, by a flow that holds the snapshot: decompresses it if need be, once for all who ask meanwhile. */
-  async makeReady(snapshot: SnapshotRecord, flow: FlowContext): Promise<void> {
+  /**
+   * Before a snapshot's memory is used, by a flow that holds the snapshot: decompresses it if need be, once for all who ask meanwhile. Returns what is to be told
+   * of it in the events of the instance that is made of it.
+   */
+  async makeReady(snapshot: SnapshotRecord, flow: FlowContext): Promise<StepEvent | undefined> {
     const tracked = this.#tracked.get(snapshot.id)
-    if (tracked === undefined) return
+    if (tracked === undefined) return undefined
     tracked.notBefore = Math.max(tracked.notBefore, performance.now() + this.#options.keepMs)
-    const { compressed, absent } = this.#lookBefore(snapshot, tracked)
-    if (absent.length === 0) return
-    const files = compressed.filter(({ name }) => absent.includes(name))
-    await step(flow, 'decompress', async () => {
-      const started = performance.now()
-      await (this.#decompressing.get(snapshot.id) ?? this.#decompress(snapshot, tracked, files))
-      const ms = performance.now() - started
-      const bytes = files.reduce((sum, { allocatedBytes }) => sum + allocatedBytes, 0)
-      const mebibytes = (bytes / 1024 ** 2).toFixed(1)
-      flow.onStep({
-        flow: flow.flow,
-        step: 'memory-decompressed',
-        ms,
-        note: `${mebibytes} MiB of memory were compressed (${tracked.record.algorithm})`,
-      })
-    })
+    const files = this.#absent(snapshot, tracked)
+    if (files.length === 0) return undefined
+    const started = performance.now()
+    await step(flow, 'decompress', () => this.#decompressing.get(snapshot.id) ?? this.#decompress(snapshot, tracked))
+    const [from, to] = [files.map((file) => file.compressedBytes), files.map((file) => file.allocatedBytes)].map(mebibytes)
+    const note = `${to} MiB of memory lay there compressed by ${tracked.record.algorithm} (${from} MiB)`
+    return { flow: flow.flow, step: 'memory-decompressed', ms: performance.now() - started, note }
   }
 
-  /** What is wrong with a snapshot's seals is for the check that follows to tell. */
-  #lookBefore(snapshot: SnapshotRecord, tracked: Tracked): Pick<MemoryLook, 'compressed' | 'absent'> {
+  /** Memory files that lie there compressed alone. What is wrong with a snapshot's seals is for the check that follows to tell. */
+  #absent(snapshot: SnapshotRecord, tracked: Tracked): readonly CompressedFile[] {
     try {
-      return this.#lookAt(snapshot, tracked)
+      const { compressed, absent } = this.#lookAt(snapshot, tracked)
+      return compressed.filter(({ name }) => absent.includes(name))
     } catch (error) {
-      if (error instanceof SealsProblem) return { compressed: [], absent: [] }
+      if (error instanceof SealsProblem) return []
       throw error
     }
   }
 
-  #decompress(snapshot: SnapshotRecord, tracked: Tracked, files: CompressionRecord['files']): Promise<void> {
+  /** Looks anew what is to be done: another may have done it since. */
+  async #decompress(snapshot: SnapshotRecord, tracked: Tracked): Promise<void> {
+    const files = this.#absent(snapshot, tracked)
+    if (files.length === 0) return
     const done = decompressMemory(this.#host, snapshot, tracked.record, files, this.#closing.signal).finally(() => {
       this.#decompressing.delete(snapshot.id)
       tracked.settled = false
       this.#see(snapshot.id)
     })
     this.#decompressing.set(snapshot.id, done)
-    return done
+    await done
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -246,4 +244,8 @@ export class Compressor implements AsyncDisposable {
     const driver = driverOf(instances, snapshot.instance)
     return lookAtMemory(directory, record, readSeals(directory, snapshot.id), (name) => driver.partOf(name) === 'memory')
   }
+}
+
+function mebibytes(bytes: readonly number[]): string {
+  return (bytes.reduce((sum, one) => sum + one, 0) / 1024 ** 2).toFixed(1)
 }

@@ -17,14 +17,14 @@ export async function forkSnapshot(context: SnapshotContext, record: SnapshotRec
   await checkTarget(context, record, target)
   using _hold = await holdSnapshot(context, record, true)
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
+  const withMemory = record.kind === 'Standby' && target.state !== 'Stopped'
   const source = {
     payload: await payloadOf(context, record),
     withMemory: record.kind === 'Standby',
     record: record.instance,
     snapshotId: record.id,
-    prepare: (flow: FlowContext) =>
-      record.kind === 'Standby' && target.state !== 'Stopped' ? context.compressor.makeReady(record, flow) : Promise.resolve(),
-    check: () => checkSnapshot(context, record, record.kind === 'Standby' && target.state !== 'Stopped'),
+    ...(withMemory ? { prepare: (flow: FlowContext) => context.compressor.makeReady(record, flow) } : {}),
+    check: () => checkSnapshot(context, record, withMemory),
   }
   return await forkFromPayload(context.instances, source, { name: request.name, targetState: target.state, hypervisor: target.hypervisor })
 }

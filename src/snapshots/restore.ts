@@ -43,7 +43,8 @@ export async function restoreSnapshot(
   using flow = snapshotFlow(context, entry.id, 'snapshot.restore', record.id)
   const withMemory = record.kind === 'Standby' && target.state !== 'Stopped'
   const payload = await payloadOf(context, record)
-  if (withMemory) await context.compressor.makeReady(record, flow)
+  const prepared = withMemory ? await context.compressor.makeReady(record, flow) : undefined
+  if (prepared !== undefined) flow.onStep(prepared)
   await replaceInstance(instances, entry, flow, {
     fill: async (directory) => {
       const made = driverOf(instances, target).materialise(payload, directory, withMemory)

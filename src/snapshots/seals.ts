@@ -4,6 +4,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { z } from 'zod'
+import { compressionAlgorithms } from '../files/compression.ts'
 import type { Digests } from '../files/digests.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import { defineRecord, RecordError } from '../files/record-format.ts'
@@ -11,6 +12,7 @@ import { fileSeal, sealFiles, type FileProblem, type FileSeal } from '../files/s
 import { stageRecord } from '../files/stage.ts'
 import { isMissing } from '../files/tree.ts'
 import type { FilePart, Hypervisor } from '../hypervisors/driver.ts'
+import { compressedPath } from './compression-record.ts'
 
 const sealsRecord = z.object({
   version: z.literal(1),
@@ -75,10 +77,15 @@ export function payloadFiles(directory: string): string[] {
   }
 }
 
-/** Files that lie in a payload and were not sealed: a driver might take them for its own. */
+/**
+ * Files that lie in a payload and were not sealed: a driver might take them for its own. Not memory that is sealed as a compressed file: it is on its way in or out,
+ * and a start from memory is preceded by its seal.
+ */
 export function strangers(seals: readonly FileSeal[], names: readonly string[]): FileProblem[] {
   const sealed = new Set(seals.map(({ name }) => name))
-  return names.flatMap((name) => (sealed.has(name) ? [] : { name, kind: 'bad', what: 'is not part of the snapshot' }))
+  const isCompressed = (name: string): boolean =>
+    compressionAlgorithms.some((algorithm) => sealed.has(compressedPath(path.basename(name), { algorithm })))
+  return names.flatMap((name) => (sealed.has(name) || isCompressed(name) ? [] : { name, kind: 'bad', what: 'is not part of the snapshot' }))
 }
 
 /** What a file of a snapshot's directory is to the driver; the record is nothing to it. */

@@ -8,7 +8,9 @@ import { identityKey, seeFile, type SeenFile } from '../files/identity.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import { lookAt, sealOf, wasCopied, writtenBeforeDigest, type FileSeal } from '../files/seals.ts'
 import type { SnapshotContext } from './context.ts'
+import { messageOf } from '../platform/flow.ts'
 import { replaced } from './check.ts'
+import { readCompression } from './compression-record.ts'
 import { payloadFiles, readSeals, SealsProblem, strangers } from './seals.ts'
 
 /** Progress of each file, then the result. Rejects only if the snapshot is gone, or the signal aborts. */
@@ -59,7 +61,7 @@ function sealsOf(
   try {
     const seals = readSeals(directory, id)
     const files = strangers(seals, names).map(({ name, kind, what }) => verified(name, kind, { message: what }))
-    return { seals, files: [verified(snapshotFiles.seals, 'ok'), ...files] }
+    return { seals, files: [verified(snapshotFiles.seals, 'ok'), ...compressionFile(directory, id), ...files] }
   } catch (error) {
     ensureThere(context, id)
     if (!(error instanceof SealsProblem)) throw error
@@ -67,6 +69,15 @@ function sealsOf(
       verified(name, 'not_hashed', { message: 'there is no digest to compare it with' }),
     )
     return { seals: [], files: [verified(error.name, error.kind, { message: error.what }), ...unsealed] }
+  }
+}
+
+/** The record of what is compressed, which has a checksum of its own; nothing if there is none. */
+function compressionFile(directory: string, id: string): VerifiedFile[] {
+  try {
+    return readCompression(directory, id) === undefined ? [] : [verified(snapshotFiles.compression, 'ok')]
+  } catch (error) {
+    return [verified(snapshotFiles.compression, 'bad', { message: messageOf(error) })]
   }
 }
 

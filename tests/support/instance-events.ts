@@ -8,6 +8,7 @@ export interface SeenEvent {
   readonly type?: string
   readonly status?: string
   readonly message?: string
+  readonly note?: string
 }
 
 export async function eventsOf(server: Pick<TestServer, 'url' | 'token'>, instance: string): Promise<SeenEvent[]> {
