@@ -1,7 +1,7 @@
 // Flow: compress memory files of a snapshot, in the background. They are read and never changed; what was compressed is decompressed and compared before it counts;
 // the memory files go when nobody uses them any more. A crash at any point leaves either of the two forms whole.
 
-import { mkdir, readdir, rename, rm } from 'node:fs/promises'
+import { link, mkdir, readdir, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { compressFile, decompressingCommand } from '../files/compression.ts'
 import type { Digests } from '../files/digests.ts'
@@ -23,6 +23,14 @@ const NO_WAIT_MS = 0
 /** What compressing works with. */
 export type CompressionHost = Omit<SnapshotContext, 'compressor'>
 
+export interface CompressionWork {
+  readonly wanted: CompressionRecord
+  /** Of the memory files. */
+  readonly names: readonly string[]
+  /** Files that should hold what some of them become, by their names: they are shared instead of being made anew. */
+  readonly twins: ReadonlyMap<string, string>
+}
+
 /**
  * Compresses the named memory files and returns the snapshot's new compression record. The memory files stay. The caller sees to it that the snapshot is not
  * deleted meanwhile; restores and forks may go on.
@@ -30,8 +38,7 @@ export type CompressionHost = Omit<SnapshotContext, 'compressor'>
 export async function compressMemory(
   host: CompressionHost,
   record: SnapshotRecord,
-  wanted: CompressionRecord,
-  names: readonly string[],
+  { wanted, names, twins }: CompressionWork,
   signal: AbortSignal,
 ): Promise<CompressionRecord> {
   const { layout } = host.instances
@@ -42,7 +49,9 @@ export async function compressMemory(
   const inStage = (name: string): string => path.join(staged.path, path.basename(compressedPath(name, wanted)))
   const raw = await step(flow, 'compress', async () => {
     const before = names.map((name) => sealedFile(directory, record.id, name))
-    for (const name of names) await compressFile(path.join(directory, rawPath(name)), inStage(name), wanted, flow.signal)
+    for (const name of names)
+      if (!(await linked(twins.get(name), inStage(name))))
+        await compressFile(path.join(directory, rawPath(name)), inStage(name), wanted, flow.signal)
     return before
   })
   const compared = await step(flow, 'compare', () =>
@@ -70,6 +79,18 @@ export async function compressMemory(
     await host.keeper.update(record.id, (seals) => withCompressed(directory, seals, smaller, wanted, digests))
   })
   return result
+}
+
+/** False if there is no such file, or not any more. */
+async function linked(twin: string | undefined, target: string): Promise<boolean> {
+  if (twin === undefined) return false
+  try {
+    await link(twin, target)
+    return true
+  } catch (error) {
+    if (isMissing(error)) return false
+    throw error
+  }
 }
 
 interface RawFile {
@@ -140,13 +161,14 @@ export async function removeUnsealedCompressed(directory: string, snapshotId: st
 }
 
 /**
- * Removes memory files that lie there compressed as well, if nothing else names them and nobody uses the snapshot; nothing happens otherwise. From the
+ * Removes memory files that lie there compressed as well and are `freeable` then, if nobody uses the snapshot; nothing happens otherwise. From the
  * moment at which the seals leave them out they are not there any more, so that what a crash leaves of them is removed at the next chance.
  */
 export async function freeMemory(
   host: CompressionHost,
   record: SnapshotRecord,
   wanted: CompressionRecord,
+  freeable: () => readonly string[],
   signal: AbortSignal,
 ): Promise<boolean> {
   const { instances, keeper, locks, store } = host
@@ -156,7 +178,8 @@ export async function freeMemory(
   const directory = instances.layout.snapshot(record.id)
   using flow = snapshotFlow(host, record.sourceInstanceId, 'snapshot.compress', record.id, signal)
   await step(flow, 'free', async () => {
-    const gone = wanted.files.filter((file) => isFree(directory, record.id, file, wanted)).map(({ name }) => rawPath(name))
+    const gone = freeable().map(rawPath)
+    checkCompressed(directory, record.id, gone, wanted)
     await keeper.update(record.id, (seals) => seals.filter(({ name }) => !gone.includes(name)))
     // Whoever began to verify while the seals were written has read those from before.
     if (!keeper.isReading(record.id)) await removeUnsealedMemory(directory, record.id, wanted)
@@ -164,15 +187,16 @@ export async function freeMemory(
   return true
 }
 
-/** True for a memory file with one name, whose compressed form is the one that was sealed. */
-function isFree(directory: string, snapshotId: string, { name }: CompressedFile, wanted: CompressionRecord): boolean {
-  const compressed = readSeals(directory, snapshotId).find((seal) => seal.name === compressedPath(name, wanted))
-  if (compressed === undefined) return false
-  const seen = seeFile(path.join(directory, compressed.name))
-  const problem = lookAt(compressed, seen)
-  if (seen === undefined || problem !== undefined || compressed.damagedAt !== null || !isSealed(compressed, seen))
-    throw new Error(`${compressed.name} ${problem?.what ?? 'is not what it was'}: the memory file stays`)
-  return seeFile(path.join(directory, rawPath(name)))?.links === 1
+/** Throws if the compressed form of one of these is not the one that was sealed. */
+function checkCompressed(directory: string, snapshotId: string, gone: readonly string[], wanted: CompressionRecord): void {
+  const needed = wanted.files.filter(({ name }) => gone.includes(rawPath(name))).map(({ name }) => compressedPath(name, wanted))
+  for (const seal of readSeals(directory, snapshotId)) {
+    if (!needed.includes(seal.name)) continue
+    const seen = seeFile(path.join(directory, seal.name))
+    const problem = lookAt(seal, seen)
+    if (seen === undefined || problem !== undefined || seal.damagedAt !== null || !isSealed(seal, seen))
+      throw new Error(`${seal.name} ${problem?.what ?? 'is not what it was'}: the memory file stays`)
+  }
 }
 
 /** Removes memory files that are not sealed any more and lie there compressed. Nobody may use or read the snapshot meanwhile. */

@@ -11,6 +11,7 @@ import { snapshotFiles } from '../files/layout.ts'
 import { defineRecord, fileWord } from '../files/record-format.ts'
 import type { FileSeal } from '../files/seals.ts'
 import { isMissing } from '../files/tree.ts'
+import type { MemoryName, OtherNames } from './shared-memory.ts'
 
 const compressedFile = z
   .object({
@@ -81,12 +82,14 @@ export interface MemoryLook {
   readonly compressed: readonly CompressedFile[]
   /** Names of those whose memory file is not there. */
   readonly absent: readonly string[]
-  /** Those whose memory file takes room as well, and nothing else names it. */
+  /** Those whose memory file takes room as well, and nothing else names it but snapshots that have it compressed, too. */
   readonly freeable: readonly string[]
-  /** Memory files that can be compressed now. */
+  /** Memory files that can be compressed now: nothing names them but snapshots that are to be compressed. */
   readonly ready: readonly string[]
   /** Memory files that others name too: compressed, they would take room twice. */
   readonly shared: readonly { readonly name: string; readonly others: number }[]
+  /** Memory files that lie there uncompressed. */
+  readonly names: readonly MemoryName[]
 }
 
 /** Looks without waiting, so that nothing changes in between. */
@@ -95,24 +98,30 @@ export function lookAtMemory(
   record: CompressionRecord,
   seals: readonly FileSeal[],
   isMemory: (name: string) => boolean,
+  othersOf: (inode: string) => OtherNames,
 ): MemoryLook {
   const sealed = new Set(seals.map(({ name }) => name))
   const compressed = record.files.filter(({ name }) => sealed.has(compressedPath(name, record)))
   const done = new Set(compressed.map(({ name }) => name))
   const [freeable, ready, shared]: [string[], string[], { name: string; others: number }[]] = [[], [], []]
+  const names: MemoryName[] = []
   const payload = `${snapshotFiles.payload}${path.sep}`
   for (const { name: sealedName } of seals) {
     const name = sealedName.startsWith(payload) ? sealedName.slice(payload.length) : undefined
     if (name === undefined || !isMemory(name) || record.kept.includes(name)) continue
     const seen = seeFile(path.join(directory, sealedName))
     if (seen === undefined || seen.allocatedBytes === 0) continue // missing is for a check to tell; holes take no room
-    if (done.has(name)) {
-      if (seen.links === 1) freeable.push(name)
-    } else if (seen.links === 1) ready.push(name)
-    else shared.push({ name, others: seen.links - 1 })
+    const isCompressed = done.has(name)
+    names.push({ inode: seen.inode, name, isCompressed })
+    const others = othersOf(seen.inode)
+    const strange = seen.links - 1 - (isCompressed ? others.compressed : others.all)
+    if (isCompressed) {
+      if (strange <= 0) freeable.push(name)
+    } else if (strange <= 0) ready.push(name)
+    else shared.push({ name, others: strange })
   }
   const absent = compressed.flatMap(({ name }) => (sealed.has(rawPath(name)) ? [] : [name]))
   // What could not be removed when it was given up.
   freeable.push(...absent.filter((name) => seeFile(path.join(directory, rawPath(name))) !== undefined))
-  return { compressed, absent, freeable, ready, shared }
+  return { compressed, absent, freeable, ready, shared, names }
 }

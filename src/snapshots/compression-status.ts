@@ -60,7 +60,7 @@ function noteOf(record: CompressionRecord, look: MemoryLook | undefined): string
     )
   }
   const present = look.compressed.filter(({ name }) => !look.absent.includes(name)).map(({ name }) => name)
-  if (present.length > 0) notes.push(`${present.join(', ')}: decompressed as well, until nothing has used it for a while`)
+  if (present.length > 0) notes.push(`${present.join(', ')}: there uncompressed as well, until nothing uses it any more`)
   if (record.kept.length > 0) notes.push(`${record.kept.join(', ')}: would not get smaller`)
   return notes.length === 0 ? undefined : notes.join('; ')
 }

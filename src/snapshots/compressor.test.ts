@@ -84,7 +84,7 @@ for (const [algorithm, suffix] of [
     await Promise.all([1, 2, 3].map(() => makeReady(world, snapshot)))
     assert.ok((await readFile(fileOf(world, snapshot, 'guest/memory-1.base'))).equals(memory))
     assert.deepEqual(await world.staged(), [])
-    assert.match(compressor.statusOf(snapshot.id)?.note ?? '', /decompressed as well/)
+    assert.match(compressor.statusOf(snapshot.id)?.note ?? '', /there uncompressed as well/)
     assert.equal((await verify(world, snapshot))?.type, 'result')
     await isCompressedAlone(world, snapshot, names)
     assert.equal((await stat(fileOf(world, snapshot, names[0] ?? ''))).mtimeMs, mtimeMs)
@@ -101,6 +101,30 @@ test('memory that something else names stays as it is, says so, and is compresse
   await rm(fork, { recursive: true })
   world.snapshots.compressor.look()
   await isCompressedAlone(world, snapshot)
+})
+
+test('snapshots that share their memory with each other alone are compressed together, once for all of them, and give it up together', async () => {
+  await using world = await compressionWorld()
+  const { layout } = world.snapshots.instances
+  const source = path.join(layout.root, 'source')
+  await mkdir(source)
+  const first = await world.take({ 'memory-1.base': memory }, undefined, source)
+  const others = [
+    await world.takeSharing(first),
+    await world.takeSharing(first),
+    await world.takeSharing(first, { algorithm: 'lz4', level: 1 }),
+  ]
+  await world.untilState(first, 'none')
+  await rm(source, { recursive: true })
+  for (const one of [first, ...others.slice(0, 2)]) await isCompressedAlone(world, one)
+  await isCompressedAlone(world, others[2] ?? first, ['compressed/memory-1.base.lz4'])
+  const inodes = await Promise.all([first, ...others.slice(0, 2)].map(async (one) => (await stat(fileOf(world, one, zst[0] ?? ''))).ino))
+  assert.equal(new Set(inodes).size, 1, 'one compressed file for all that are compressed alike')
+  await removeSnapshot(world.snapshots, first)
+  for (const one of others) {
+    await makeReady(world, one)
+    assert.ok((await readFile(fileOf(world, one, raw[0] ?? ''))).equals(memory))
+  }
 })
 
 test('a fork that begins while memory is compressed finds it there, and it goes only when the fork is done with the snapshot', async () => {

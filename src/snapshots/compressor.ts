@@ -1,17 +1,26 @@
 // Keeps the memory of snapshots compressed, for those that are to be: few at a time and at the lowest priority, and never in the way of anything else. What there is
 // to do is read from what lies on disk, so a server that was stopped in between goes on after its next start.
 
+import path from 'node:path'
 import type { Logger } from 'pino'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isHypemanError } from '../api/errors.ts'
 import { driverOf } from '../instances/index.ts'
 import { messageOf, step, type FlowContext, type StepEvent } from '../platform/flow.ts'
 import { compressMemory, freeMemory, removeUnsealedCompressed, removeUnsealedMemory, type CompressionHost } from './compress.ts'
-import { lookAtMemory, readCompression, type CompressedFile, type CompressionRecord, type MemoryLook } from './compression-record.ts'
+import {
+  compressedPath,
+  lookAtMemory,
+  readCompression,
+  type CompressedFile,
+  type CompressionRecord,
+  type MemoryLook,
+} from './compression-record.ts'
 import { statusOf, type CompressionStatus } from './compression-status.ts'
 import { decompressMemory } from './decompress.ts'
 import type { SnapshotRecord } from './record.ts'
 import { readSeals, SealsProblem } from './seals.ts'
+import { SharedMemory } from './shared-memory.ts'
 
 /** What failed (a full disk) is tried again after this time, in milliseconds. */
 const RETRY_MS = 600_000
@@ -46,6 +55,7 @@ export class Compressor implements AsyncDisposable {
   readonly #paused = new Map<string, number>()
   readonly #decompressing = new Map<string, Promise<void>>()
   readonly #closing = new AbortController()
+  readonly #shared = new SharedMemory()
   #looking = false
   #lookAgain = false
   #timer: NodeJS.Timeout | undefined
@@ -113,8 +123,8 @@ export class Compressor implements AsyncDisposable {
         const others = (this.#paused.get(id) ?? 1) - 1
         if (others > 0) this.#paused.set(id, others)
         else this.#paused.delete(id)
-        if (this.#host.store.byId(id) === undefined) this.#tracked.delete(id)
-        else this.look()
+        if (this.#host.store.byId(id) === undefined) this.#forget(id)
+        this.look()
       },
     }
   }
@@ -184,7 +194,7 @@ export class Compressor implements AsyncDisposable {
   /** Begins what there is to do for a snapshot, if there is anything. */
   #begin(id: string, tracked: Tracked): void {
     const snapshot = this.#host.store.byId(id)
-    if (snapshot === undefined) return void this.#tracked.delete(id)
+    if (snapshot === undefined) return this.#forget(id)
     const now = this.#see(id)
     if (now === undefined || (now.ready.length === 0 && (now.freeable.length === 0 || performance.now() < tracked.notBefore))) return
     if (tracked.error !== undefined && performance.now() < tracked.notBefore) return
@@ -208,11 +218,32 @@ export class Compressor implements AsyncDisposable {
     this.#see(id)
   }
 
+  #forget(id: string): void {
+    this.#tracked.delete(id)
+    this.#shared.forget(id)
+  }
+
   async #work(snapshot: SnapshotRecord, tracked: Tracked, now: MemoryLook, signal: AbortSignal): Promise<void> {
-    if (now.ready.length > 0) tracked.record = await compressMemory(this.#host, snapshot, tracked.record, now.ready, signal)
+    if (now.ready.length > 0) {
+      const twins = this.#twinsOf(snapshot, tracked, now)
+      tracked.record = await compressMemory(this.#host, snapshot, { wanted: tracked.record, names: now.ready, twins }, signal)
+    }
     delete tracked.error
-    const isFree = await freeMemory(this.#host, snapshot, tracked.record, signal)
+    const isFree = await freeMemory(this.#host, snapshot, tracked.record, () => this.#see(snapshot.id)?.freeable ?? [], signal)
     if (!isFree) tracked.notBefore = Math.max(tracked.notBefore, performance.now() + this.#options.lookEveryMs)
+  }
+
+  /** Files that other snapshots have of the same memory, compressed in the same way, by the name of the memory. */
+  #twinsOf({ id }: SnapshotRecord, { record }: Tracked, { names, ready }: MemoryLook): ReadonlyMap<string, string> {
+    const { layout } = this.#host.instances
+    const twins = new Map<string, string>()
+    for (const { inode, name } of names)
+      for (const other of ready.includes(name) ? this.#shared.compressedElsewhere(id, inode) : []) {
+        const its = this.#tracked.get(other.id)?.record
+        if (its?.algorithm !== record.algorithm || its.level !== record.level) continue
+        twins.set(name, path.join(layout.snapshot(other.id), compressedPath(other.name, its)))
+      }
+    return twins
   }
 
   /** Looks at a snapshot, and lets its status say what is seen. Undefined if it can't be looked at, which its status says then. */
@@ -223,6 +254,7 @@ export class Compressor implements AsyncDisposable {
     let look: MemoryLook | undefined
     try {
       look = this.#lookAt(snapshot, tracked)
+      this.#shared.set(id, look.names)
       tracked.settled = look.ready.length + look.shared.length + look.freeable.length === 0 && look.absent.length === look.compressed.length
       if (tracked.settled) delete tracked.error
     } catch (error) {
@@ -242,7 +274,13 @@ export class Compressor implements AsyncDisposable {
     const { instances } = this.#host
     const directory = instances.layout.snapshot(snapshot.id)
     const driver = driverOf(instances, snapshot.instance)
-    return lookAtMemory(directory, record, readSeals(directory, snapshot.id), (name) => driver.partOf(name) === 'memory')
+    return lookAtMemory(
+      directory,
+      record,
+      readSeals(directory, snapshot.id),
+      (name) => driver.partOf(name) === 'memory',
+      (inode) => this.#shared.others(snapshot.id, inode),
+    )
   }
 }
 

@@ -24,6 +24,8 @@ export interface CompressionWorld extends AsyncDisposable {
   readonly snapshots: SnapshotContext
   /** Takes a snapshot with memory files of these contents, which is to be compressed; `alsoAt` are further names of all of them. */
   take(memory: Readonly<Record<string, Buffer>>, setting?: CompressionSetting, alsoAt?: string): Promise<SnapshotRecord>
+  /** Takes one more that shares the memory of another. */
+  takeSharing(other: SnapshotRecord, setting?: CompressionSetting): Promise<SnapshotRecord>
   /** Names of the files below a snapshot's directory that are memory, in one form or the other. */
   memoryOf(snapshot: SnapshotRecord): Promise<string[]>
   /** Names that are sealed of these. */
@@ -55,29 +57,40 @@ export async function compressionWorld(faults?: FaultPlan, keepMs = 0, before?: 
     await compressor[Symbol.asyncDispose]()
     await keeper[Symbol.asyncDispose]()
   }
+  const zstd = { algorithm: 'zstd', level: 1 } as const
+  /** Takes a snapshot whose payload is filled by the function. */
+  const take = async (setting: CompressionSetting, fill: (payload: string) => Promise<void>): Promise<SnapshotRecord> => {
+    const id = newId()
+    await using staged = await createStaged(layout, id)
+    const payload = path.join(staged.path, 'guest')
+    await mkdir(payload)
+    await fill(payload)
+    await writeFile(path.join(payload, 'device.state'), `state of ${id}`)
+    const record = aSnapshot({ id, kind: 'Standby' })
+    await stageRecord(path.join(staged.path, 'snapshot.json'), record)
+    const compression = compressionRecordOf(id, setting)
+    await stageRecord(path.join(staged.path, 'compression.json'), compression)
+    const seals = await sealSnapshot(staged.path, id, driver, instances.digests)
+    await staged.commit(layout.snapshot(id))
+    store.add(record)
+    keeper.add(id, seals)
+    compressor.add(compression)
+    return record
+  }
   return {
     snapshots,
-    async take(memory, setting = { algorithm: 'zstd', level: 1 }, alsoAt) {
-      const id = newId()
-      await using staged = await createStaged(layout, id)
-      const payload = path.join(staged.path, 'guest')
-      await mkdir(payload)
-      for (const [name, content] of Object.entries(memory)) {
-        await writeFile(path.join(payload, name), content)
-        if (alsoAt !== undefined) await link(path.join(payload, name), path.join(alsoAt, name))
-      }
-      await writeFile(path.join(payload, 'device.state'), `state of ${id}`)
-      const record = aSnapshot({ id, kind: 'Standby' })
-      await stageRecord(path.join(staged.path, 'snapshot.json'), record)
-      const compression = compressionRecordOf(id, setting)
-      await stageRecord(path.join(staged.path, 'compression.json'), compression)
-      const seals = await sealSnapshot(staged.path, id, driver, instances.digests)
-      await staged.commit(layout.snapshot(id))
-      store.add(record)
-      keeper.add(id, seals)
-      compressor.add(compression)
-      return record
-    },
+    take: (memory, setting = zstd, alsoAt) =>
+      take(setting, async (payload) => {
+        for (const [name, content] of Object.entries(memory)) {
+          await writeFile(path.join(payload, name), content)
+          if (alsoAt !== undefined) await link(path.join(payload, name), path.join(alsoAt, name))
+        }
+      }),
+    takeSharing: ({ id }, setting = zstd) =>
+      take(setting, async (payload) => {
+        const source = path.join(layout.snapshot(id), 'guest')
+        for (const name of (await readdir(source)).filter(isMemory)) await link(path.join(source, name), path.join(payload, name))
+      }),
     async memoryOf({ id }) {
       const names = await readdir(layout.snapshot(id), { recursive: true })
       return names.filter(isMemory).toSorted()
