@@ -207,8 +207,8 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   })
   const keeper = undo.use(new SealKeeper(context, snapshots))
   const snapshotHost = { instances: context, store: snapshots, locks: new KeyedLock(), keeper }
-  const { compressions_at_once: atOnce, keep_decompressed: keepMs } = config.snapshots
-  const compressor = undo.use(new Compressor(snapshotHost, { atOnce, keepMs, lookEveryMs: 5_000 }))
+  const { compressions_at_once: compressionsAtOnce, keep_decompressed: keepMs } = config.snapshots
+  const compressor = undo.use(new Compressor(snapshotHost, { atOnce: compressionsAtOnce, keepMs }))
   await compressor.load()
   const snapshotContext: SnapshotContext = { ...snapshotHost, compressor }
   const tidyImages = (): void => {

@@ -7,7 +7,7 @@ import path from 'node:path'
 import { test } from 'node:test'
 import { lendCredentials } from './credentials.ts'
 import { parseReference } from './reference.ts'
-import { runTool } from './tool.ts'
+import { runTool } from '../platform/tool.ts'
 
 const reference = parseReference('registry.example.com/app:1')
 

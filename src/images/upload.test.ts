@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { HypemanError, type ErrorCode } from '../api/errors.ts'
 import { parseReference } from './reference.ts'
-import { ToolError } from './tool.ts'
+import { ToolError } from '../platform/tool.ts'
 import type { RegistryCredentials } from './types.ts'
 import { explainUpload } from './upload.ts'
 

@@ -5,7 +5,7 @@ import { HypemanError } from '../api/errors.ts'
 import { hasCredentials } from './credentials.ts'
 import type { Reference } from './reference.ts'
 import { openRegistryAccess } from './registry-access.ts'
-import { lastLine, runTool, ToolError } from './tool.ts'
+import { lastLine, runTool, ToolError } from '../platform/tool.ts'
 import type { KeptImage, RegistryCredentials } from './types.ts'
 
 export interface Upload {

@@ -30,9 +30,11 @@ export interface CompressorOptions {
   readonly atOnce: number
   /** Memory that was decompressed stays so for this long after it was last used, in milliseconds. */
   readonly keepMs: number
-  /** How often it looks what has become possible, in milliseconds. */
-  readonly lookEveryMs: number
+  /** How often it looks what has become possible, in milliseconds; by default every five seconds. */
+  readonly lookEveryMs?: number
 }
+
+const LOOK_EVERY_MS = 5_000
 
 /** A snapshot that is to be compressed. */
 interface Tracked {
@@ -47,7 +49,7 @@ interface Tracked {
 
 export class Compressor implements AsyncDisposable {
   readonly #host: CompressionHost
-  readonly #options: CompressorOptions
+  readonly #options: Required<CompressorOptions>
   readonly #log: Logger
   readonly #tracked = new Map<string, Tracked>()
   readonly #running = new Map<string, { readonly cancel: AbortController; readonly done: Promise<void> }>()
@@ -62,7 +64,7 @@ export class Compressor implements AsyncDisposable {
 
   constructor(host: CompressionHost, options: CompressorOptions) {
     this.#host = host
-    this.#options = options
+    this.#options = { lookEveryMs: LOOK_EVERY_MS, ...options }
     this.#log = host.instances.log
   }
 
