@@ -231,7 +231,7 @@ export class Compressor implements AsyncDisposable {
       tracked.record = await compressMemory(this.#host, snapshot, { wanted: tracked.record, names: now.ready, twins }, signal)
     }
     delete tracked.error
-    const isFree = await freeMemory(this.#host, snapshot, tracked.record, () => this.#see(snapshot.id)?.freeable ?? [], signal)
+    const isFree = await freeMemory(this.#host, snapshot, tracked.record, () => this.#lookAt(snapshot, tracked).freeable, signal)
     if (!isFree) tracked.notBefore = Math.max(tracked.notBefore, performance.now() + this.#options.lookEveryMs)
   }
 
