@@ -47,7 +47,7 @@ import { createScheduleService, ScheduleStore, type ScheduleContext } from './sc
 import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
 import { httpLimits } from './server/limits.ts'
-import { Compressor, createSnapshotService, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
+import { createSnapshotService, openCompressor, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
 import { openTelemetry } from './telemetry/open.ts'
 import { createVolumeService } from './volumes/index.ts'
 
@@ -207,9 +207,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   })
   const keeper = undo.use(new SealKeeper(context, snapshots))
   const snapshotHost = { instances: context, store: snapshots, locks: new KeyedLock(), keeper }
-  const { compressions_at_once: compressionsAtOnce, keep_decompressed: keepMs } = config.snapshots
-  const compressor = undo.use(new Compressor(snapshotHost, { atOnce: compressionsAtOnce, keepMs }))
-  await compressor.load()
+  const compressor = undo.use(await openCompressor(snapshotHost, config.snapshots))
   const snapshotContext: SnapshotContext = { ...snapshotHost, compressor }
   const tidyImages = (): void => {
     images

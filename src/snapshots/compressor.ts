@@ -47,6 +47,16 @@ interface Tracked {
   settled: boolean
 }
 
+/** One that knows what there is, by the server's settings. It begins to work when it is told to. */
+export async function openCompressor(
+  host: CompressionHost,
+  settings: { readonly compressions_at_once: number; readonly keep_decompressed: number },
+): Promise<Compressor> {
+  const compressor = new Compressor(host, { atOnce: settings.compressions_at_once, keepMs: settings.keep_decompressed })
+  await compressor.load()
+  return compressor
+}
+
 export class Compressor implements AsyncDisposable {
   readonly #host: CompressionHost
   readonly #options: Required<CompressorOptions>

@@ -1,7 +1,7 @@
 // The door of this folder for its siblings.
 
 export { captureSnapshot } from './capture.ts'
-export { Compressor } from './compressor.ts'
+export { Compressor, openCompressor } from './compressor.ts'
 export type { SnapshotContext } from './context.ts'
 export { SealKeeper } from './keeper.ts'
 export type { SnapshotRecord } from './record.ts'
