@@ -63,7 +63,7 @@ test('--restart and --rm contradict each other', async () => {
   assert.match(stderr, /--restart does not go with --rm/)
 })
 
-test('update restart-policy and update health-check send what was given, and want something', async () => {
+test('update restart-policy, health-check and env send what was given, and want something', async () => {
   await using server = await startFakeServer()
   server.on('PATCH /instances/web', { json: fakeInstance('web') })
   await hypeman(server.url, ['update', 'restart-policy', 'web', '--policy', 'always', '--max-attempts', '0', '--stable-after', '1m'])
@@ -72,6 +72,9 @@ test('update restart-policy and update health-check send what was given, and wan
   assert.deepEqual(sent(server, 'PATCH /instances/web'), { health_check: { exec: { command: ['pg_isready', '-q'] }, timeout: '1s' } })
   await hypeman(server.url, ['update', 'health-check', 'web', '--type', 'none'])
   assert.deepEqual(sent(server, 'PATCH /instances/web'), { health_check: { type: 'none' } })
+  await hypeman(server.url, ['update', 'env', 'web', '-e', 'A=1=2', '-e', 'HERE', '-e', 'ABSENT'], { env: { HERE: 'x' } })
+  assert.deepEqual(sent(server, 'PATCH /instances/web'), { env: { A: '1=2', HERE: 'x' } })
+  assert.equal((await hypeman(server.url, ['update', 'env', 'web', '-e', 'ABSENT'])).code, 2)
   assert.equal((await hypeman(server.url, ['update', 'restart-policy', 'web', '--backoff', '1s'])).code, 2)
   assert.equal((await hypeman(server.url, ['update', 'health-check', 'web'])).code, 2)
 })

@@ -2,11 +2,11 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { someVolumes, testContext } from '../../tests/support/instance-context.ts'
+import { aRecord, someVolumes, testContext } from '../../tests/support/instance-context.ts'
 import { isHypemanError, type ErrorCode } from '../api/errors.ts'
 import { createInstanceBody } from '../api/schemas/instance-requests.ts'
 import type { CreateInstance } from './create.ts'
-import { createRequestOf, expiryOf } from './requests.ts'
+import { changeOf, createRequestOf, expiryOf } from './requests.ts'
 
 async function requestOf(body: Record<string, unknown>): Promise<CreateInstance> {
   await using world = await testContext({ volumes: someVolumes({ resolve: (ref) => `id-of-${ref}` }) })
@@ -94,6 +94,15 @@ test('a ttl counts from now; 0s clears the end, and a body that says neither lea
 
 test('an end is a time of any offset in the future, and is kept in UTC', () => {
   assert.equal(expiryOf({ expires_at: '2999-01-31T12:00:00+02:00' }), '2999-01-31T10:00:00.000Z')
+})
+
+test('an update of the environment adds to it, and says nothing of the rest; one of nothing is refused', () => {
+  const record = { ...aRecord(), env: { A: '1', B: '2' } }
+  assert.deepEqual(changeOf({ env: { B: '', C: '3' } })(record), { env: { A: '1', B: '', C: '3' } })
+  assert.throws(
+    () => changeOf({ env: {} }),
+    (error) => isHypemanError(error, 'invalid_request'),
+  )
 })
 
 const refusals: readonly (readonly [what: string, body: Parameters<typeof expiryOf>[0], code: ErrorCode])[] = [

@@ -77,10 +77,12 @@ export function expiryOf(body: { readonly ttl?: string | undefined; readonly exp
 /** What an update changes in the record. Throws if it asks for nothing, or for what does not go with the instance. */
 export function changeOf(body: UpdateInstanceBody): (record: InstanceRecord) => Partial<InstanceRecord> {
   const expiresAt = expiryOf(body)
-  const { restart_policy: policy, health_check: check } = body
-  if (expiresAt === undefined && policy === undefined && check === undefined)
-    throw new HypemanError('invalid_request', 'there is nothing to update; give ttl or expires_at, restart_policy, or health_check')
+  const { restart_policy: policy, health_check: check, env = {} } = body
+  const hasEnv = Object.keys(env).length > 0
+  if (expiresAt === undefined && policy === undefined && check === undefined && !hasEnv)
+    throw new HypemanError('invalid_request', 'there is nothing to update; give ttl or expires_at, restart_policy, health_check, or env')
   return (record) => ({
+    ...(hasEnv ? { env: { ...record.env, ...env } } : {}),
     ...(expiresAt === undefined ? {} : { expiresAt }),
     ...(policy === undefined ? {} : { restartPolicy: policyOf(policy), restarts: afterPolicyChange(record, policyOf(policy), Date.now()) }),
     ...(check === undefined

@@ -25,10 +25,7 @@ const ofCreate: readonly Row<CreateInstanceBody>[] = [
   ['snapshot_policy', 'compression of memory', ({ snapshot_policy: policy }) => policy?.compression?.enabled === true],
 ]
 
-const ofUpdate: readonly Row<UpdateInstanceBody>[] = [
-  ...policies,
-  ['env', 'changing the environment of an instance', ({ env }) => Object.keys(env ?? {}).length > 0],
-]
+const ofUpdate: readonly Row<UpdateInstanceBody>[] = policies
 
 interface Compressible {
   readonly compression?: { readonly enabled: boolean } | undefined

@@ -95,7 +95,10 @@ export type CreateInstanceBody = z.output<typeof createInstanceBody>
 export const updateInstanceBody = z
   .object({
     ...expiry,
-    env: environment.optional().meta({ description: unsupported }),
+    env: environment.optional().meta({
+      description:
+        'Variables to add or to give other values; those not named stay. For the next start of the program: one that runs keeps its own.',
+    }),
     auto_standby: autoStandby.optional(),
     health_check: healthCheck.optional(),
     restart_policy: restartPolicy.optional(),

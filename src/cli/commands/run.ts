@@ -1,11 +1,11 @@
 // hypeman run: makes an instance of an image and boots it.
 
-import { readFile } from 'node:fs/promises'
 import { Option, type Command } from 'commander'
 import type { InstanceCreate, PortMapping, VolumeMount } from '../../client/client.ts'
-import { environmentEntry, keyValue, parseEnvFile, positiveNumber, publish, repeated, volume, words } from '../arguments.ts'
+import { keyValue, positiveNumber, publish, repeated, volume, words } from '../arguments.ts'
 import { command, passesThrough } from '../command.ts'
 import type { Cli } from '../context.ts'
+import { environmentOf, type EnvironmentOptions } from '../environment.ts'
 import { guestCommand } from '../guest-command.ts'
 import { nameFromImage } from '../names.ts'
 import { printObject } from '../output/format.ts'
@@ -23,10 +23,8 @@ import {
 } from '../supervision.ts'
 import { credentialsOf, withCredentials, type CredentialOptions } from './credentials.ts'
 
-interface Options extends CredentialOptions {
+interface Options extends CredentialOptions, EnvironmentOptions {
   readonly name?: string
-  readonly env?: readonly string[]
-  readonly envFile?: readonly string[]
   readonly volume?: readonly VolumeMount[]
   readonly publish?: readonly PortMapping[]
   readonly memory?: string
@@ -139,11 +137,4 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
     restart_policy: restartPolicyOf(unprefixed<RestartOptions>(spelled, 'restart'), options.restart),
     health_check: healthCheckOf(unprefixed<HealthOptions>(spelled, 'health')),
   }
-}
-
-async function environmentOf(options: Options, own: Cli['terminal']['env']): Promise<Record<string, string>> {
-  const env: Record<string, string> = {}
-  for (const file of options.envFile ?? []) Object.assign(env, parseEnvFile(file, await readFile(file, 'utf8'), own))
-  for (const entry of options.env ?? []) Object.assign(env, environmentEntry(entry, own))
-  return env
 }

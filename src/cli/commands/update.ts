@@ -1,8 +1,10 @@
 // hypeman update: changes what can be changed of an instance.
 
 import type { Command } from 'commander'
+import { repeated } from '../arguments.ts'
 import { command, group } from '../command.ts'
 import type { Cli } from '../context.ts'
+import { environmentOf, type EnvironmentOptions } from '../environment.ts'
 import { printObject } from '../output/format.ts'
 import { ago } from '../output/text.ts'
 import { UsageError } from '../report.ts'
@@ -21,7 +23,12 @@ interface Options {
 }
 
 export function updateCommand(cli: Cli): Command {
-  return group('update', undefined, 'Change an instance', [expirationCommand(cli), restartPolicyCommand(cli), healthCheckCommand(cli)])
+  return group('update', undefined, 'Change an instance', [
+    expirationCommand(cli),
+    restartPolicyCommand(cli),
+    healthCheckCommand(cli),
+    envCommand(cli),
+  ])
 }
 
 function expirationCommand(cli: Cli): Command {
@@ -74,4 +81,22 @@ function healthCheckCommand(cli: Cli): Command {
     const instance = await session.client.instances.update(name, { health_check: check }, { signal: session.signal })
     await printObject(session, instance, `${instance.name} is checked by: ${instance.health_check?.type ?? 'nothing'}`)
   })
+}
+
+function envCommand(cli: Cli): Command {
+  return command('env', 'Add environment variables, or change their values, for the next start of the program', [
+    ['hypeman update env web -e MODE=live', 'a program that runs keeps what it has'],
+    ['hypeman update env web --env-file app.env && hypeman stop web && hypeman start web', 'has it at once'],
+  ])
+    .argument('<instance>', 'id, name or unique beginning of an id')
+    .option('-e, --env <key=value>', 'environment variable; KEY alone takes the value from here; may be repeated', repeated)
+    .option('--env-file <file>', 'file of KEY=VALUE lines; may be repeated', repeated)
+    .action(async (name: string, options: EnvironmentOptions, self: Command) => {
+      const env = await environmentOf(options, cli.terminal.env)
+      const names = Object.keys(env)
+      if (names.length === 0) throw new UsageError('name a variable with --env or --env-file; KEY alone needs a value here')
+      const session = await cli.session(self)
+      const instance = await session.client.instances.update(name, { env }, { signal: session.signal })
+      await printObject(session, instance, `${instance.name} has ${names.join(', ')} from its next start on`)
+    })
 }

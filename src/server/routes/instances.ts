@@ -101,7 +101,7 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
       schema: {
         tags,
         operationId: 'updateInstance',
-        summary: 'Change when an instance is deleted by itself, its restart policy, or its health check',
+        summary: 'Change when an instance is deleted by itself, its restart policy, its health check, or its environment',
         params: instanceParams,
         body: updateInstanceBody,
         response: { 200: instance, ...failure },
