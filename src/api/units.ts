@@ -70,6 +70,11 @@ export function parseRate(text: string): number | undefined {
   return parseSize(text.trim().replace(/\/s$|ps$/i, ''))
 }
 
+/** A rate for people, which `parseRate` takes: `100.0 MB/s`. */
+export function formatRate(bytesPerSecond: number): string {
+  return `${formatSize(bytesPerSecond)}/s`
+}
+
 const bitPattern = /^(\d+(?:\.\d+)?)\s*([kmgt])?(?:bps|bit\/s|bits\/s)$/i
 const bitFactors: Readonly<Record<string, number>> = { '': 1, k: 1e3, m: 1e6, g: 1e9, t: 1e12 }
 

@@ -20,7 +20,22 @@ test('run asks for what the flags say, waits until it runs and prints the id', a
   await writeFile(envFile, '# settings\nA=1\nFROM_HERE\n\nB=x=y\n')
   readyToRun(server)
   const words = ['run', '--name', 'web', '-e', 'C=3', '--env-file', envFile, '-v', 'data:/data:ro', '-p', '0.0.0.0:8080:80', '-p', '53/udp']
-  const flags = ['--memory', '512MB', '--cpus', '1', '--overlay-size', '2GB', '--hypervisor', 'qemu', '--tag', 'team=a', '--ttl', '1h']
+  const flags = [
+    '--memory',
+    '512MB',
+    '--cpus',
+    '1',
+    '--overlay-size',
+    '2GB',
+    '--disk-io',
+    '50MB/s',
+    '--hypervisor',
+    'qemu',
+    '--tag',
+    'team=a',
+    '--ttl',
+    '1h',
+  ]
   const { code, stdout } = await hypeman(server.url, [...words, ...flags, 'alpine:3.20', 'sleep', '-x', '60'], {
     env: { FROM_HERE: 'here' },
   })
@@ -31,6 +46,7 @@ test('run asks for what the flags say, waits until it runs and prints the id', a
     size: '512MB',
     overlay_size: '2GB',
     vcpus: 1,
+    disk_io_bps: '50MB/s',
     env: { A: '1', FROM_HERE: 'here', B: 'x=y', C: '3' },
     tags: { team: 'a' },
     cmd: ['sleep', '-x', '60'],

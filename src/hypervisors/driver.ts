@@ -51,6 +51,8 @@ export interface MachineSpec {
   readonly disks: readonly DiskSpec[]
   /** Parts that the guest finds on the system disk, numbered from 1; without any the disk is one file system. */
   readonly systemParts?: readonly DiskPart[]
+  /** What all disks together may read and write; null: no limit. No part of a memory image. Only where `features` has `disk-io-limit`. */
+  readonly diskBytesPerSecond: number | null
   readonly network: { readonly mac: string; readonly ports: readonly PortMapping[] } | null
 }
 

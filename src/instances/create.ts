@@ -12,7 +12,7 @@ import { step } from '../platform/flow.ts'
 import { newId, newMac, newMachineId } from '../platform/ids.ts'
 import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
-import { driverOf } from './machine.ts'
+import { demandDiskLimit, driverOf } from './machine.ts'
 import { checkDiskSize, layerSizesOf, withLayers, type WantedVolume } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
@@ -34,6 +34,7 @@ export interface CreateInstance {
   readonly memoryBytes: number
   readonly hotplugBytes: number
   readonly overlayBytes: number
+  readonly diskBytesPerSecond: number | null
   readonly env: Readonly<Record<string, string>>
   readonly tags: Readonly<Record<string, string>>
   readonly entrypoint: readonly string[] | undefined
@@ -53,6 +54,7 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   checkLimits(context, request)
   const driver = driverOf(context, { hypervisor })
   checkRoom(driver, request.volumes)
+  demandDiskLimit(driver, request)
   const reason = await driver.unavailable()
   if (reason !== undefined) throw new HypemanError('host_unavailable', `${hypervisor} can't run here: ${reason}`)
   using _name = context.store.reserveName(request.name, id)
@@ -151,7 +153,7 @@ function newRecord(
   template: TemplateRecord | undefined,
 ): InstanceRecord {
   return {
-    version: 4,
+    version: 5,
     id,
     name: request.name,
     createdAt: new Date().toISOString(),
@@ -162,6 +164,7 @@ function newRecord(
     memoryBytes: request.memoryBytes,
     hotplugBytes: request.hotplugBytes,
     overlayBytes: request.overlayBytes,
+    diskBytesPerSecond: request.diskBytesPerSecond,
     entrypoint: request.entrypoint ?? null,
     cmd: request.cmd ?? null,
     env: request.env,

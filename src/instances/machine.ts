@@ -38,6 +38,12 @@ export function memoryOf(context: InstanceContext, record: Pick<InstanceRecord, 
   return memory
 }
 
+/** `not_supported` where a limit of disk throughput would not hold. */
+export function demandDiskLimit(driver: Hypervisor, { diskBytesPerSecond }: Pick<InstanceRecord, 'diskBytesPerSecond'>): void {
+  if (diskBytesPerSecond !== null && !driver.features.includes('disk-io-limit'))
+    throw new HypemanError('not_supported', `disk_io_bps: ${driver.name} can't limit what disks read and write; leave the field out`)
+}
+
 /** What the VMM is made from. Equal records give equal machines. */
 export function specOf(context: InstanceContext, record: InstanceRecord): MachineSpec {
   const image = context.images.byDigest(record.image.digest)
@@ -63,6 +69,7 @@ export function specOf(context: InstanceContext, record: InstanceRecord): Machin
       })),
     ],
     systemParts: systemPartsOf(record),
+    diskBytesPerSecond: record.diskBytesPerSecond,
     network: record.network,
   }
 }

@@ -37,7 +37,7 @@ const attachedVolume = z
 
 const instanceRecord = z
   .object({
-    version: z.literal(4),
+    version: z.literal(5),
     id: fileWord,
     name: z.string(),
     createdAt: timestamp,
@@ -49,6 +49,8 @@ const instanceRecord = z
     memoryBytes: z.int().positive(),
     hotplugBytes: z.int().nonnegative(),
     overlayBytes: z.int().nonnegative(),
+    /** What all disks together may read and write; null: no limit. */
+    diskBytesPerSecond: z.int().positive().nullable(),
     entrypoint: z.array(z.string()).readonly().nullable(),
     cmd: z.array(z.string()).readonly().nullable(),
     env: environment.readonly(),
@@ -90,7 +92,7 @@ const instanceRecord = z
 
 export const instanceFormat = defineRecord({
   kind: 'instance record',
-  version: 4,
+  version: 5,
   schema: instanceRecord,
   // Version 1 had no seals of saved memory, but for records of the days in which they were added.
   steps: {
@@ -111,6 +113,8 @@ export const instanceFormat = defineRecord({
         .parse(record['volumes'])
         .map((volume) => ({ ...volume, overlay: null })),
     }),
+    // Version 4 knew no limit of disk throughput.
+    4: (record) => ({ ...record, diskBytesPerSecond: null }),
   },
 })
 

@@ -22,6 +22,7 @@ test('a bare body gets the defaults', async () => {
     memoryBytes: 2 ** 30,
     hotplugBytes: 0,
     overlayBytes: 10 * 2 ** 30,
+    diskBytesPerSecond: null,
     env: {},
     tags: {},
     entrypoint: undefined,
@@ -38,6 +39,13 @@ test('a bare body gets the defaults', async () => {
 test('sizes are bytes, 1024-based', async () => {
   const { memoryBytes, hotplugBytes, overlayBytes } = await requestOf({ size: '192MB', hotplug_size: '1.5 GB', overlay_size: '512' })
   assert.deepEqual([memoryBytes, hotplugBytes, overlayBytes], [192 * 2 ** 20, 1.5 * 2 ** 30, 512])
+})
+
+test('a disk rate is bytes per second; nothing and 0 are no limit; what no guest could boot with, and what is no rate, is refused', async () => {
+  const rateOf = async (text: string): Promise<number | null> => (await requestOf({ disk_io_bps: text })).diskBytesPerSecond
+  assert.deepEqual(await Promise.all(['1MB/s', '1.5 GBps', '100MB'].map(rateOf)), [2 ** 20, 1.5 * 2 ** 30, 100 * 2 ** 20])
+  assert.deepEqual(await Promise.all(['', '0', '0MB/s'].map(rateOf)), [null, null, null])
+  for (const text of ['1023KB/s', '1', '1PB/s']) await assert.rejects(rateOf(text), (error) => isHypemanError(error, 'invalid_disk_io_bps'))
 })
 
 test('volumes are named by their ids, and are written to unless the body says otherwise', async () => {

@@ -2,7 +2,7 @@
 
 import { HypemanError } from '../api/errors.ts'
 import type { CreateInstanceBody, UpdateInstanceBody } from '../api/schemas/instance-requests.ts'
-import { parseDuration, parseSize } from '../api/units.ts'
+import { formatRate, parseDuration, parseRate, parseSize } from '../api/units.ts'
 import type { PublishedPort } from '../networks/index.ts'
 import type { InstanceContext } from './context.ts'
 import type { CreateInstance } from './create.ts'
@@ -21,6 +21,7 @@ export function createRequestOf(context: InstanceContext, body: CreateInstanceBo
     memoryBytes: bytesOf(body.size),
     hotplugBytes: bytesOf(body.hotplug_size ?? '0'),
     overlayBytes: bytesOf(body.overlay_size),
+    diskBytesPerSecond: diskLimitOf(body.disk_io_bps),
     env: body.env,
     tags: body.tags,
     entrypoint: body.entrypoint,
@@ -58,6 +59,19 @@ function layerBytesOf(
   const bytes = bytesOf(size)
   checkDiskSize(settings, bytes)
   return bytes
+}
+
+/** A guest with less would not even boot in time, in bytes per second. */
+const LEAST_DISK_RATE = 1024 ** 2
+/** QEMU takes no more, in bytes per second. */
+const MOST_DISK_RATE = 1e15
+
+/** Null: no limit. The schema has checked the text. */
+function diskLimitOf(text = ''): number | null {
+  const rate = parseRate(text) ?? 0
+  if (rate === 0) return null
+  if (rate >= LEAST_DISK_RATE && rate <= MOST_DISK_RATE) return rate
+  throw new HypemanError('invalid_disk_io_bps', `disk_io_bps: ${text} is not from 1MB/s to ${formatRate(MOST_DISK_RATE)}`)
 }
 
 /** When the thing shall be deleted: null for never, undefined if the body does not say. */

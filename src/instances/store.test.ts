@@ -6,6 +6,7 @@ import path from 'node:path'
 import { test } from 'node:test'
 import { aRecord, testContext, type TestContext } from '../../tests/support/instance-context.ts'
 import { isHypemanError } from '../api/errors.ts'
+import { instanceFormat } from './record.ts'
 import { readInstanceRecord, InstanceStore } from './store.ts'
 
 const ids = ['aaaabbbbccccddddeeeeffff', 'aaaazzzzccccddddeeeeffff', 'mmmmbbbbccccddddeeeeffff'] as const
@@ -106,8 +107,10 @@ const damages: Readonly<Record<string, readonly [text: string | null, reason: Re
   'is empty': ['', /record\.json is empty/],
   'is cut off': ['{"version": 1, "id": "', /record\.json was cut off, damaged or edited \(.*JSON/],
   'is of a newer version': [
-    JSON.stringify({ ...aRecord(), version: 5 }),
-    /record\.json has version 5, .* up to version 4: run the version that wrote it/,
+    JSON.stringify({ ...aRecord(), version: instanceFormat.version + 1 }),
+    new RegExp(
+      `record\\.json has version ${instanceFormat.version + 1}, .* up to version ${instanceFormat.version}: run the version that wrote it`,
+    ),
   ],
   'lacks a field': [JSON.stringify({ ...aRecord(), machineId: undefined }), /machineId: .*expected string/],
   'has text for a number': [JSON.stringify({ ...aRecord(), vcpus: 'two' }), /vcpus: .*expected int|vcpus: .*expected number/],

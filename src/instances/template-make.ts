@@ -50,6 +50,8 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
     ...{ instanceId: newId(), directory, vcpus: kind.vcpus, memoryMib: Math.ceil(kind.memoryBytes / 1024 ** 2) },
     ...kernelOf(layout, kind.kernelId),
     disks: [{ id: 'rootfs', path: image.rootfsPath, readOnly: true }],
+    // A limit is no part of the machine: each that begins with it sets its own.
+    diskBytesPerSecond: null,
     network: kind.hasNetwork ? { mac: newMac(), ports: [] } : null,
   }
   const machine = await step(flow, 'boot', () => driver.boot(spec, signal))

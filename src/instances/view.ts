@@ -1,6 +1,6 @@
 // An instance as the wire shows it. Pure but for the look at the VMM that the state is derived from.
 
-import { formatSize } from '../api/units.ts'
+import { formatRate, formatSize } from '../api/units.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { InstanceView } from '../api/schemas/instance.ts'
 import { userModeAddress } from '../networks/index.ts'
@@ -27,6 +27,7 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     hotplug_size: formatSize(record.hotplugBytes),
     overlay_size: formatSize(record.overlayBytes),
     vcpus: record.vcpus,
+    ...(record.diskBytesPerSecond === null ? {} : { disk_io_bps: formatRate(record.diskBytesPerSecond) }),
     ...(isEmpty(record.env) ? {} : { env: { ...record.env } }),
     ...(isEmpty(record.tags) ? {} : { tags: { ...record.tags } }),
     ...(record.volumes.length === 0 ? {} : { volumes: record.volumes.map(volumeOf) }),

@@ -10,7 +10,6 @@ const refused = (field: string) => (error: unknown) => isHypemanError(error, 'no
 
 test('fields that ask for what can not be done yet are refused by name', () => {
   for (const [field, fields] of [
-    ['disk_io_bps', { disk_io_bps: '100MB/s' }],
     ['network.bandwidth_download', { network: { bandwidth_download: '1Gbps' } }],
     ['network.bandwidth_upload', { network: { bandwidth_upload: '1Gbps' } }],
     ['network.egress', { network: { egress: { enabled: true } } }],

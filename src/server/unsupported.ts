@@ -2,7 +2,7 @@
 
 import { HypemanError } from '../api/errors.ts'
 import type { CreateInstanceBody, UpdateInstanceBody } from '../api/schemas/instance-requests.ts'
-import { parseBandwidth, parseRate } from '../api/units.ts'
+import { parseBandwidth } from '../api/units.ts'
 
 /** A field, what is missing, and whether the body asks for it. */
 type Row<Body> = readonly [field: string, what: string, asked: (body: Body) => boolean]
@@ -13,11 +13,12 @@ const policies: readonly Row<Policies>[] = [
   ['auto_standby', 'standby by itself when idle', ({ auto_standby: policy }) => policy?.enabled === true],
 ]
 
+const bandwidth = 'limiting the bandwidth of a network in user mode'
+
 const ofCreate: readonly Row<CreateInstanceBody>[] = [
   ...policies,
-  ['disk_io_bps', 'limits of disk throughput', (body) => isLimit(body.disk_io_bps, parseRate)],
-  ['network.bandwidth_download', 'limits of bandwidth', ({ network }) => isLimit(network?.bandwidth_download, parseBandwidth)],
-  ['network.bandwidth_upload', 'limits of bandwidth', ({ network }) => isLimit(network?.bandwidth_upload, parseBandwidth)],
+  ['network.bandwidth_download', bandwidth, ({ network }) => isLimit(network?.bandwidth_download)],
+  ['network.bandwidth_upload', bandwidth, ({ network }) => isLimit(network?.bandwidth_upload)],
   ['network.egress', 'rules for outgoing traffic', ({ network }) => network?.egress?.enabled === true],
   ['credentials', 'credentials injected into outgoing traffic', ({ credentials }) => Object.keys(credentials ?? {}).length > 0],
   ['devices', 'passing devices of the host through', ({ devices }) => (devices ?? []).length > 0],
@@ -57,6 +58,6 @@ function refuse<Body>(rows: readonly Row<Body>[], body: Body): void {
   })
 }
 
-function isLimit(text: string | undefined, parse: (text: string) => number | undefined): boolean {
-  return text !== undefined && text !== '' && parse(text) !== 0
+function isLimit(text: string | undefined): boolean {
+  return text !== undefined && text !== '' && parseBandwidth(text) !== 0
 }

@@ -1,7 +1,7 @@
 // Flow: a new instance from a snapshot. Any number may run at once; a snapshot is not deleted while one does.
 
 import { HypemanError } from '../api/errors.ts'
-import { driverOf, forkFromPayload, type InstanceEntry } from '../instances/index.ts'
+import { demandDiskLimit, driverOf, forkFromPayload, type InstanceEntry } from '../instances/index.ts'
 import type { FlowContext } from '../platform/flow.ts'
 import { checkSnapshot } from './check.ts'
 import { holdSnapshot, payloadOf, type SnapshotContext } from './context.ts'
@@ -39,6 +39,7 @@ export async function checkTarget(context: SnapshotContext, record: SnapshotReco
       'not_supported',
       `${target.hypervisor} takes at most ${driver.maxVolumes} volumes, the snapshot has ${record.instance.volumes.length}`,
     )
+  demandDiskLimit(driver, record.instance)
   const { stamp } = record.instance
   if (record.kind !== 'Standby' || target.state === 'Stopped' || stamp === null) return
   const here = await driver.stamp()

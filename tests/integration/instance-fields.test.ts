@@ -1,10 +1,12 @@
-// What an instance can be given, and given later, seen in a real machine: its environment.
+// What an instance can be given, and given later, seen in a real machine: its environment, a limit of disk throughput.
 
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
 import { after, test } from 'node:test'
 import { APIError } from '@onkernel/hypeman'
-import { runMachine, shell, untilRunning } from '../support/machine.ts'
+import { runMachine, shell, small, untilRunning } from '../support/machine.ts'
 import { startServer } from '../support/server.ts'
+import { vmmOf } from '../support/vmm.ts'
 import { countVm } from '../support/vm-count.ts'
 
 const server = await startServer()
@@ -12,10 +14,21 @@ after(() => server[Symbol.asyncDispose]())
 
 const { instances } = server.client
 
-test('an environment that is changed while the program runs is its at the next start; what goes on from memory keeps the old one', async () => {
+/** The limits of the drives on the command line of an instance's VMM. */
+async function limitsOf(id: string): Promise<(string | undefined)[]> {
+  const args = (await readFile(`/proc/${vmmOf(server, id)}/cmdline`, 'utf8')).split('\0')
+  const drives = args.filter((_, index) => args[index - 1] === '-drive')
+  return drives.map((drive) => /throttling\.bps-total=(\d+),throttling\.group=disks/.exec(drive)?.[1])
+}
+
+/** As QEMU tells them, too (src/hypervisors/qemu/disk-limit.test.ts). */
+const limited = [String(200 * 1024 ** 2), String(200 * 1024 ** 2)]
+
+test('a limit of the disks goes with every start; an environment that is changed counts from the next boot, and what goes on from memory keeps the old one', async () => {
   const id = await runMachine(server, {
     name: 'changed',
     env: { COLOR: 'green', SIZE: 'small' },
+    disk_io_bps: '200MB/s',
     cmd: ['/bin/sh', '-c', 'echo "$COLOR $SIZE $SHAPE" >> /root/seen; exec sleep 100000'],
   })
   const changed = await instances.update(id, { env: { COLOR: 'red', SHAPE: 'round' } })
@@ -24,7 +37,12 @@ test('an environment that is changed while the program runs is its at the next s
   const fork = await instances.fork(id, { name: 'changed-fork', from_running: true })
   countVm('fork')
   assert.deepEqual(fork.env, changed.env)
+  assert.deepEqual([fork.disk_io_bps, await limitsOf(id), await limitsOf(fork.id)], ['200.0 MB/s', limited, limited])
   assert.equal(await shell(server, fork.id, 'echo $COLOR'), 'green')
+  await instances.standby(fork.id)
+  await instances.restore(fork.id)
+  countVm('restore')
+  assert.deepEqual(await limitsOf(fork.id), limited)
   await instances.delete(fork.id)
 
   await instances.stop(id)
@@ -34,7 +52,20 @@ test('an environment that is changed while the program runs is its at the next s
   await instances.start(id, {})
   await untilRunning(server, id)
   assert.equal(await shell(server, id, 'cat /root/seen; echo $COLOR'), 'green small \nred  round\nred')
+  assert.deepEqual(await limitsOf(id), limited)
   await assert.rejects(instances.update(id, { env: {} }), (error) => error instanceof APIError && error.status === 400)
   await assert.rejects(instances.update(id, { env: { 'A=B': '' } }), (error) => error instanceof APIError && error.status === 400)
   await instances.delete(id)
+})
+
+test('without a limit QEMU is told of none, and one that is no rate, or too small to boot with, is refused', async () => {
+  const id = await runMachine(server, { name: 'unlimited', disk_io_bps: '0' })
+  assert.deepEqual(await limitsOf(id), [undefined, undefined])
+  assert.equal((await instances.get(id)).disk_io_bps, undefined)
+  await instances.delete(id)
+  for (const rate of ['fast', '1KB/s'])
+    await assert.rejects(
+      instances.create({ ...small, name: 'refused', disk_io_bps: rate }),
+      (error) => error instanceof APIError && error.status === 400 && (error.error as { code: string }).code === 'invalid_disk_io_bps',
+    )
 })

@@ -74,6 +74,7 @@ export async function bareHost(root?: string): Promise<BareHost> {
       kernel: '/nothing',
       initrd: '/nothing',
       disks: [],
+      diskBytesPerSecond: null,
       network: null,
     }),
     async start(Type = QemuMachine, backing = 'a file') {

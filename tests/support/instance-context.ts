@@ -77,7 +77,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
 
 export function aRecord(): InstanceRecord {
   return {
-    version: 4,
+    version: 5,
     id: newId(),
     name: `vm-${newId().slice(0, 8)}`,
     createdAt: new Date().toISOString(),
@@ -88,6 +88,7 @@ export function aRecord(): InstanceRecord {
     memoryBytes: 2 ** 28,
     hotplugBytes: 0,
     overlayBytes: 2 ** 30,
+    diskBytesPerSecond: null,
     entrypoint: null,
     cmd: null,
     env: {},

@@ -35,7 +35,7 @@ export const platform = checked(
   'a platform is linux/amd64 or linux/arm64',
 ).meta({ examples: ['linux/amd64'] })
 
-export const size = (code: 'invalid_size' | 'invalid_overlay_size'): z.ZodString =>
+export const size = (code: 'invalid_size' | 'invalid_hotplug_size' | 'invalid_overlay_size'): z.ZodString =>
   checked((text) => parseSize(text) !== undefined, code, 'a size is a number and a unit, such as 512MB or 2GB')
 
 export const duration = (
@@ -48,16 +48,17 @@ export const port = z.int().min(1).max(65_535)
 /** Empty: no limit. */
 export const rate = checked(
   (text) => text === '' || parseRate(text) !== undefined,
-  'invalid_request',
+  'invalid_disk_io_bps',
   'a rate is a size per second, such as 100MB/s',
 )
 
 /** Empty: no limit. */
-export const bandwidth = checked(
-  (text) => text === '' || parseBandwidth(text) !== undefined,
-  'invalid_request',
-  'a bandwidth is bits or bytes per second, such as 1Gbps or 125MB/s',
-)
+export const bandwidth = (code: 'invalid_bandwidth_download' | 'invalid_bandwidth_upload'): z.ZodString =>
+  checked(
+    (text) => text === '' || parseBandwidth(text) !== undefined,
+    code,
+    'a bandwidth is bits or bytes per second, such as 1Gbps or 125MB/s',
+  )
 
 export const expiresAt = checked(
   (text) => z.iso.datetime({ offset: true }).safeParse(text).success,

@@ -25,6 +25,7 @@ import { compression } from './compression.ts'
 import { healthCheck, restartPolicy } from './supervision.ts'
 
 const unsupported = 'Not supported yet: 501 unless absent, empty or disabled.'
+const noBandwidth = 'Not supported by a network in user mode: 501 unless absent, empty or 0.'
 
 const portRequest = z.object({
   guest_port: port,
@@ -39,8 +40,8 @@ const portRequest = z.object({
 const networkRequest = z.object({
   enabled: z.boolean().default(true),
   ports: z.array(portRequest).max(256).default([]).meta({ description: 'Ports to publish on the host.' }),
-  bandwidth_download: bandwidth.optional().meta({ description: unsupported }),
-  bandwidth_upload: bandwidth.optional().meta({ description: unsupported }),
+  bandwidth_download: bandwidth('invalid_bandwidth_download').optional().meta({ description: noBandwidth }),
+  bandwidth_upload: bandwidth('invalid_bandwidth_upload').optional().meta({ description: noBandwidth }),
   egress: z.looseObject({ enabled: z.boolean().optional() }).optional().meta({ description: unsupported }),
 })
 
@@ -63,7 +64,9 @@ export const createInstanceBody = z
     name: resourceName,
     image: imageReference,
     size: size('invalid_size').default('1GB').meta({ description: 'Memory.' }),
-    hotplug_size: size('invalid_size').optional().meta({ description: 'Accepted and not used: no hypervisor here adds memory later.' }),
+    hotplug_size: size('invalid_hotplug_size')
+      .optional()
+      .meta({ description: 'Accepted and not used: no hypervisor here adds memory later.' }),
     overlay_size: size('invalid_overlay_size').default('10GB').meta({ description: 'Writable disk; takes space as it is used.' }),
     vcpus: z.int().min(1).default(2),
     env: environment.default({}),
@@ -77,7 +80,9 @@ export const createInstanceBody = z
     skip_guest_agent: z.boolean().default(false).meta({ description: 'Running does not wait for the agent; no exec, copy or stat.' }),
     skip_kernel_headers: z.boolean().optional().meta({ description: 'Accepted; kernel headers are never installed.' }),
     ...expiry,
-    disk_io_bps: rate.optional().meta({ description: unsupported }),
+    disk_io_bps: rate
+      .optional()
+      .meta({ description: 'What all of its disks together may read and write, such as `100MB/s`; by default as much as they can.' }),
     credentials: z.record(z.string(), z.unknown()).optional().meta({ description: unsupported }),
     devices: z.array(z.string()).optional().meta({ description: unsupported }),
     gpu: z.looseObject({ profile: z.string().optional() }).optional().meta({ description: unsupported }),

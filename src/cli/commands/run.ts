@@ -31,6 +31,7 @@ interface Options extends CredentialOptions, EnvironmentOptions {
   readonly cpus?: number
   readonly overlaySize?: string
   readonly hotplugSize?: string
+  readonly diskIo?: string
   readonly hypervisor?: string
   readonly entrypoint?: readonly string[]
   readonly cmd?: readonly string[]
@@ -72,6 +73,7 @@ export function runCommand(cli: Cli): Command {
     .addOption(new Option('--vcpus <count>', 'the same as --cpus').argParser(positiveNumber).hideHelp())
     .option('--overlay-size <size>', 'size of the writable disk, such as 10GB')
     .addOption(new Option('--hotplug-size <size>', 'memory to add later, where a hypervisor can').hideHelp())
+    .option('--disk-io <rate>', 'limit of what its disks together read and write, such as 100MB/s')
     .option('--hypervisor <name>', 'hypervisor, as hypeman capabilities lists them')
     .option('--entrypoint <word>', "another entrypoint than the image's; may be repeated, or a JSON array", words)
     .option('--cmd <word>', 'command for the guest, as the arguments after the image; may be repeated, or a JSON array', words)
@@ -123,6 +125,7 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
     hotplug_size: options.hotplugSize,
     overlay_size: options.overlaySize,
     vcpus: options.cpus ?? spelled.vcpus,
+    disk_io_bps: options.diskIo,
     env: await environmentOf(options, cli.terminal.env),
     tags: options.tag,
     entrypoint: options.entrypoint,

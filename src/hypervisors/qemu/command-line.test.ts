@@ -11,6 +11,7 @@ const spec: MachineSpec = {
   kernel: '/data/kernels/k/vmlinuz',
   initrd: '/data/kernels/k/initrd.cpio',
   disks: [{ id: 'rootfs', path: '/data/rootfs.erofs', readOnly: true }],
+  diskBytesPerSecond: null,
   network: { mac: '02:00:00:00:00:01', ports: [] },
 }
 const launch: QemuLaunch = { machineType: 'q35', accelerator: 'tcg', memoryFile: 'memory-0.base', systemLayer: 'disk-1.qcow2' }
@@ -97,6 +98,22 @@ test('disks come as image, system disk, volumes, each found by its serial; only 
     valuesOf(args, '-drive').map((drive) => /readonly=(\w+)/.exec(drive)?.[1]),
     ['on', undefined, 'on', 'off'],
   )
+})
+
+test('a limit of disk throughput is one for all disks, cold and restored; without one nothing is said of it', () => {
+  const volume = { id: 'vol-0', path: '/v', readOnly: false }
+  const limited = { ...spec, disks: [...spec.disks, volume], diskBytesPerSecond: 1_500_000 }
+  for (const one of [launch, { ...launch, incoming: 'fd:3' } as const]) {
+    const drives = valuesOf(qemuArguments(limited, one), '-drive')
+    assert.equal(drives.length, 3)
+    for (const drive of drives) assert.match(drive, /,throttling\.bps-total=1500000,throttling\.group=disks$/)
+  }
+  const [cold, free] = [qemuArguments(limited, launch), qemuArguments({ ...limited, diskBytesPerSecond: null }, launch)]
+  assert.deepEqual(
+    cold.map((argument) => argument.replace(/,throttling.*$/, '')),
+    free,
+  )
+  assert.ok(!free.some((argument) => argument.includes('throttl')))
 })
 
 test('ports are published by protocol, host address and number; an IPv6 address is bracketed', () => {

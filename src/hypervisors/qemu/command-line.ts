@@ -72,6 +72,7 @@ const kernelArguments = [
 export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
   const { machineType } = launch
   const bus = machineType === 'q35' ? 'pci' : 'device'
+  const throttle = throttleOf(spec)
   return [
     ...['-name', `hypeman-${spec.instanceId}`],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
@@ -94,14 +95,14 @@ export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
     ...startOf(spec, launch),
     ...['-chardev', `file,id=console,path=${qemuFiles.console},append=on`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,${controlAddress(launch)},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
-    ...spec.disks.slice(0, 1).flatMap((disk) => rawDisk(disk, bus)),
+    ...spec.disks.slice(0, 1).flatMap((disk) => rawDisk(disk, bus, throttle)),
     ...[
       '-drive',
-      `if=none,id=${systemDisk},file=${launch.systemLayer},format=qcow2,discard=unmap,detect-zeroes=unmap`,
+      `if=none,id=${systemDisk},file=${launch.systemLayer},format=qcow2,discard=unmap,detect-zeroes=unmap${throttle}`,
       '-device',
       `virtio-blk-${bus},drive=${systemDisk},serial=${systemDisk}`,
     ],
-    ...spec.disks.slice(1).flatMap((disk) => rawDisk(disk, bus)),
+    ...spec.disks.slice(1).flatMap((disk) => rawDisk(disk, bus, throttle)),
     ...['-device', `virtio-serial-${bus}${atOnce(launch)}`],
     ...[
       '-chardev',
@@ -165,10 +166,15 @@ function machineOptions(launch: QemuLaunch): string {
   return [...options, ...(launch.machineType === 'microvm' ? ['acpi=on', 'rtc=on'] : [])].join(',')
 }
 
-function rawDisk(disk: MachineSpec['disks'][number], bus: string): string[] {
+/** One group for all disks, so that they share what they may read and write. It is set on the guest's side of a disk: layers come and go below it. */
+function throttleOf({ diskBytesPerSecond }: MachineSpec): string {
+  return diskBytesPerSecond === null ? '' : `,throttling.bps-total=${diskBytesPerSecond},throttling.group=disks`
+}
+
+function rawDisk(disk: MachineSpec['disks'][number], bus: string, throttle: string): string[] {
   return [
     '-drive',
-    `if=none,id=${disk.id},file=${escaped(disk.path)},format=raw,readonly=${disk.readOnly ? 'on' : 'off'}`,
+    `if=none,id=${disk.id},file=${escaped(disk.path)},format=raw,readonly=${disk.readOnly ? 'on' : 'off'}${throttle}`,
     '-device',
     `virtio-blk-${bus},drive=${disk.id},serial=${disk.id}`,
   ]

@@ -64,7 +64,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
 
   return {
     name,
-    features: ['snapshots', 'standby', 'fork', 'pause'],
+    features: ['snapshots', 'standby', 'fork', 'pause', 'disk-io-limit'],
     maxVolumes: maxVolumes[options.machineType],
     transientFiles: [qemuFiles.qmp, qemuFiles.agent],
     memory: memorySnapshots(program, stamp, onSameVersion),

@@ -45,6 +45,7 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
         response: { 201: instance, ...failure },
         'x-error-codes': [
           ...(['invalid_name', 'invalid_size', 'invalid_overlay_size', 'invalid_ttl', 'invalid_expires_at', 'invalid_platform'] as const),
+          ...(['invalid_hotplug_size', 'invalid_disk_io_bps', 'invalid_bandwidth_download', 'invalid_bandwidth_upload'] as const),
           ...(['invalid_restart_policy', 'invalid_health_check'] as const),
           ...([
             'image_not_ready',
