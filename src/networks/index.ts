@@ -7,6 +7,8 @@ import { createServer } from 'node:net'
 import type { GuestNetwork } from '../agent/contract.ts'
 import { HypemanError } from '../api/errors.ts'
 
+export { hostConnections, sourceOf, type HostConnection } from './connections.ts'
+
 /** Address of every guest in user mode; QEMU's user network hands out this subnet by default. */
 export const userModeAddress = '10.0.2.15'
 
