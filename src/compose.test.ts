@@ -82,7 +82,7 @@ test('instances whose records are damaged are listed as Unknown with the reason,
   for (const [id, reason] of [
     [empty, /record\.json is empty; put a good copy back/],
     [cut, /record\.json was cut off, damaged or edited/],
-    [newer, /record\.json has version 7, and this hypeman knows instance records up to version 4: run the version that wrote it/],
+    [newer, /record\.json has version 7, and this hypeman knows instance records up to version \d+: run the version that wrote it/],
     ['notes.txt', /notes\.txt is no directory and not of this server/],
   ] as const) {
     const view = await server.client.instances.get(id)

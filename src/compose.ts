@@ -25,11 +25,13 @@ import {
   type InstanceContext,
   Templates,
 } from './instances/index.ts'
+import { startAutoStandby } from './jobs/auto-standby.ts'
 import { startExpiry } from './jobs/expire.ts'
 import { startHealthChecks } from './jobs/health-checks.ts'
 import { startRestarts } from './jobs/restarts.ts'
 import { ScheduleWorker } from './jobs/schedules.ts'
 import { importKernel } from './kernels/index.ts'
+import { hostConnections } from './networks/index.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
 import { whyNotCatchWrites } from './platform/host-rights.ts'
 import { listenAddress, loadConfig, type ServeFlags, type ServerConfig } from './platform/config.ts'
@@ -183,6 +185,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     images,
     volumes,
     connectAgent,
+    hostConnections,
     kernel,
     store,
     locks: new KeyedLock(),
@@ -237,6 +240,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   undo.use(startExpiry(context, log, removed))
   undo.use(startRestarts(context, log))
   undo.use(startHealthChecks(context, log))
+  undo.use(startAutoStandby(context, log))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })
   undo.defer(() => registry.close())
   // What a conversion that was cut off has made, or a removal that failed has left.

@@ -166,7 +166,6 @@ const answers: Readonly<Record<(typeof absentOperations)[number]['answer'], stri
   none: '200, an empty list',
   missing: '404 `not_found`',
   unsupported: '501 `not_supported`',
-  'auto-standby': '200, `supported: false`',
 }
 
 function renderAbsent(): string {

@@ -29,6 +29,7 @@ export const catalogue = {
   invalid_restart_policy: { status: 400, hint: 'Give durations such as 5s, and max_attempts of 0 or more.' },
   invalid_health_check: { status: 400, hint: 'Describe one check: http or tcp with a port, or exec with a command.' },
   invalid_target: { status: 400, hint: 'Give a reference with a tag in the other registry, such as registry.example.com/team/app:1.' },
+  invalid_auto_standby: { status: 400, hint: 'Give an idle_timeout such as 10m, networks such as 10.0.0.0/8, and ports.' },
   invalid_platform: { status: 400, hint: 'Use the platform of this host, as GET /capabilities lists it.' },
   invalid_field: { status: 400, hint: 'Correct the named field and send the request again.' },
   missing_field: { status: 400, hint: 'Add the named field and send the request again.' },
@@ -46,6 +47,7 @@ export const catalogue = {
   // 409
   ambiguous: { status: 409, hint: 'Give more characters of the id, or the whole id.' },
   invalid_state: { status: 409, hint: 'Bring the instance into a state that allows this and try again.' },
+  instance_in_standby: { status: 409, hint: 'Restore the instance first (POST /instances/{id}/restore).' },
   name_conflict: { status: 409, hint: 'Choose another name, or delete what holds it.' },
   already_exists: { status: 409, hint: 'Choose another name, or delete what holds it.' },
   conflict: { status: 409, hint: 'Wait for the other operation to end, or undo what stands in the way, and try again.' },

@@ -25,6 +25,7 @@ export const commandGroups = {
     stop: async (cli) => (await import('./commands/stop.ts')).stopCommand(cli),
     standby: async (cli) => (await import('./commands/standby.ts')).standbyCommand(cli),
     restore: async (cli) => (await import('./commands/restore.ts')).restoreCommand(cli),
+    'auto-standby': async (cli) => (await import('./commands/auto-standby.ts')).autoStandbyCommand(cli),
     fork: async (cli) => (await import('./commands/fork.ts')).forkCommand(cli),
     wait: async (cli) => (await import('./commands/wait.ts')).waitCommand(cli),
     update: async (cli) => (await import('./commands/update.ts')).updateCommand(cli),

@@ -102,7 +102,7 @@ export function healthCheckOf(options: HealthOptions): HealthCheck | undefined {
 }
 
 /** Of all of a command's options those that begin with the prefix, by the rest of their names: `healthHttpPort` as `httpPort`. */
-export function unprefixed<T extends object>(options: Readonly<Record<string, unknown>>, prefix: 'health' | 'restart'): T {
+export function unprefixed<T extends object>(options: Readonly<Record<string, unknown>>, prefix: 'health' | 'restart' | 'autoStandby'): T {
   return Object.fromEntries(
     Object.entries(options)
       .filter(([name]) => name.startsWith(prefix) && name !== prefix)

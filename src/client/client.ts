@@ -3,6 +3,7 @@
 
 import { Http, type HttpOptions } from './http.ts'
 import type {
+  AutoStandbyStatus,
   Capabilities,
   ForkInstance,
   ForkSnapshot,
@@ -122,6 +123,11 @@ function instanceOperations(http: Http) {
       /** What is on the volume stays. */
       detach: (id: string, volumeId: string, call: CallOptions = {}) =>
         http.json<Instance>('DELETE', at(id, `volumes/${encodeURIComponent(volumeId)}`), call),
+    },
+    autoStandby: {
+      status: (id: string, call: CallOptions = {}) => http.json<AutoStandbyStatus>('GET', at(id, 'auto-standby/status'), call),
+      /** `instance_in_standby` if it is there, or on its way. */
+      hold: (id: string, call: CallOptions = {}) => http.json<AutoStandbyStatus>('POST', at(id, 'auto-standby/hold'), call),
     },
     schedule: {
       set: (id: string, body: SetSchedule, call: CallOptions = {}) =>

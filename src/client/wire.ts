@@ -12,6 +12,7 @@ import type { attachVolumeBody, createVolumeBody } from '../api/schemas/volume.t
 
 export type { InstanceState, TargetState } from '../api/actions.ts'
 export type { ImageEvent, InstanceEvent } from '../api/events.ts'
+export type { AutoStandbyStatus } from '../api/schemas/auto-standby.ts'
 export type { Capabilities } from '../api/schemas/capabilities.ts'
 export type { Tags } from '../api/schemas/common.ts'
 export type { ImageView as Image } from '../api/schemas/image.ts'

@@ -45,6 +45,7 @@ export interface CreateInstance {
   readonly expiresAt: string | null
   readonly restartPolicy: InstanceRecord['restartPolicy']
   readonly healthCheck: InstanceRecord['healthCheck']
+  readonly autoStandby: InstanceRecord['autoStandby']
 }
 
 /** Returns when the VMM runs; the instance is then `Initializing`. */
@@ -187,6 +188,7 @@ function newRecord(
     restartPolicy: request.restartPolicy,
     restarts: noRestarts,
     healthCheck: request.healthCheck,
+    autoStandby: request.autoStandby,
     exit: null,
     savedMemory: null,
     restoring: null,

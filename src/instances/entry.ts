@@ -2,6 +2,7 @@
 
 import type { AgentClient } from '../agent/contract.ts'
 import type { Machine, MachineStatus } from '../hypervisors/driver.ts'
+import type { Idleness } from './auto-standby.ts'
 import type { Health } from './health.ts'
 import type { InstanceRecord } from './record.ts'
 import { deriveState, type DerivedState } from './state.ts'
@@ -9,6 +10,23 @@ import { deriveState, type DerivedState } from './state.ts'
 /** Longest wait for a VMM to say what it does, in milliseconds: for those who only look, and for an operation, which a slow host shall not refuse. */
 const STATUS_TIMEOUT_MS = 500
 const PATIENT_STATUS_TIMEOUT_MS = 10_000
+
+/** Who uses an instance, as far as this server has seen. Times are milliseconds since 1970. */
+export interface Idle {
+  /** What looks at its connections have shown; undefined before the first one. */
+  seen: Idleness | undefined
+  /** The last look failed. */
+  isBlind: boolean
+  /** Streams of the API into the guest: exec, copy, logs that are followed. */
+  users: number
+  lastUsedMs: number | null
+  /** It was asked for not to be put on standby until then. */
+  holdUntilMs: number | null
+  /** An attempt to put it on standby has failed, and the next one is not before. */
+  retryAtMs: number | null
+  /** An attempt to put it on standby by itself is under way. */
+  isRequested: boolean
+}
 
 export class InstanceEntry {
   record: InstanceRecord
@@ -22,6 +40,12 @@ export class InstanceEntry {
   readying: Promise<void> | undefined
   /** What checks have shown of the present run, or an earlier one. */
   health: Health | undefined
+  readonly idle: Idle = {
+    ...{ seen: undefined, isBlind: false, users: 0, lastUsedMs: null },
+    ...{ holdUntilMs: null, retryAtMs: null, isRequested: false },
+  }
+  /** It is on its way to standby, and nothing calls that off any more. */
+  suspending = false
   /** Its VMM has ended, and why is not in the record yet. */
   settling = false
   /** The last change of the record; the store's. */

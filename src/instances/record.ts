@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { environment, hypervisorName, tags, timestamp } from '../api/schemas/common.ts'
 import { defineRecord, fileWord } from '../files/record-format.ts'
 import { fileSeal } from '../files/seals.ts'
+import { autoStandbyRecord } from './auto-standby.ts'
 import { healthCheckRecord } from './health.ts'
 import { noRestarts, restartPolicyRecord, restartsRecord } from './restart-policy.ts'
 
@@ -82,6 +83,7 @@ const instanceRecord = z
     restartPolicy: restartPolicyRecord.nullable(),
     restarts: restartsRecord,
     healthCheck: healthCheckRecord.nullable(),
+    autoStandby: autoStandbyRecord.nullable(),
     exit: z.object({ code: z.int().nullable(), message: z.string() }).readonly().nullable(),
     /** Seals of the memory image and the disks that go with it, while the instance is in standby; null also where none were made. */
     savedMemory: z.array(fileSeal).readonly().nullable(),
@@ -113,8 +115,8 @@ export const instanceFormat = defineRecord({
         .parse(record['volumes'])
         .map((volume) => ({ ...volume, overlay: null })),
     }),
-    // Version 4 knew no limit of disk throughput.
-    4: (record) => ({ ...record, diskBytesPerSecond: null }),
+    // Version 4 knew neither a limit of disk throughput nor standby by itself.
+    4: (record) => ({ ...record, diskBytesPerSecond: null, autoStandby: null }),
   },
 })
 

@@ -33,6 +33,7 @@ test('a bare body gets the defaults', async () => {
     expiresAt: null,
     restartPolicy: null,
     healthCheck: null,
+    autoStandby: null,
   })
 })
 

@@ -4,6 +4,7 @@ import { HypemanError } from '../api/errors.ts'
 import type { CreateInstanceBody, UpdateInstanceBody } from '../api/schemas/instance-requests.ts'
 import { formatRate, parseDuration, parseRate, parseSize } from '../api/units.ts'
 import type { PublishedPort } from '../networks/index.ts'
+import { autoStandbyOf } from './auto-standby.ts'
 import type { InstanceContext } from './context.ts'
 import type { CreateInstance } from './create.ts'
 import { healthCheckOf } from './health.ts'
@@ -32,6 +33,7 @@ export function createRequestOf(context: InstanceContext, body: CreateInstanceBo
     expiresAt: expiryOf(body) ?? null,
     restartPolicy: body.restart_policy === undefined ? null : policyOf(body.restart_policy),
     healthCheck: checkedHealth(body, body.network?.enabled !== false),
+    autoStandby: body.auto_standby === undefined ? null : autoStandbyOf(body.auto_standby),
   }
 }
 
@@ -91,11 +93,15 @@ export function expiryOf(body: { readonly ttl?: string | undefined; readonly exp
 /** What an update changes in the record. Throws if it asks for nothing, or for what does not go with the instance. */
 export function changeOf(body: UpdateInstanceBody): (record: InstanceRecord) => Partial<InstanceRecord> {
   const expiresAt = expiryOf(body)
-  const { restart_policy: policy, health_check: check, env = {} } = body
+  const { restart_policy: policy, health_check: check, auto_standby: standby, env = {} } = body
   const hasEnv = Object.keys(env).length > 0
-  if (expiresAt === undefined && policy === undefined && check === undefined && !hasEnv)
-    throw new HypemanError('invalid_request', 'there is nothing to update; give ttl or expires_at, restart_policy, health_check, or env')
+  if ([expiresAt, policy, check, standby].every((one) => one === undefined) && !hasEnv)
+    throw new HypemanError(
+      'invalid_request',
+      'there is nothing to update; give ttl or expires_at, restart_policy, health_check, auto_standby, or env',
+    )
   return (record) => ({
+    ...(standby === undefined ? {} : { autoStandby: autoStandbyOf(standby) }),
     ...(hasEnv ? { env: { ...record.env, ...env } } : {}),
     ...(expiresAt === undefined ? {} : { expiresAt }),
     ...(policy === undefined ? {} : { restartPolicy: policyOf(policy), restarts: afterPolicyChange(record, policyOf(policy), Date.now()) }),

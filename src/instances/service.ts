@@ -10,6 +10,7 @@ import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import { createInstance } from './create.ts'
 import type { InstanceEntry } from './entry.ts'
 import { forkInstance } from './fork.ts'
+import { autoStandbyStatusOf, holdAwake, occupy } from './idle.ts'
 import { readLogs } from './logs.ts'
 import { agentOf } from './machine.ts'
 import { removeInstance, removeUnreadable } from './remove.ts'
@@ -77,11 +78,15 @@ export function createInstanceService(context: InstanceContext, removed: () => v
       return { state: reached, timed_out: timedOut, ...(error === undefined ? {} : { state_error: error }) }
     },
     async *logs(ref, query, signal) {
-      yield* readLogs(context.layout.instance(find(ref).id), query, untilStopped(context, signal))
+      const entry = find(ref)
+      using _use = query.follow ? occupy(entry) : undefined
+      yield* readLogs(context.layout.instance(entry.id), query, untilStopped(context, signal))
     },
     events: (ref, query, signal) => readEvents(context, find(ref), query, untilStopped(context, signal)),
     async stat(ref, path, followLinks, signal) {
-      const agent = await guestOf(context, find(ref), 0, signal)
+      const entry = find(ref)
+      using _use = occupy(entry)
+      const agent = await guestOf(context, entry, 0, signal)
       const found = await agent.stat(path, followLinks, signal)
       if (!found.exists) return { exists: false, ...(found.error === undefined ? {} : { error: found.error }) }
       return {
@@ -95,6 +100,9 @@ export function createInstanceService(context: InstanceContext, removed: () => v
       }
     },
     stats: async (ref, signal) => statsOf(context, find(ref), signal),
+    autoStandbyStatus: async (ref) => autoStandbyStatusOf(context, find(ref)),
+    holdAwake: async (ref) => holdAwake(context, find(ref)),
+    occupy: (ref) => occupy(find(ref)),
     agent: async (ref, waitMs, signal) => guestOf(context, find(ref), waitMs, signal),
   }
 }

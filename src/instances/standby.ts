@@ -14,8 +14,21 @@ export async function standbyInstance(context: InstanceContext, entry: InstanceE
   await suspendInstance(context, entry)
 }
 
-/** The flow itself; the caller holds the lock. On failure the instance is running, or paused if even that fails: then it can be tried again. */
-export async function suspendInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+interface SuspendOptions {
+  /** What its events say of the state that is reached. */
+  readonly message?: string
+  /** Asked as the last thing before the guest stands still; by default nothing calls it off. */
+  readonly proceed?: () => Promise<boolean>
+}
+
+/** The flow itself; the caller holds the lock. False if it was called off. On failure the instance is running, or paused if even that fails: then it can be tried again. */
+export async function suspendInstance(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  { message = 'memory is on disk', proceed }: SuspendOptions = {},
+): Promise<boolean> {
+  entry.suspending = proceed === undefined
+  using _done = { [Symbol.dispose]: () => void (entry.suspending = false) }
   const state = await permit(entry, 'standby')
   const { record } = entry
   const machine = liveMachine(entry)
@@ -23,6 +36,8 @@ export async function suspendInstance(context: InstanceContext, entry: InstanceE
   using flow = flowOn(context, entry.id, 'instance.standby')
   const directory = context.layout.instance(entry.id)
   if (state === 'Running') await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
+  if (proceed !== undefined && !(await proceed())) return false
+  entry.suspending = true
 
   await using undo = new AsyncDisposableStack()
   undo.defer(() => machine.resume())
@@ -46,5 +61,6 @@ export async function suspendInstance(context: InstanceContext, entry: InstanceE
   })
   const restarts = withoutPlan(record.restarts)
   await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), runningSince: null, restarts, savedMemory })
-  context.events.state(entry.id, 'Standby', 'memory is on disk')
+  context.events.state(entry.id, 'Standby', message)
+  return true
 }

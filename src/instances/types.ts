@@ -4,6 +4,7 @@
 import type { AgentClient } from '../agent/contract.ts'
 import type { InstanceState } from '../api/actions.ts'
 import type { InstanceEvent } from '../api/events.ts'
+import type { AutoStandbyStatus } from '../api/schemas/auto-standby.ts'
 import type {
   CreateInstanceBody,
   EventsQuery,
@@ -37,6 +38,11 @@ export interface InstanceService {
   events(ref: string, query: EventsQuery, signal: AbortSignal): AsyncIterable<InstanceEvent>
   stat(ref: string, path: string, followLinks: boolean, signal: AbortSignal): Promise<PathInfo>
   stats(ref: string, signal: AbortSignal): Promise<InstanceStats>
+  autoStandbyStatus(ref: string): Promise<AutoStandbyStatus>
+  /** `instance_in_standby` if it is there, or on its way. */
+  holdAwake(ref: string): Promise<AutoStandbyStatus>
+  /** Somebody uses it until the result is disposed of: it does not go to standby by itself. */
+  occupy(ref: string): Disposable
   /** The guest agent of an instance, for exec and copy. `invalid_state` unless it is Running; with `waitMs` it may still become so. */
   agent(ref: string, waitMs: number, signal: AbortSignal): Promise<AgentClient>
 }

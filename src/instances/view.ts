@@ -4,6 +4,7 @@ import { formatRate, formatSize } from '../api/units.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { InstanceView } from '../api/schemas/instance.ts'
 import { userModeAddress } from '../networks/index.ts'
+import { autoStandbyViewOf } from './auto-standby.ts'
 import type { InstanceEntry } from './entry.ts'
 import { healthViewOf } from './health.ts'
 import type { InstanceRecord } from './record.ts'
@@ -35,6 +36,7 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     hypervisor: record.hypervisor,
     platform: record.image.platform,
     has_snapshot: entry.holdsMemory && state === 'Standby',
+    ...autoStandbyViewOf(record.autoStandby),
     ...healthViewOf(record, entry.health, state),
     ...restartViewOf(record, Date.now()),
     ...(record.forkedFrom === null ? {} : { forked_from: forkOf(record.forkedFrom) }),

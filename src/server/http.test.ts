@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { APIError } from '@onkernel/hypeman'
 import { instanceView } from '../../tests/support/fake-services.ts'
 import { serveFakes, tokenWith, until } from '../../tests/support/http-server.ts'
+import { HypemanError } from '../api/errors.ts'
 
 test('health and the description of the API need no token, everything else does', async () => {
   await using server = await serveFakes()
@@ -232,7 +233,19 @@ test('operations that are not built say so: empty lists, not found, or what is m
   await assert.rejects(client.builds.get('b'), { status: 404 })
   await assert.rejects(client.builds.create({ source: new File(['x'], 'x.tar.gz') }), { status: 501 })
   await assert.rejects(client.resources.get(), { status: 501 })
-  const status = await client.instances.autoStandby.status('web')
-  assert.partialDeepStrictEqual(status, { supported: false, status: 'unsupported', reason: 'unsupported_platform' })
-  await assert.rejects(client.instances.autoStandby.status('nobody'), { status: 404 })
+})
+
+test('an instance is asked, and held, by its own words of standby by itself', async () => {
+  await using server = await serveFakes()
+  server.services.instancesById.set('web', instanceView('web', 'Running'))
+  const { autoStandby } = server.client.instances
+  assert.partialDeepStrictEqual(await autoStandby.status('web'), { status: 'disabled', reason: 'policy_missing' })
+  assert.equal((await autoStandby.hold('web')).configured, false)
+  assert.deepEqual(
+    server.services.calls.map(([operation]) => operation),
+    ['autoStandbyStatus', 'holdAwake'],
+  )
+  for (const answer of [autoStandby.status('nobody'), autoStandby.hold('nobody')]) await assert.rejects(answer, { status: 404 })
+  server.services.failNext = new HypemanError('instance_in_standby', 'it sleeps')
+  await assert.rejects(autoStandby.hold('web'), (error) => error instanceof APIError && error.status === 409)
 })

@@ -22,6 +22,7 @@ import { limitRates } from './rate-limit.ts'
 import { OneLineController, tellOfRequests, type UpgradeTelling } from './request-log.ts'
 import { absentRoutes } from './routes/absent.ts'
 import { attachmentRoutes } from './routes/attachments.ts'
+import { autoStandbyRoutes } from './routes/auto-standby.ts'
 import type { App, MetricsSource, RouteContext, RouteServices } from './routes/context.ts'
 import { eventRoutes } from './routes/events.ts'
 import { imageImportRoute, imageRoutes } from './routes/images.ts'
@@ -128,6 +129,7 @@ async function registerApi(api: App, options: HttpServerOptions, telling: Upgrad
     instanceRoutes,
     eventRoutes,
     streamRoutes,
+    autoStandbyRoutes,
     snapshotRoutes,
     scheduleRoutes,
     imageRoutes,

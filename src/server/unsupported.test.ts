@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { isHypemanError } from '../api/errors.ts'
-import { createInstanceBody, updateInstanceBody } from '../api/schemas/instance-requests.ts'
-import { refuseCompression, refuseUnsupportedCreate, refuseUnsupportedUpdate } from './unsupported.ts'
+import { createInstanceBody } from '../api/schemas/instance-requests.ts'
+import { refuseCompression, refuseUnsupportedCreate } from './unsupported.ts'
 
 const create = (fields: object): void => refuseUnsupportedCreate(createInstanceBody.parse({ name: 'a', image: 'b', ...fields }))
-const update = (fields: object): void => refuseUnsupportedUpdate(updateInstanceBody.parse(fields))
 const refused = (field: string) => (error: unknown) => isHypemanError(error, 'not_supported') && error.message.startsWith(`${field}: `)
 
 test('fields that ask for what can not be done yet are refused by name', () => {
@@ -16,11 +15,9 @@ test('fields that ask for what can not be done yet are refused by name', () => {
     ['credentials', { credentials: { KEY: { source: { env: 'KEY' } } } }],
     ['devices', { devices: ['gpu0'] }],
     ['gpu', { gpu: { profile: 'L40S-1Q' } }],
-    ['auto_standby', { auto_standby: { enabled: true, idle_timeout: '5m' } }],
     ['snapshot_policy', { snapshot_policy: { compression: { enabled: true } } }],
   ] as const)
     assert.throws(() => create(fields), refused(field), field)
-  assert.throws(() => update({ auto_standby: { enabled: true } }), refused('auto_standby'))
   assert.throws(() => refuseCompression({ compression: { enabled: true } }), refused('compression'))
 })
 
@@ -37,7 +34,6 @@ test('absent, empty and disabled they are fine, and so is what is accepted and n
     volumes: [{ volume_id: 'v', mount_path: '/v', overlay: false }],
   })
   create({ restart_policy: {}, health_check: {}, auto_standby: {}, disk_io_bps: '0' })
-  update({ ttl: '5m', env: { A: '1' }, restart_policy: { policy: 'never' } })
   refuseCompression({})
   refuseCompression({ compression: { enabled: false } })
 })

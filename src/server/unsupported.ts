@@ -1,22 +1,15 @@
 // Fields of the wire that ask for what this server can't do yet: refused before anything happens, rather than ignored. Absent, empty or disabled they are fine.
 
 import { HypemanError } from '../api/errors.ts'
-import type { CreateInstanceBody, UpdateInstanceBody } from '../api/schemas/instance-requests.ts'
+import type { CreateInstanceBody } from '../api/schemas/instance-requests.ts'
 import { parseBandwidth } from '../api/units.ts'
 
 /** A field, what is missing, and whether the body asks for it. */
 type Row<Body> = readonly [field: string, what: string, asked: (body: Body) => boolean]
 
-type Policies = Pick<CreateInstanceBody, 'auto_standby'>
-
-const policies: readonly Row<Policies>[] = [
-  ['auto_standby', 'standby by itself when idle', ({ auto_standby: policy }) => policy?.enabled === true],
-]
-
 const bandwidth = 'limiting the bandwidth of a network in user mode'
 
 const ofCreate: readonly Row<CreateInstanceBody>[] = [
-  ...policies,
   ['network.bandwidth_download', bandwidth, ({ network }) => isLimit(network?.bandwidth_download)],
   ['network.bandwidth_upload', bandwidth, ({ network }) => isLimit(network?.bandwidth_upload)],
   ['network.egress', 'rules for outgoing traffic', ({ network }) => network?.egress?.enabled === true],
@@ -25,8 +18,6 @@ const ofCreate: readonly Row<CreateInstanceBody>[] = [
   ['gpu', 'virtual GPUs', ({ gpu }) => (gpu?.profile ?? '') !== ''],
   ['snapshot_policy', 'compression of memory', ({ snapshot_policy: policy }) => policy?.compression?.enabled === true],
 ]
-
-const ofUpdate: readonly Row<UpdateInstanceBody>[] = policies
 
 interface Compressible {
   readonly compression?: { readonly enabled: boolean } | undefined
@@ -38,10 +29,6 @@ const ofCompression: readonly Row<Compressible>[] = [
 
 export function refuseUnsupportedCreate(body: CreateInstanceBody): void {
   refuse(ofCreate, body)
-}
-
-export function refuseUnsupportedUpdate(body: UpdateInstanceBody): void {
-  refuse(ofUpdate, body)
 }
 
 export function refuseCompression(body: Compressible): void {

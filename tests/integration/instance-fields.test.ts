@@ -12,7 +12,8 @@ import { countVm } from '../support/vm-count.ts'
 const server = await startServer()
 after(() => server[Symbol.asyncDispose]())
 
-const { instances } = server.client
+/** Another client after each restart. */
+const instances = () => server.client.instances
 
 /** The limits of the drives on the command line of an instance's VMM. */
 async function limitsOf(id: string): Promise<(string | undefined)[]> {
@@ -31,41 +32,41 @@ test('a limit of the disks goes with every start; an environment that is changed
     disk_io_bps: '200MB/s',
     cmd: ['/bin/sh', '-c', 'echo "$COLOR $SIZE $SHAPE" >> /root/seen; exec sleep 100000'],
   })
-  const changed = await instances.update(id, { env: { COLOR: 'red', SHAPE: 'round' } })
+  const changed = await instances().update(id, { env: { COLOR: 'red', SHAPE: 'round' } })
   assert.deepEqual([changed.state, changed.env], ['Running', { COLOR: 'red', SIZE: 'small', SHAPE: 'round' }])
   assert.equal(await shell(server, id, 'echo $COLOR'), 'green')
-  const fork = await instances.fork(id, { name: 'changed-fork', from_running: true })
+  const fork = await instances().fork(id, { name: 'changed-fork', from_running: true })
   countVm('fork')
   assert.deepEqual(fork.env, changed.env)
   assert.deepEqual([fork.disk_io_bps, await limitsOf(id), await limitsOf(fork.id)], ['200.0 MB/s', limited, limited])
   assert.equal(await shell(server, fork.id, 'echo $COLOR'), 'green')
-  await instances.standby(fork.id)
-  await instances.restore(fork.id)
+  await instances().standby(fork.id)
+  await instances().restore(fork.id)
   countVm('restore')
   assert.deepEqual(await limitsOf(fork.id), limited)
-  await instances.delete(fork.id)
+  await instances().delete(fork.id)
 
-  await instances.stop(id)
+  await instances().stop(id)
   await server.crash()
   await server.restart()
-  await instances.update(id, { env: { SIZE: '' } })
-  await instances.start(id, {})
+  await instances().update(id, { env: { SIZE: '' } })
+  await instances().start(id, {})
   await untilRunning(server, id)
   assert.equal(await shell(server, id, 'cat /root/seen; echo $COLOR'), 'green small \nred  round\nred')
   assert.deepEqual(await limitsOf(id), limited)
-  await assert.rejects(instances.update(id, { env: {} }), (error) => error instanceof APIError && error.status === 400)
-  await assert.rejects(instances.update(id, { env: { 'A=B': '' } }), (error) => error instanceof APIError && error.status === 400)
-  await instances.delete(id)
+  await assert.rejects(instances().update(id, { env: {} }), (error) => error instanceof APIError && error.status === 400)
+  await assert.rejects(instances().update(id, { env: { 'A=B': '' } }), (error) => error instanceof APIError && error.status === 400)
+  await instances().delete(id)
 })
 
 test('without a limit QEMU is told of none, and one that is no rate, or too small to boot with, is refused', async () => {
   const id = await runMachine(server, { name: 'unlimited', disk_io_bps: '0' })
   assert.deepEqual(await limitsOf(id), [undefined, undefined])
-  assert.equal((await instances.get(id)).disk_io_bps, undefined)
-  await instances.delete(id)
+  assert.equal((await instances().get(id)).disk_io_bps, undefined)
+  await instances().delete(id)
   for (const rate of ['fast', '1KB/s'])
     await assert.rejects(
-      instances.create({ ...small, name: 'refused', disk_io_bps: rate }),
+      instances().create({ ...small, name: 'refused', disk_io_bps: rate }),
       (error) => error instanceof APIError && error.status === 400 && (error.error as { code: string }).code === 'invalid_disk_io_bps',
     )
 })

@@ -33,6 +33,11 @@ export interface FakeServices extends RouteServices {
   damaged: readonly Unreadable[]
 }
 
+const autoStandbyOff = {
+  ...{ supported: true, configured: false, enabled: false, eligible: false },
+  ...{ status: 'disabled' as const, reason: 'policy_missing' as const, active_inbound_connections: 0, tracking_mode: 'none' },
+}
+
 export function createFakeServices(): FakeServices {
   const calls: Call[] = []
   const instancesById = new Map<string, InstanceView>()
@@ -103,6 +108,20 @@ export function createFakeServices(): FakeServices {
       },
       attachVolume: (ref, volumeRef, body) => change('attach volume', ref, 'Stopped', { volumeRef, ...body }),
       detachVolume: (ref, volumeRef) => change('detach volume', ref, 'Stopped', { volumeRef }),
+      async autoStandbyStatus(ref) {
+        noted('autoStandbyStatus', ref)
+        find(instancesById, 'instance', ref)
+        return autoStandbyOff
+      },
+      async holdAwake(ref) {
+        noted('holdAwake', ref)
+        find(instancesById, 'instance', ref)
+        return autoStandbyOff
+      },
+      occupy(ref) {
+        find(instancesById, 'instance', ref)
+        return { [Symbol.dispose]: () => undefined }
+      },
       async wait(ref, state, timeoutMs, signal) {
         noted('wait', ref, state, timeoutMs)
         const found = find(instancesById, 'instance', ref)

@@ -20,6 +20,7 @@ import {
   tagFilter,
   tags,
 } from './common.ts'
+import { autoStandby } from './auto-standby.ts'
 import { instanceState, volumeMount } from './instance.ts'
 import { compression } from './compression.ts'
 import { healthCheck, restartPolicy } from './supervision.ts'
@@ -44,9 +45,6 @@ const networkRequest = z.object({
   bandwidth_upload: bandwidth('invalid_bandwidth_upload').optional().meta({ description: noBandwidth }),
   egress: z.looseObject({ enabled: z.boolean().optional() }).optional().meta({ description: unsupported }),
 })
-
-/** A policy that later versions give shape to; here only what tells whether it is asked for. */
-const autoStandby = z.looseObject({ enabled: z.boolean().optional() }).meta({ description: unsupported })
 
 const expiry = {
   ttl: duration('invalid_ttl')

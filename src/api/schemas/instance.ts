@@ -2,6 +2,7 @@
 
 import { z } from 'zod'
 import { instanceStates } from '../actions.ts'
+import { autoStandby } from './auto-standby.ts'
 import { environment, hypervisorName, port, size, tags, timestamp } from './common.ts'
 import { healthCheck, healthStatus, restartPolicy, restartStatus } from './supervision.ts'
 
@@ -70,6 +71,7 @@ export const instance = z
     hypervisor: hypervisorName.optional(),
     platform: z.string().optional(),
     has_snapshot: z.boolean().optional().meta({ description: 'Its memory is on disk: true in Standby.' }),
+    auto_standby: autoStandby.optional(),
     health_check: healthCheck.optional(),
     health_status: healthStatus.optional(),
     restart_policy: restartPolicy.optional().meta({ description: 'Absent: never.' }),

@@ -3,6 +3,7 @@
 import { Option, type Command } from 'commander'
 import type { InstanceCreate, PortMapping, VolumeMount } from '../../client/client.ts'
 import { keyValue, positiveNumber, publish, repeated, volume, words } from '../arguments.ts'
+import { autoStandbyPolicyOf, withAutoStandbyOptions, type AutoStandbyOptions } from '../auto-standby.ts'
 import { command, passesThrough } from '../command.ts'
 import type { Cli } from '../context.ts'
 import { environmentOf, type EnvironmentOptions } from '../environment.ts'
@@ -53,6 +54,7 @@ export function runCommand(cli: Cli): Command {
     ['hypeman run --rm alpine:3.20 uname -a', "shows the program's output, ends with its exit code, leaves nothing"],
     ['hypeman run -d -e MODE=test --env-file app.env --memory 512MB --cpus 1 my/app:1', "doesn't wait until it runs"],
     ['hypeman run --restart on-failure:5 --health-http-port 80 nginx:alpine', 'started again when it fails, or answers no more'],
+    ['hypeman run -p 8080:80 --auto-standby-idle-timeout 10m nginx:alpine', 'sleeps when nobody was there for ten minutes'],
     ['hypeman run -v data:/var/lib/data --ttl 2h postgres:17', 'with a volume, deleted after two hours'],
     ['hypeman run -v model:/srv/model:overlay=2GB my/app:1', 'sees the volume, and writes up to 2 GB into a layer of its own'],
   ])
@@ -88,7 +90,7 @@ export function runCommand(cli: Cli): Command {
     .option('--rm', "show the program's output, and delete the instance when the program has ended or on an interrupt")
     .option('-a, --attach', "show the program's output until it ends, and end with its exit code")
     .option('-d, --detach', "don't wait until it runs")
-  withHealthOptions(withRestartOptions(run, 'restart-'), 'health-')
+  withAutoStandbyOptions(withHealthOptions(withRestartOptions(run, 'restart-'), 'health-'), 'auto-standby-')
   return withCredentials(passesThrough(run)).action(async (image: string, trailing: string[], options: Options, self: Command) => {
     const attached = options.attach === true || options.rm === true
     if (attached && options.detach === true)
@@ -138,6 +140,7 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
     ttl: options.ttl,
     expires_at: options.expiresAt,
     restart_policy: restartPolicyOf(unprefixed<RestartOptions>(spelled, 'restart'), options.restart),
+    auto_standby: autoStandbyPolicyOf(unprefixed<AutoStandbyOptions>(spelled, 'autoStandby')),
     health_check: healthCheckOf(unprefixed<HealthOptions>(spelled, 'health')),
   }
 }

@@ -2,6 +2,7 @@
 
 import type { Command } from 'commander'
 import { repeated } from '../arguments.ts'
+import { autoStandbyPolicyOf, withAutoStandbyOptions, type AutoStandbyOptions } from '../auto-standby.ts'
 import { command, group } from '../command.ts'
 import type { Cli } from '../context.ts'
 import { environmentOf, type EnvironmentOptions } from '../environment.ts'
@@ -28,6 +29,7 @@ export function updateCommand(cli: Cli): Command {
     restartPolicyCommand(cli),
     healthCheckCommand(cli),
     envCommand(cli),
+    autoStandbyCommand(cli),
   ])
 }
 
@@ -98,5 +100,27 @@ function envCommand(cli: Cli): Command {
       const session = await cli.session(self)
       const instance = await session.client.instances.update(name, { env }, { signal: session.signal })
       await printObject(session, instance, `${instance.name} has ${names.join(', ')} from its next start on`)
+    })
+}
+
+function autoStandbyCommand(cli: Cli): Command {
+  const self = command('auto-standby', 'Change when an instance goes to standby by itself; what is left out is as for a new policy', [
+    ['hypeman update auto-standby web --idle-timeout 10m', 'when nobody has used it for ten minutes'],
+    ['hypeman update auto-standby web --idle-timeout 1h --ignore-destination-port 9100', 'who asks for metrics does not keep it awake'],
+    ['hypeman update auto-standby web --off', 'never'],
+  ]).argument('<instance>', 'id, name or unique beginning of an id')
+  return withAutoStandbyOptions(self, '')
+    .option('--off', 'never by itself any more')
+    .action(async (name: string, { off, ...options }: AutoStandbyOptions & { readonly off?: boolean }, own: Command) => {
+      const policy = autoStandbyPolicyOf(off === true ? { ...options, enabled: false } : options)
+      if (policy === undefined) throw new UsageError('give --idle-timeout or --off')
+      const session = await cli.session(own)
+      const instance = await session.client.instances.update(name, { auto_standby: policy }, { signal: session.signal })
+      const { enabled, idle_timeout: timeout } = instance.auto_standby ?? {}
+      await printObject(
+        session,
+        instance,
+        `${instance.name} ${enabled === true ? `goes to standby when nobody has used it for ${timeout}` : 'does not go to standby by itself'}`,
+      )
     })
 }

@@ -3,13 +3,11 @@
 
 import type { FastifySchema } from 'fastify'
 import { z } from 'zod'
-import { autoStandbyStatus } from '../../api/schemas/auto-standby.ts'
 import { build, buildEvent, buildEventsQuery, buildParams, createBuildForm } from '../../api/schemas/build.ts'
 import { builder, builderParams, createBuilderBody } from '../../api/schemas/builder.ts'
 import { tagFilter } from '../../api/schemas/common.ts'
 import { availableDevice, createDeviceBody, device, deviceParams } from '../../api/schemas/device.ts'
 import { createIngressBody, ingress, ingressParams } from '../../api/schemas/ingress.ts'
-import { instanceParams } from '../../api/schemas/instance-requests.ts'
 import { hostResources, reclaimedMemory, reclaimMemoryBody } from '../../api/schemas/resources.ts'
 import { nothing } from './context.ts'
 
@@ -61,12 +59,4 @@ export const absentSchemas: Readonly<Record<string, FastifySchema>> = {
   }),
   'GET /ingresses/:id': described('getIngress', 'Show an ingress', { params: ingressParams, response: { 200: ingress } }),
   'DELETE /ingresses/:id': described('deleteIngress', 'Delete an ingress', { params: ingressParams, response: { 204: nothing } }),
-  'GET /instances/:id/auto-standby/status': described('getAutoStandbyStatus', 'Whether an idle instance is put on standby by itself', {
-    params: instanceParams,
-    response: { 200: autoStandbyStatus },
-  }),
-  'POST /instances/:id/auto-standby/hold': described('holdAutoStandby', 'Keep an idle instance from being put on standby for a while', {
-    params: instanceParams,
-    response: { 200: autoStandbyStatus },
-  }),
 }

@@ -15,8 +15,6 @@ type Answer =
   | 'missing'
   /** What is asked for can't be done. */
   | 'unsupported'
-  /** Says that standby by itself is not supported. */
-  | 'auto-standby'
 
 interface Row {
   readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
@@ -57,8 +55,6 @@ export const absentOperations: readonly Row[] = [
   row('POST', '/ingresses', 'ingress:write', 'unsupported', 'ingress by host name (publish ports with network.ports instead)'),
   row('GET', '/ingresses/:id', 'ingress:read', 'missing', 'ingress'),
   row('DELETE', '/ingresses/:id', 'ingress:delete', 'missing', 'ingress'),
-  row('GET', '/instances/:id/auto-standby/status', 'instance:read', 'auto-standby', 'standby by itself when idle'),
-  row('POST', '/instances/:id/auto-standby/hold', 'instance:write', 'unsupported', 'standby by itself when idle'),
 ]
 
 export function absentRoutes(app: App, { services: { instances } }: RouteContext): void {
@@ -83,8 +79,6 @@ export function absentRoutes(app: App, { services: { instances } }: RouteContext
             throw new HypemanError('not_found', `there is no ${what} ${id ?? ''}; this server has none yet`)
           case 'unsupported':
             throw new HypemanError('not_supported', `${what} is not supported yet`)
-          case 'auto-standby':
-            return autoStandbyUnsupported
           default:
             return answer satisfies never
         }
@@ -97,7 +91,6 @@ const answered: Readonly<Record<Answer, { readonly codes: readonly ErrorCode[]; 
   none: { codes: [], words: 'Not built yet: the list is empty.' },
   missing: { codes: ['not_found'], words: 'Not built yet: there is none, so none is found.' },
   unsupported: { codes: ['not_supported'], words: 'Not built yet: refused.' },
-  'auto-standby': { codes: [], words: 'Not built yet: `supported` is false.' },
 }
 
 function schemaOf({ method, path, answer }: Row): FastifySchema {
@@ -114,14 +107,3 @@ function schemaOf({ method, path, answer }: Row): FastifySchema {
     'x-error-codes': [...new Set<ErrorCode>([...(ofInstance ? lookupErrors : []), ...codes])],
   }
 }
-
-const autoStandbyUnsupported = {
-  supported: false,
-  configured: false,
-  enabled: false,
-  eligible: false,
-  status: 'unsupported',
-  reason: 'unsupported_platform',
-  active_inbound_connections: 0,
-  tracking_mode: 'none',
-} as const

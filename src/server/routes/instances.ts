@@ -16,7 +16,7 @@ import {
 import { instance, instanceStats, pathInfo, waitResult } from '../../api/schemas/instance.ts'
 import { parseDuration } from '../../api/units.ts'
 import { untilGone } from '../signals.ts'
-import { refuseCompression, refuseUnsupportedCreate, refuseUnsupportedUpdate } from '../unsupported.ts'
+import { refuseCompression, refuseUnsupportedCreate } from '../unsupported.ts'
 import { writePlainly } from '../validation.ts'
 import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
 
@@ -46,7 +46,7 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
         'x-error-codes': [
           ...(['invalid_name', 'invalid_size', 'invalid_overlay_size', 'invalid_ttl', 'invalid_expires_at', 'invalid_platform'] as const),
           ...(['invalid_hotplug_size', 'invalid_disk_io_bps', 'invalid_bandwidth_download', 'invalid_bandwidth_upload'] as const),
-          ...(['invalid_restart_policy', 'invalid_health_check'] as const),
+          ...(['invalid_restart_policy', 'invalid_health_check', 'invalid_auto_standby'] as const),
           ...([
             'image_not_ready',
             'not_found',
@@ -102,20 +102,18 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
       schema: {
         tags,
         operationId: 'updateInstance',
-        summary: 'Change when an instance is deleted by itself, its restart policy, its health check, or its environment',
+        summary:
+          'Change when an instance is deleted by itself, its restart policy, its health check, its environment, or when it goes to standby by itself',
         params: instanceParams,
         body: updateInstanceBody,
         response: { 200: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_ttl', 'invalid_expires_at', 'invalid_restart_policy', 'invalid_health_check'] as const),
-          ...(['busy', 'not_supported'] as const),
+          ...(['invalid_auto_standby', 'busy'] as const),
         ],
       },
     },
-    async (request) => {
-      refuseUnsupportedUpdate(request.body)
-      return instances.update(request.params.id, request.body)
-    },
+    (request) => instances.update(request.params.id, request.body),
   )
   app.delete(
     '/instances/:id',

@@ -2,6 +2,7 @@
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
+import type { AgentClient } from '../../agent/contract.ts'
 import { HypemanError } from '../../api/errors.ts'
 import { instanceParams } from '../../api/schemas/instance-requests.ts'
 import { untilGone } from '../signals.ts'
@@ -53,9 +54,14 @@ export function streamRoutes(app: App, { services: { instances }, stopping, tell
     handler: refusePlainRequest,
     async wsHandler(socket, request) {
       const { id } = instanceParams.parse(request.params)
-      await served(new FrameSocket(socket, firstFrameMs), request, telling, (frames) =>
-        serveExec(frames, (waitMs, signal) => instances.agent(id, waitMs, signal), stopping),
-      )
+      await served(new FrameSocket(socket, firstFrameMs), request, telling, async (frames) => {
+        using used = new DisposableStack()
+        const findAgent = async (waitMs: number, signal: AbortSignal): Promise<AgentClient> => {
+          used.use(instances.occupy(id))
+          return instances.agent(id, waitMs, signal)
+        }
+        await serveExec(frames, findAgent, stopping)
+      })
     },
   })
   app.route({
@@ -75,9 +81,14 @@ export function streamRoutes(app: App, { services: { instances }, stopping, tell
     handler: refusePlainRequest,
     async wsHandler(socket, request) {
       const { id } = instanceParams.parse(request.params)
-      await served(new FrameSocket(socket, firstFrameMs), request, telling, (frames) =>
-        serveCopy(frames, (signal) => instances.agent(id, 0, signal), stopping),
-      )
+      await served(new FrameSocket(socket, firstFrameMs), request, telling, async (frames) => {
+        using used = new DisposableStack()
+        const findAgent = async (signal: AbortSignal): Promise<AgentClient> => {
+          used.use(instances.occupy(id))
+          return instances.agent(id, 0, signal)
+        }
+        await serveCopy(frames, findAgent, stopping)
+      })
     },
   })
 }
