@@ -14,6 +14,7 @@ import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
 import { demandDiskLimit, driverOf } from './machine.ts'
 import { checkDiskSize, layerSizesOf, withLayers, type WantedVolume } from './overlays.ts'
+import { firstPhase } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
 import { noRestarts } from './restart-policy.ts'
@@ -189,6 +190,7 @@ function newRecord(
     restarts: noRestarts,
     healthCheck: request.healthCheck,
     autoStandby: request.autoStandby,
+    phases: firstPhase('created'),
     exit: null,
     savedMemory: null,
     restoring: null,

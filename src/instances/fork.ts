@@ -15,6 +15,7 @@ import { InstanceEntry } from './entry.ts'
 import { driverOf, memoryOf, specOf } from './machine.ts'
 import { liveMachine, permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
+import { firstPhase } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
 import { noRestarts } from './restart-policy.ts'
@@ -97,6 +98,9 @@ export async function reachState(context: InstanceContext, entry: InstanceEntry,
   if (target === 'Standby') await suspendInstance(context, entry)
 }
 
+/** What a fork is when its directory is there. */
+const phaseOfTarget = { Running: 'created', Standby: 'standby', Stopped: 'stopped' } as const satisfies Record<TargetState, string>
+
 function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMemory: boolean): InstanceRecord {
   const { record } = source
   return {
@@ -120,6 +124,7 @@ function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMe
     agentReadyAt: withMemory ? record.agentReadyAt : null,
     runningSince: null,
     restarts: noRestarts,
+    phases: firstPhase(phaseOfTarget[request.targetState]),
     exit: null,
     restoring: null,
   }

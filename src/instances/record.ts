@@ -6,6 +6,7 @@ import { defineRecord, fileWord } from '../files/record-format.ts'
 import { fileSeal } from '../files/seals.ts'
 import { autoStandbyRecord } from './auto-standby.ts'
 import { healthCheckRecord } from './health.ts'
+import { phasesOfOlder, phasesRecord } from './phases.ts'
 import { noRestarts, restartPolicyRecord, restartsRecord } from './restart-policy.ts'
 
 const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
@@ -84,6 +85,7 @@ const instanceRecord = z
     restarts: restartsRecord,
     healthCheck: healthCheckRecord.nullable(),
     autoStandby: autoStandbyRecord.nullable(),
+    phases: phasesRecord,
     exit: z.object({ code: z.int().nullable(), message: z.string() }).readonly().nullable(),
     /** Seals of the memory image and the disks that go with it, while the instance is in standby; null also where none were made. */
     savedMemory: z.array(fileSeal).readonly().nullable(),
@@ -115,8 +117,8 @@ export const instanceFormat = defineRecord({
         .parse(record['volumes'])
         .map((volume) => ({ ...volume, overlay: null })),
     }),
-    // Version 4 knew neither a limit of disk throughput nor standby by itself.
-    4: (record) => ({ ...record, diskBytesPerSecond: null, autoStandby: null }),
+    // Version 4 knew neither a limit of disk throughput nor standby by itself, and kept no phases.
+    4: (record) => ({ ...record, diskBytesPerSecond: null, autoStandby: null, phases: phasesOfOlder(record) }),
   },
 })
 

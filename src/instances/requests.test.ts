@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import { aRecord, someVolumes, testContext } from '../../tests/support/instance-context.ts'
 import { isHypemanError, type ErrorCode } from '../api/errors.ts'
 import { createInstanceBody } from '../api/schemas/instance-requests.ts'
+import { hostPlatform } from './capabilities.ts'
 import type { CreateInstance } from './create.ts'
 import { changeOf, createRequestOf, expiryOf } from './requests.ts'
 
@@ -91,6 +92,12 @@ test('without a network there are no ports, and to ask for both is refused', asy
     assert.match(error.message, /^network\.ports: /)
     return true
   })
+})
+
+test('an instance of another platform than this host is refused, rather than made of this one', async () => {
+  assert.equal((await requestOf({ platform: hostPlatform() })).name, 'web')
+  const other = hostPlatform() === 'linux/arm64' ? 'linux/amd64' : 'linux/arm64'
+  await assert.rejects(requestOf({ platform: other }), (error) => isHypemanError(error, 'invalid_platform'))
 })
 
 test('a ttl counts from now; 0s clears the end, and a body that says neither leaves it as it is', () => {

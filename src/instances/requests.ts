@@ -5,6 +5,7 @@ import type { CreateInstanceBody, UpdateInstanceBody } from '../api/schemas/inst
 import { formatRate, parseDuration, parseRate, parseSize } from '../api/units.ts'
 import type { PublishedPort } from '../networks/index.ts'
 import { autoStandbyOf } from './auto-standby.ts'
+import { hostPlatform } from './capabilities.ts'
 import type { InstanceContext } from './context.ts'
 import type { CreateInstance } from './create.ts'
 import { healthCheckOf } from './health.ts'
@@ -14,6 +15,8 @@ import { afterPolicyChange, policyOf } from './restart-policy.ts'
 import { plainPath } from './volumes.ts'
 
 export function createRequestOf(context: InstanceContext, body: CreateInstanceBody): CreateInstance {
+  if (body.platform !== undefined && body.platform !== hostPlatform())
+    throw new HypemanError('invalid_platform', `platform: this server runs ${hostPlatform()} images, not ${body.platform}`)
   return {
     name: body.name,
     image: body.image,

@@ -9,6 +9,7 @@ import { instanceFiles, type DataLayout } from '../files/layout.ts'
 import { removeUnfinishedRecords, writeRecord } from '../files/stage.ts'
 import { refuseForeignFiles } from '../files/tree.ts'
 import { InstanceEntry } from './entry.ts'
+import { afterChange } from './phases.ts'
 import { instanceFormat, type InstanceRecord } from './record.ts'
 
 export class InstanceStore {
@@ -100,7 +101,8 @@ export class InstanceStore {
   /** Changes an instance's record, durably, before the index shows it. Changes of one instance are applied in the order of the calls. */
   async update(entry: InstanceEntry, change: Partial<InstanceRecord>): Promise<void> {
     const write = async (): Promise<void> => {
-      const record = { ...entry.record, ...change }
+      const changed = { ...entry.record, ...change }
+      const record = { ...changed, phases: afterChange(changed, entry.holdsMemory, Date.now()) }
       await writeRecord(path.join(this.#layout.instance(entry.id), instanceFiles.record), record, entry.record)
       entry.record = record
     }

@@ -7,6 +7,7 @@ import { userModeAddress } from '../networks/index.ts'
 import { autoStandbyViewOf } from './auto-standby.ts'
 import type { InstanceEntry } from './entry.ts'
 import { healthViewOf } from './health.ts'
+import { phaseViewOf } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { restartViewOf } from './restart-policy.ts'
 
@@ -39,6 +40,7 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     ...autoStandbyViewOf(record.autoStandby),
     ...healthViewOf(record, entry.health, state),
     ...restartViewOf(record, Date.now()),
+    ...phaseViewOf(record.phases, Date.now()),
     ...(record.forkedFrom === null ? {} : { forked_from: forkOf(record.forkedFrom) }),
   }
 }

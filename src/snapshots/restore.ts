@@ -82,6 +82,7 @@ function restoredRecord(present: InstanceRecord, snapshot: SnapshotRecord, targe
     identityDue: withMemory ? instance.identityDue : null,
     runningSince: null,
     restarts: noRestarts,
+    phases: present.phases,
     exit: null,
     restoring: null,
   }

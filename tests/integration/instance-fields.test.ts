@@ -1,4 +1,4 @@
-// What an instance can be given, and given later, seen in a real machine: its environment, a limit of disk throughput.
+// What an instance can be given, and given later, seen in a real machine: its environment, a limit of disk throughput; and how long it was in which phase.
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
@@ -20,6 +20,17 @@ async function limitsOf(id: string): Promise<(string | undefined)[]> {
   const args = (await readFile(`/proc/${vmmOf(server, id)}/cmdline`, 'utf8')).split('\0')
   const drives = args.filter((_, index) => args[index - 1] === '-drive')
   return drives.map((drive) => /throttling\.bps-total=(\d+),throttling\.group=disks/.exec(drive)?.[1])
+}
+
+/** The present phase, and those that have lasted at all, which together are its whole life. */
+async function phasesOf(id: string): Promise<[string | undefined, string[]]> {
+  const asked = Date.now()
+  const { created_at: created, current_phase: phase, phase_durations_ms: durations = {} } = await instances().get(id)
+  const sumMs = Object.values(durations).reduce((sum, ms) => sum + ms, 0)
+  // Its first phase begins in the moment in which it is created, give or take what its record takes to be made.
+  const [least, most] = [asked, Date.now()].map((ms) => ms - Date.parse(created))
+  assert.ok(least !== undefined && most !== undefined && sumMs >= least - 100 && sumMs <= most, `${sumMs} of ${least} to ${most} ms`)
+  return [phase, Object.keys(durations).toSorted()]
 }
 
 /** As QEMU tells them, too (src/hypervisors/qemu/disk-limit.test.ts). */
@@ -44,6 +55,7 @@ test('a limit of the disks goes with every start; an environment that is changed
   await instances().restore(fork.id)
   countVm('restore')
   assert.deepEqual(await limitsOf(fork.id), limited)
+  assert.deepEqual(await phasesOf(fork.id), ['running', ['created', 'initializing', 'running', 'standby']])
   await instances().delete(fork.id)
 
   await instances().stop(id)
@@ -56,6 +68,7 @@ test('a limit of the disks goes with every start; an environment that is changed
   assert.deepEqual(await limitsOf(id), limited)
   await assert.rejects(instances().update(id, { env: {} }), (error) => error instanceof APIError && error.status === 400)
   await assert.rejects(instances().update(id, { env: { 'A=B': '' } }), (error) => error instanceof APIError && error.status === 400)
+  assert.deepEqual(await phasesOf(id), ['running', ['created', 'initializing', 'running', 'stopped']])
   await instances().delete(id)
 })
 

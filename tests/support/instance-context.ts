@@ -8,6 +8,7 @@ import { Digests } from '../../src/files/digests.ts'
 import { dataLayout } from '../../src/files/layout.ts'
 import { createStaged, makeDataDirectories, writeRecord } from '../../src/files/stage.ts'
 import type { Hypervisor, Machine, MachineStatus } from '../../src/hypervisors/driver.ts'
+import { firstPhase } from '../../src/instances/phases.ts'
 import { EventLog, InstanceEntry, InstanceStore, noRestarts, type InstanceContext, type InstanceRecord } from '../../src/instances/index.ts'
 import { KeyedLock } from '../../src/platform/keyed-lock.ts'
 import type { VolumeSource } from '../../src/volumes/types.ts'
@@ -113,6 +114,7 @@ export function aRecord(): InstanceRecord {
     restarts: noRestarts,
     healthCheck: null,
     autoStandby: null,
+    phases: firstPhase('stopped'),
     exit: null,
     savedMemory: null,
     restoring: null,

@@ -76,9 +76,15 @@ export const instance = z
     health_status: healthStatus.optional(),
     restart_policy: restartPolicy.optional().meta({ description: 'Absent: never.' }),
     restart_status: restartStatus.optional().meta({ description: 'With a restart policy.' }),
-    current_phase: z.string().optional(),
+    current_phase: z.string().optional().meta({
+      description:
+        '`created`, `initializing`, `running`, `standby` or `stopped`; moments inside of operations belong to the one around them.',
+    }),
     current_phase_since: timestamp.optional(),
-    phase_durations_ms: z.record(z.string(), z.int()).optional(),
+    phase_durations_ms: z
+      .record(z.string(), z.int())
+      .optional()
+      .meta({ description: 'By phase, over its whole life until now. A fork begins anew; a restore in place goes on.' }),
     forked_from: z
       .object({ snapshot_id: z.string().optional(), instance_id: z.string().optional() })
       .optional()
