@@ -40,6 +40,7 @@ const TICK_MS = 10
 
 /** Connections with one of the ports at either end. */
 export async function hostConnections(ports: ReadonlySet<number>): Promise<readonly HostConnection[]> {
+  if (ports.size === 0) return []
   const lists = await Promise.all([readFile('/proc/net/tcp', 'latin1'), readIfThere('/proc/net/tcp6')])
   return lists.flatMap((text) => parseConnections(text, ports))
 }
