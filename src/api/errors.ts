@@ -47,6 +47,7 @@ export const catalogue = {
   // 409
   ambiguous: { status: 409, hint: 'Give more characters of the id, or the whole id.' },
   invalid_state: { status: 409, hint: 'Bring the instance into a state that allows this and try again.' },
+  instance_expired: { status: 409, hint: 'Its time is over and it is being deleted: create another instance.' },
   instance_in_standby: { status: 409, hint: 'Restore the instance first (POST /instances/{id}/restore).' },
   name_conflict: { status: 409, hint: 'Choose another name, or delete what holds it.' },
   already_exists: { status: 409, hint: 'Choose another name, or delete what holds it.' },

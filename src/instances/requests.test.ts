@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { aRecord, someVolumes, testContext } from '../../tests/support/instance-context.ts'
 import { isHypemanError, type ErrorCode } from '../api/errors.ts'
-import { createInstanceBody } from '../api/schemas/instance-requests.ts'
+import { createInstanceBody, updateInstanceBody } from '../api/schemas/instance-requests.ts'
 import { hostPlatform } from './capabilities.ts'
 import type { CreateInstance } from './create.ts'
 import { changeOf, createRequestOf, expiryOf } from './requests.ts'
@@ -119,6 +119,17 @@ test('an update of the environment adds to it, and says nothing of the rest; one
     () => changeOf({ env: {} }),
     (error) => isHypemanError(error, 'invalid_request'),
   )
+})
+
+test('an end that is over is not moved any more; what else is updated does not ask for it', () => {
+  const over = { ...aRecord(), expiresAt: new Date(Date.now() - 1).toISOString() }
+  for (const body of [{ ttl: '1h' }, { ttl: '0s' }, { expires_at: '2999-01-31T12:00:00Z' }])
+    assert.throws(
+      () => changeOf(updateInstanceBody.parse(body))(over),
+      (error) => isHypemanError(error, 'instance_expired'),
+    )
+  assert.deepEqual(changeOf({ env: { A: '1' } })(over), { env: { A: '1' } })
+  assert.deepEqual(changeOf({ ttl: '0s' })({ ...over, expiresAt: new Date(Date.now() + 60_000).toISOString() }), { expiresAt: null })
 })
 
 const refusals: readonly (readonly [what: string, body: Parameters<typeof expiryOf>[0], code: ErrorCode])[] = [

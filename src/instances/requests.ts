@@ -103,15 +103,26 @@ export function changeOf(body: UpdateInstanceBody): (record: InstanceRecord) => 
       'invalid_request',
       'there is nothing to update; give ttl or expires_at, restart_policy, health_check, auto_standby, or env',
     )
-  return (record) => ({
-    ...(standby === undefined ? {} : { autoStandby: autoStandbyOf(standby) }),
-    ...(hasEnv ? { env: { ...record.env, ...env } } : {}),
-    ...(expiresAt === undefined ? {} : { expiresAt }),
-    ...(policy === undefined ? {} : { restartPolicy: policyOf(policy), restarts: afterPolicyChange(record, policyOf(policy), Date.now()) }),
-    ...(check === undefined
-      ? {}
-      : { healthCheck: checkedHealth({ health_check: check, skip_guest_agent: record.skipGuestAgent }, record.network !== null) }),
-  })
+  return (record) => {
+    if (expiresAt !== undefined) demandTime(record)
+    return {
+      ...(standby === undefined ? {} : { autoStandby: autoStandbyOf(standby) }),
+      ...(hasEnv ? { env: { ...record.env, ...env } } : {}),
+      ...(expiresAt === undefined ? {} : { expiresAt }),
+      ...(policy === undefined
+        ? {}
+        : { restartPolicy: policyOf(policy), restarts: afterPolicyChange(record, policyOf(policy), Date.now()) }),
+      ...(check === undefined
+        ? {}
+        : { healthCheck: checkedHealth({ health_check: check, skip_guest_agent: record.skipGuestAgent }, record.network !== null) }),
+    }
+  }
+}
+
+/** Until an instance is gone whose time is over, that is not to be undone any more. */
+function demandTime({ name, expiresAt }: InstanceRecord): void {
+  if (expiresAt !== null && Date.parse(expiresAt) <= Date.now())
+    throw new HypemanError('instance_expired', `the time of the instance ${name} was over at ${expiresAt}, and it is being deleted`)
 }
 
 function checkedHealth(

@@ -109,7 +109,7 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
         response: { 200: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_ttl', 'invalid_expires_at', 'invalid_restart_policy', 'invalid_health_check'] as const),
-          ...(['invalid_auto_standby', 'busy'] as const),
+          ...(['invalid_auto_standby', 'instance_expired', 'busy'] as const),
         ],
       },
     },
