@@ -13,7 +13,7 @@ export const autoStandbyRecord = z
     /** Null only while it is not enabled. */
     idleTimeoutMs: z.number().positive().nullable(),
     /** Networks whose connections don't count. */
-    ignoredSources: z.array(z.string()).readonly(),
+    ignoredSources: z.array(z.union([z.cidrv4(), z.cidrv6()])).readonly(),
     /** Ports of the guest, connections to which don't count. */
     ignoredPorts: z.array(z.int()).readonly(),
   })

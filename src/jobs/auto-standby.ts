@@ -39,7 +39,9 @@ export function startAutoStandby(context: InstanceContext, log: Logger): AsyncDi
         underWay.set(entry.id, suspend(entry))
   }
   const timer = setInterval(() => {
-    looking ??= look().finally(() => (looking = undefined))
+    looking ??= look()
+      .catch((error: unknown) => log.error({ error }, 'who uses which instance could not be looked at'))
+      .finally(() => (looking = undefined))
   }, INTERVAL_MS)
   timer.unref()
   return {
