@@ -122,7 +122,7 @@ export function changeOf(body: UpdateInstanceBody): (record: InstanceRecord) => 
 /** Until an instance is gone whose time is over, that is not to be undone any more. */
 function demandTime({ name, expiresAt }: InstanceRecord): void {
   if (expiresAt !== null && Date.parse(expiresAt) <= Date.now())
-    throw new HypemanError('instance_expired', `the time of the instance ${name} was over at ${expiresAt}, and it is being deleted`)
+    throw new HypemanError('instance_expired', `the instance ${name} has expired (${expiresAt}) and is being deleted`)
 }
 
 function checkedHealth(

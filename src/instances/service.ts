@@ -53,6 +53,8 @@ export function createInstanceService(context: InstanceContext, removed: () => v
     update: (ref, body) =>
       change(ref, async (entry) => {
         const changeOfRecord = changeOf(body)
+        // What can be refused at once waits for nobody.
+        changeOfRecord(entry.record)
         using _lock = await lockInstance(context, entry)
         const change = changeOfRecord(entry.record)
         using flow = flowOn(context, entry.id, 'instance.update')

@@ -50,6 +50,11 @@ export const cases: Readonly<Record<string, Cases>> = {
     invalid_platform: create({ platform: 'plan9/vax' }),
     invalid_restart_policy: create({ restart_policy: { policy: 'always', backoff: 'soon' } }),
     invalid_health_check: create({ health_check: { type: 'http' } }),
+    invalid_auto_standby: create({ auto_standby: { enabled: true } }),
+    invalid_hotplug_size: create({ hotplug_size: 'much' }),
+    invalid_disk_io_bps: create({ disk_io_bps: '1KB/s' }),
+    invalid_bandwidth_download: create({ network: { bandwidth_download: 'much' } }),
+    invalid_bandwidth_upload: create({ network: { bandwidth_upload: 'much' } }),
     not_found: create({ volumes: [{ volume_id: 'nowhere', mount_path: '/x' }] }),
     name_conflict: create({ name: 'stopped' }),
     conflict: create({ volumes: [{ volume_id: 'held', mount_path: '/x' }] }),
@@ -64,7 +69,9 @@ export const cases: Readonly<Record<string, Cases>> = {
     invalid_restart_policy: send('PATCH', '/instances/stopped', { restart_policy: { policy: 'always', backoff: 'soon' } }),
     invalid_health_check: send('PATCH', '/instances/stopped', { health_check: { type: 'http' } }),
     busy: whileHeld(send('PATCH', '/instances/stopped', { ttl: '1h' })),
-    not_supported: send('PATCH', '/instances/stopped', { auto_standby: { enabled: true } }),
+    invalid_auto_standby: send('PATCH', '/instances/stopped', { auto_standby: { enabled: true } }),
+    instance_expired: (world) =>
+      during(world, 'instance.delete/remove', create({ name: 'brief', ttl: '1ms' }), send('PATCH', '/instances/brief', { ttl: '1h' })),
   },
   'DELETE /instances/{id}': { busy: whileHeld(send('DELETE', '/instances/stopped')) },
   'POST /instances/{id}/start': {
@@ -87,6 +94,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     storage_full: onFullDisk(send('POST', '/instances/runs/standby', {})),
     not_supported: send('POST', '/instances/runs/standby', { compression: { enabled: true, algorithm: 'zstd' } }),
   },
+  'POST /instances/{id}/auto-standby/hold': { instance_in_standby: send('POST', '/instances/asleep/auto-standby/hold') },
   'POST /instances/{id}/restore': {
     invalid_state: send('POST', '/instances/runs/restore'),
     busy: whileHeld(send('POST', '/instances/stopped/restore')),
