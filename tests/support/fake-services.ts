@@ -9,11 +9,11 @@ import type { PushView } from '../../src/api/schemas/push.ts'
 import type { ScheduleView } from '../../src/api/schemas/schedule.ts'
 import type { SnapshotView } from '../../src/api/schemas/snapshot.ts'
 import type { Unreadable } from '../../src/api/schemas/unreadable.ts'
-import type { VerifyEvent } from '../../src/api/schemas/verification.ts'
 import type { VolumeView } from '../../src/api/schemas/volume.ts'
 import type { Image, ImageProgress } from '../../src/images/types.ts'
 import type { RouteServices } from '../../src/server/routes/context.ts'
 import { createFakeAgent, type FakeAgent } from './fake-agent.ts'
+import { autoStandbyOff, imageOf, now, snapshotView, verified } from './fake-views.ts'
 
 type Call = readonly [operation: string, ...args: unknown[]]
 
@@ -31,11 +31,6 @@ export interface FakeServices extends RouteServices {
   failNext: Error | undefined
   /** What can't be read. */
   damaged: readonly Unreadable[]
-}
-
-const autoStandbyOff = {
-  ...{ supported: true, configured: false, enabled: false, eligible: false },
-  ...{ status: 'disabled' as const, reason: 'policy_missing' as const, active_inbound_connections: 0, tracking_mode: 'none' },
 }
 
 export function createFakeServices(): FakeServices {
@@ -294,25 +289,8 @@ export function createFakeServices(): FakeServices {
   return fakes
 }
 
-const now = '2026-01-02T03:04:05.678Z'
-
 export function instanceView(name: string, state: InstanceView['state']): InstanceView {
   return { id: `id-of-${name}`, name, image: 'docker.io/library/alpine:latest', state, created_at: now, expires_at: null, tags: { a: 'b' } }
-}
-
-function snapshotView(id: string, source: InstanceView, kind: SnapshotView['kind']): SnapshotView {
-  const origin = { source_instance_id: source.id, source_instance_name: source.name, source_hypervisor: 'qemu' as const }
-  return { id, kind, created_at: now, size_bytes: 1024, allocated_bytes: 512, paused_ms: 3.5, ...origin }
-}
-
-function* verified(id: string): Generator<VerifyEvent> {
-  yield { type: 'progress', snapshot_id: id, file: 'snapshot.json', done_bytes: 10, total_bytes: 10 }
-  const files = [{ name: 'snapshot.json', status: 'ok' as const, size_bytes: 10, read_bytes: 10 }]
-  yield { type: 'result', snapshot_id: id, status: 'ok', ms: 1, read_bytes: 10, files }
-}
-
-function imageOf(name: string, status: Image['status']): Image {
-  return { name, digest: `sha256:${'0'.repeat(64)}`, platform: 'linux/amd64', status, createdAt: now, tags: {} }
 }
 
 async function aborted(signal: AbortSignal): Promise<void> {
