@@ -238,9 +238,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     lookAtSchedules()
   }
   undo.use(startExpiry(context, log, removed))
-  undo.use(startRestarts(context, log))
-  undo.use(startHealthChecks(context, log))
-  undo.use(startAutoStandby(context, log))
+  for (const start of [startRestarts, startHealthChecks, startAutoStandby]) undo.use(start(context, log))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })
   undo.defer(() => registry.close())
   // What a conversion that was cut off has made, or a removal that failed has left.
