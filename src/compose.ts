@@ -49,7 +49,16 @@ import { createScheduleService, ScheduleStore, type ScheduleContext } from './sc
 import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
 import { httpLimits } from './server/limits.ts'
-import { createSnapshotService, openCompressor, SealKeeper, SnapshotStore, type SnapshotContext } from './snapshots/index.ts'
+import {
+  attachmentsOf,
+  createSnapshotService,
+  isImageUsed,
+  openCompressor,
+  SealKeeper,
+  SnapshotStore,
+  snapshotsUsing,
+  type SnapshotContext,
+} from './snapshots/index.ts'
 import { openTelemetry } from './telemetry/open.ts'
 import { createVolumeService } from './volumes/index.ts'
 
@@ -301,25 +310,6 @@ function settingsOf(config: ServerConfig): InstanceContext['settings'] {
     maxMemoryBytes: config.limits.max_memory_per_instance,
     maxOverlayBytes: config.limits.max_overlay_size,
   }
-}
-
-function isImageUsed(instances: InstanceStore, snapshots: SnapshotStore, digest: string): boolean {
-  return (
-    instances.entries().some(({ record }) => record.image.digest === digest) ||
-    snapshots.list().some(({ instance }) => instance.image.digest === digest)
-  )
-}
-
-function attachmentsOf(instances: InstanceStore, volumeId: string): { instanceId: string; mountPath: string; readOnly: boolean }[] {
-  return [...instances.entries()].flatMap(({ record }) =>
-    record.volumes
-      .filter((volume) => volume.volumeId === volumeId)
-      .map(({ mountPath, readOnly }) => ({ instanceId: record.id, mountPath, readOnly })),
-  )
-}
-
-function snapshotsUsing(snapshots: SnapshotStore, volumeId: string): string[] {
-  return snapshots.list().flatMap(({ id, instance }) => (instance.volumes.some((volume) => volume.volumeId === volumeId) ? [id] : []))
 }
 
 async function ownVersion(): Promise<string> {
