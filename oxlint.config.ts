@@ -25,6 +25,7 @@ export const folders: Readonly<Record<string, Folder>> = {
   volumes: { imports: ground, doors: resource },
   registry: { imports: [...ground, 'images'], doors: resource },
   pushes: { imports: [...ground, 'images'], doors: resource },
+  resources: { imports: ['api', 'platform'], doors: resource },
   networks: { imports: [...ground, 'agent', 'hypervisors'], doors: resource },
   instances: { imports: [...ground, 'agent', 'hypervisors', 'kernels', 'images', 'volumes', 'networks'], doors: resource },
   snapshots: { imports: [...ground, 'agent', 'hypervisors', 'kernels', 'images', 'volumes', 'networks', 'instances'], doors: resource },
@@ -32,7 +33,7 @@ export const folders: Readonly<Record<string, Folder>> = {
   jobs: { imports: ['api', 'platform', 'files', 'images', 'instances', 'snapshots', 'schedules', 'volumes'], doors: 'all' },
   telemetry: { imports: [...ground, 'instances', 'snapshots'], doors: 'all' },
   server: {
-    imports: ['api', 'platform', 'agent', 'images', 'pushes', 'registry', 'volumes', 'instances', 'snapshots', 'schedules', 'telemetry'],
+    imports: ['api', 'platform', 'agent', 'images', 'pushes', 'registry', 'volumes', 'instances', 'resources', 'snapshots', 'schedules', 'telemetry'],
     doors: 'all',
   },
   client: { imports: ['api', 'platform'], doors: 'all' },

@@ -22,6 +22,7 @@ async function describe(): Promise<OpenApiDocument> {
     images: unused,
     pushes: unused,
     volumes: unused,
+    resources: unused,
   }
   const app = await createHttpServer({
     services,

@@ -17,6 +17,7 @@ import {
   createInstanceService,
   describeCapabilities,
   EventLog,
+  heldByInstances,
   hostPlatform,
   InstanceStore,
   reapStrayVmms,
@@ -33,6 +34,7 @@ import { ScheduleWorker } from './jobs/schedules.ts'
 import { importKernel } from './kernels/index.ts'
 import { hostConnections } from './networks/index.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
+import { Capacity } from './platform/capacity.ts'
 import { whyNotCatchWrites } from './platform/host-rights.ts'
 import { listenAddress, loadConfig, type ServeFlags, type ServerConfig } from './platform/config.ts'
 import { lockDirectory } from './platform/directory-lock.ts'
@@ -45,6 +47,7 @@ import { readOrMakeSecret, secretsOf, warnOfSecret } from './platform/secret.ts'
 import { hostTscKhz } from './platform/tsc.ts'
 import { createPushService } from './pushes/index.ts'
 import { createRegistry } from './registry/index.ts'
+import { createResourceService, suppliesOf } from './resources/index.ts'
 import { createScheduleService, ScheduleStore, type ScheduleContext } from './schedules/index.ts'
 import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
@@ -177,13 +180,18 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     faults,
   })
   undo.defer(() => images.close())
+  const capacity = new Capacity(() => suppliesOf(layout.root, config))
+  capacity.count(() => heldByInstances(store))
+  capacity.count(() => images.held())
   const volumes = await createVolumeService({
     layout,
     log,
     attachmentsOf: (volumeId) => attachmentsOf(store, volumeId),
     snapshotsUsing: (volumeId) => snapshotsUsing(snapshots, volumeId),
+    capacity,
     faults,
   })
+  capacity.count(() => volumes.held())
   const templates = config.templates ? new Templates(layout, log) : undefined
   undo.defer(() => templates?.idle())
   const context: InstanceContext = {
@@ -193,6 +201,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     drivers,
     images,
     volumes,
+    capacity,
     connectAgent,
     hostConnections,
     kernel,
@@ -250,6 +259,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   for (const start of [startRestarts, startHealthChecks, startAutoStandby]) undo.use(start(context, log))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })
   undo.defer(() => registry.close())
+  capacity.count(() => [registry.held()])
   // What a conversion that was cut off has made, or a removal that failed has left.
   await images.collectUnused().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   return {
@@ -268,6 +278,11 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       images,
       pushes,
       volumes,
+      resources: createResourceService({
+        capacity,
+        settings: config,
+        volumesOf: (id) => store.byId(id)?.record.volumes.map(({ volumeId }) => volumeId) ?? [],
+      }),
       capabilities: () => describeCapabilities(context, version),
       unreadable: () => [
         ...[store, images, pushes, volumes, registry].flatMap((one) => one.unreadable()),

@@ -10,6 +10,7 @@ import { matchesTags } from '../api/schemas/common.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { DataLayout } from '../files/layout.ts'
 import { createStaged } from '../files/stage.ts'
+import { nothingHeld, type Holding } from '../platform/capacity.ts'
 import { loggedFlow, messageOf, step, type FaultPlan } from '../platform/flow.ts'
 import { archivedDigest } from './archive.ts'
 import { ImageCatalog } from './catalog.ts'
@@ -213,6 +214,12 @@ export class Images implements ImageService, PushTarget {
 
   collectUnused(): Promise<void> {
     return this.#catalog.collectUnused()
+  }
+
+  held(): readonly Holding[] {
+    return this.#catalog.store
+      .images()
+      .map(({ digest, sizeBytes }) => ({ ...nothingHeld, kind: 'image', id: digest, name: digest, disk: sizeBytes }))
   }
 
   hold(digest: string): Disposable {

@@ -1,6 +1,7 @@
 // What an image is and what may be asked of images. Contract of this folder for its siblings and the server.
 
 import type { Readable } from 'node:stream'
+import type { Holding } from '../platform/capacity.ts'
 
 export type ImageStatus = 'pending' | 'pulling' | 'converting' | 'ready' | 'failed'
 
@@ -119,6 +120,8 @@ export interface ImageService {
   progress(signal: AbortSignal): AsyncIterable<ImageProgress>
   /** Removes every root file system that neither a reference nor a user needs. For after deletes of instances and snapshots. */
   collectUnused(): Promise<void>
+  /** The disk that each root file system takes, whether it has a name or not. */
+  held(): readonly Holding[]
   /** Keeps the root file system of a digest from being removed until disposed, for users that are being made. */
   hold(digest: string): Disposable
   /** Ends background work and waits for it; what was half done is gone at the next start. */

@@ -9,6 +9,7 @@ import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
 import type { ImageService } from '../images/types.ts'
 import type { Kernel } from '../kernels/index.ts'
 import type { HostConnection } from '../networks/index.ts'
+import type { Capacity } from '../platform/capacity.ts'
 import { openFlow, type FaultPlan, type FlowSubject, type OpenFlow } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
 import type { VolumeSource } from '../volumes/types.ts'
@@ -40,6 +41,8 @@ export interface InstanceContext {
   readonly drivers: ReadonlyMap<HypervisorName, Hypervisor>
   readonly images: ImageService
   readonly volumes: VolumeSource
+  /** Of the host: whoever lets an instance hold more takes it there first (capacity.ts). */
+  readonly capacity: Pick<Capacity, 'reserve'>
   readonly connectAgent: ConnectAgent
   /** TCP connections of the host with one of the ports at either end. */
   readonly hostConnections: (ports: ReadonlySet<number>) => Promise<readonly HostConnection[]>

@@ -10,6 +10,7 @@ import type { ReadyImage } from '../images/types.ts'
 import type { PublishedPort } from '../networks/index.ts'
 import { step } from '../platform/flow.ts'
 import { newId, newMac, newMachineId } from '../platform/ids.ts'
+import { checkSizes, reserveFor } from './capacity.ts'
 import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
 import { demandDiskLimit, driverOf } from './machine.ts'
@@ -53,13 +54,14 @@ export interface CreateInstance {
 export async function createInstance(context: InstanceContext, request: CreateInstance): Promise<InstanceEntry> {
   const id = newId()
   const hypervisor = request.hypervisor ?? context.settings.defaultHypervisor
-  checkLimits(context, request)
+  checkSizes(context, request)
   const driver = driverOf(context, { hypervisor })
   checkRoom(driver, request.volumes)
   demandDiskLimit(driver, request)
   const reason = await driver.unavailable()
   if (reason !== undefined) throw new HypemanError('host_unavailable', `${hypervisor} can't run here: ${reason}`)
   using _name = context.store.reserveName(request.name, id)
+  using _share = reserveFor(context, { ...request, id }, true)
   using _lock = await holdInstance(context, { id, record: request })
   const image = await findImage(context, request.image)
   using _image = context.images.hold(image.digest)
@@ -118,15 +120,6 @@ async function kindOf(
     hasNetwork: request.ports !== undefined,
     stamp: await driver.stamp(),
   }
-}
-
-function checkLimits(context: InstanceContext, request: CreateInstance): void {
-  const { maxVcpus, maxMemoryBytes } = context.settings
-  if (request.vcpus > maxVcpus) throw new HypemanError('invalid_request', `vcpus: at most ${maxVcpus}, ${request.vcpus} were asked for`)
-  if (request.memoryBytes > maxMemoryBytes)
-    throw new HypemanError('invalid_size', `size: at most ${maxMemoryBytes / 1024 ** 3} GB on this server`)
-  if (request.memoryBytes < 64 * 1024 ** 2) throw new HypemanError('invalid_size', 'size: a guest needs at least 64MB')
-  checkDiskSize(context.settings, request.overlayBytes)
 }
 
 /** The image, pulled first if it is not here; a pull that takes longer goes on in the background. */

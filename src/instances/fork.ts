@@ -10,6 +10,7 @@ import type { HypervisorName } from '../hypervisors/driver.ts'
 import { step, together, type FlowContext, type StepEvent } from '../platform/flow.ts'
 import { newId, newMac, newMachineId } from '../platform/ids.ts'
 import { Turns } from '../platform/turns.ts'
+import { checkSizes, reserveFor } from './capacity.ts'
 import { flowOn, holdInstance, lockInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
 import { driverOf, memoryOf, specOf } from './machine.ts'
@@ -48,13 +49,26 @@ export async function forkFromPayload(context: InstanceContext, source: ForkSour
   using _name = context.store.reserveName(request.name, id)
   forbidWritableVolumes(source.record, 'a fork')
   using _volumes = await claimVolumes(context, source.record.volumes)
+  using _share = reserveForFork(context, id, source, request)
   return await makeFork(context, id, source, request)
+}
+
+/** What the fork will hold, before anything is made; its processors and memory are not needed where it only lies there. */
+function reserveForFork(
+  context: InstanceContext,
+  id: string,
+  { record, withMemory }: Pick<ForkSource, 'record' | 'withMemory'>,
+  { name, targetState }: Pick<ForkRequest, 'name' | 'targetState'>,
+): Disposable {
+  checkSizes(context, record, 'insufficient_resources')
+  const runs = targetState === 'Running' || (targetState === 'Standby' && !withMemory)
+  return reserveFor(context, { ...record, id, name }, runs)
 }
 
 /** Forks whose directories are made at the same time: of fifty at once the first are loaded while the others' are made, not after all. */
 const stagings = new Turns(LOADS_AT_ONCE, LONG_LOAD_MS)
 
-/** The caller holds the name under the id, and has claimed the source's volumes. */
+/** The caller holds the name under the id, has claimed the source's volumes, and holds what the fork takes of the host. */
 async function makeFork(context: InstanceContext, id: string, source: ForkSource, request: ForkRequest): Promise<InstanceEntry> {
   using _lock = await holdInstance(context, { id, record: request })
   const driver = driverOf(context, request)
@@ -143,7 +157,10 @@ export async function forkInstance(context: InstanceContext, entry: InstanceEntr
   // Before the source is frozen: a fork that can't be shall not make it stand still.
   using _name = context.store.reserveName(request.name, id)
   await using payload = await createStaged(context.layout, `payload-${newId()}`)
-  using frozen = await freezeForFork(context, entry, request, payload.path)
+  using share = new DisposableStack()
+  using frozen = await freezeForFork(context, entry, request, payload.path, (from, stateNow) =>
+    share.use(reserveForFork(context, id, from, { name: request.name, targetState: request.targetState ?? stateNow })),
+  )
   const { source, state } = frozen
   return await makeFork(context, id, source, {
     name: request.name,
@@ -158,6 +175,7 @@ async function freezeForFork(
   entry: InstanceEntry,
   request: ForkInstance,
   payload: string,
+  reserve: (source: Pick<ForkSource, 'record' | 'withMemory'>, state: TargetState) => void,
 ): Promise<{ readonly source: ForkSource; readonly state: TargetState } & Disposable> {
   using _lock = await lockInstance(context, entry)
   const state = await permit(entry, 'fork')
@@ -165,13 +183,14 @@ async function freezeForFork(
   forbidWritableVolumes(record, 'a fork')
   using claims = new DisposableStack()
   claims.use(await claimVolumes(context, record.volumes))
+  if (state === 'Running' && !request.fromRunning)
+    throw new HypemanError(
+      'invalid_state',
+      `${record.name} is Running; send from_running: true (hypeman fork --from-running) to fork it as it runs, or stop it first`,
+    )
+  reserve({ record, withMemory: state !== 'Stopped' }, state)
   using flow = flowOn(context, entry.id, 'instance.freeze')
   if (state === 'Running') {
-    if (!request.fromRunning)
-      throw new HypemanError(
-        'invalid_state',
-        `${record.name} is Running; send from_running: true (hypeman fork --from-running) to fork it as it runs, or stop it first`,
-      )
     const machine = liveMachine(entry)
     await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
     await step(flow, 'capture', () => memoryOf(context, record).capture(machine, specOf(context, record), payload, flow.signal))

@@ -1,5 +1,6 @@
 // The door of this folder for its siblings.
 
+export { heldByInstances, reserveFor } from './capacity.ts'
 export { describeCapabilities, hostPlatform } from './capabilities.ts'
 export { flowOn, lockInstance, type InstanceContext } from './context.ts'
 export { InstanceEntry } from './entry.ts'

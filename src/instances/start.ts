@@ -9,6 +9,7 @@ import type { Machine } from '../hypervisors/driver.ts'
 import { allocatePorts } from '../networks/index.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
 import { Turns } from '../platform/turns.ts'
+import { reserveFor } from './capacity.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { bootMark } from './exit.ts'
@@ -31,6 +32,7 @@ export async function bootInstance(
   await using undo = new AsyncDisposableStack()
   const before = entry.record
   const driver = driverOf(context, before)
+  using _share = reserveFor(context, before, true)
   using held = new DisposableStack()
   const { ports } = await step(flow, 'ports', async () => held.use(await allocatePorts(before.network?.ports ?? [])))
   undo.defer(() => context.store.update(entry, before))
@@ -75,6 +77,7 @@ export async function resumeInstance(
   if (!entry.holdsMemory || stamp === null)
     throw new HypemanError('invalid_state', `the instance ${before.name} holds no memory image to restore; use hypeman start`)
   const memory = memoryOf(context, before)
+  using _share = reserveFor(context, before, true)
   if (before.savedMemory !== null) await step(flow, 'check', () => checkMemory(context, before))
   using _turn = await loads.take(flow.signal)
   using held = new DisposableStack()

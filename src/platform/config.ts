@@ -6,7 +6,7 @@ import path from 'node:path'
 import { z } from 'zod'
 import { HypemanError } from '../api/errors.ts'
 import { hypervisorName } from '../api/schemas/common.ts'
-import { parseDuration, parseSize } from '../api/units.ts'
+import { parseBandwidth, parseDuration, parseRate, parseSize } from '../api/units.ts'
 
 /** What the command line of `hypeman serve` gives; absent: not given. */
 export interface ServeFlags {
@@ -21,6 +21,12 @@ const size = z.string().transform((text, context) => parseSize(text) ?? fail(con
 const duration = z.string().transform((text, context) => parseDuration(text) ?? fail(context, 'is not a duration such as 30s'))
 /** Zero would mean no limit to Node, or no time at all. */
 const patience = duration.pipe(z.number().min(100, 'is shorter than 100ms').max(86_400_000, 'is longer than a day'))
+const bandwidth = z
+  .string()
+  .transform((text, context) => parseBandwidth(text) ?? fail(context, 'is not a bandwidth such as 1Gbps or 125MB/s'))
+const rate = z.string().transform((text, context) => parseRate(text) ?? fail(context, 'is not a rate such as 500MB/s'))
+/** How often something may be promised. */
+const ratio = z.union([z.number(), z.string().regex(/^\d+(\.\d+)?$/, 'is not a number such as 4 or 0.8').transform(Number)]).pipe(z.number().positive().max(1e6))
 const wholeNumber = z.union([z.number(), z.string()]).transform((value, context) => {
   const number = typeof value === 'number' ? value : /^\d+$/.test(value) ? Number(value) : Number.NaN
   return Number.isSafeInteger(number) && number >= 0 ? number : fail(context, 'is not a whole number')
@@ -88,6 +94,28 @@ const settings = z.strictObject({
       connections: wholeNumber.pipe(z.int().min(1)).default(4_096),
       /** Programs, copies, followed logs and events of one subject; 0: as many as they like. */
       streams_per_subject: wholeNumber.default(512),
+    })
+    .prefault({}),
+  /** How often what the host has is promised to instances and volumes. */
+  oversubscription: z
+    .strictObject({
+      /** Virtual processors that wait cost nothing. */
+      cpu: ratio.default(128),
+      /** Guests share what they have in common with the snapshot that they were forked from. */
+      memory: ratio.default(8),
+      /** Disks take space as they are written. */
+      disk: ratio.default(100),
+      network: ratio.default(2),
+      disk_io: ratio.default(2),
+    })
+    .prefault({}),
+  /** What the host has, where that is not to be found by looking. */
+  capacity: z
+    .strictObject({
+      /** Of the data directory, instead of all of its file system. */
+      disk: size.optional(),
+      network: bandwidth.optional(),
+      disk_io: rate.optional(),
     })
     .prefault({}),
   timeouts: z

@@ -1,7 +1,7 @@
 // Blobs of the registry on disk by their digest, and uploads on their way to become one. Manifests are blobs too.
 
 import { createHash, randomBytes, type Hash } from 'node:crypto'
-import { open, readdir, readFile, rename, stat, utimes, type FileHandle } from 'node:fs/promises'
+import { lstat, open, readdir, readFile, rename, stat, utimes, type FileHandle } from 'node:fs/promises'
 import path from 'node:path'
 import type { Readable } from 'node:stream'
 import { formatSize } from '../api/units.ts'
@@ -16,6 +16,8 @@ export class BlobStore {
   readonly #layout: DataLayout
   readonly #directory: string
   readonly #maxBytes: number
+  /** Bytes of each blob, by the hexadecimal digits of its digest. */
+  readonly #sizes = new Map<string, number>()
 
   constructor(layout: DataLayout, maxBytes: number) {
     this.#layout = layout
@@ -26,6 +28,12 @@ export class BlobStore {
   async open(): Promise<void> {
     await makeOwnDirectory(path.dirname(this.#directory))
     await makeOwnDirectory(this.#directory)
+    for (const hex of await readdir(this.#directory)) this.#sizes.set(hex, (await lstat(path.join(this.#directory, hex))).size)
+  }
+
+  /** Of all blobs together, bytes. */
+  totalBytes(): number {
+    return this.#sizes.values().reduce((sum, bytes) => sum + bytes, 0)
   }
 
   /** Undefined if there is none. Asking makes it young again, so that it isn't collected before the manifest that will name it comes. */
@@ -76,6 +84,7 @@ export class BlobStore {
       )
     await diskErrors(this.#directory, async () => {
       await rename(file, this.#pathOf(digest))
+      this.#sizes.set(digestHex(digest), upload.offset)
       await syncDirectory(this.#directory)
     })
     return { digest, sizeBytes: upload.offset, path: this.#pathOf(digest) }
@@ -95,6 +104,7 @@ export class BlobStore {
       const file = path.join(this.#directory, hex)
       if (needed.has(`sha256:${hex}`) || (await stat(file)).mtimeMs >= before) continue
       await moveToTrash(this.#layout, file)
+      this.#sizes.delete(hex)
       removed.push(`sha256:${hex}`)
     }
     return removed

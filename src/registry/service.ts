@@ -15,6 +15,7 @@ import {
   type IndexManifest,
 } from '../images/index.ts'
 import type { PushTarget } from '../images/types.ts'
+import { nothingHeld, type Holding } from '../platform/capacity.ts'
 import { loggedFlow, messageOf, step, type FaultPlan, type OpenFlow } from '../platform/flow.ts'
 import { BlobStore, type BlobUpload } from './blobs.ts'
 import { collectUnused, hasImage } from './collect.ts'
@@ -150,6 +151,10 @@ export class Registry implements RegistryService {
       for (const { digest: part } of parts) await this.#options.images.forget(nameIn(repository, part))
     })
     return stored
+  }
+
+  held(): Holding {
+    return { ...nothingHeld, kind: 'cache', id: 'registry', name: 'of pushed images', disk: this.#blobs.totalBytes() }
   }
 
   unreadable(): readonly Unreadable[] {

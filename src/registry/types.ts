@@ -2,6 +2,7 @@
 
 import type { Readable } from 'node:stream'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
+import type { Holding } from '../platform/capacity.ts'
 
 /** Codes of the distribution spec, with the HTTP status that each is answered with. */
 export const ociErrorStatus = {
@@ -85,6 +86,8 @@ export interface RegistryService {
   putManifest(upload: ManifestUpload): Promise<StoredManifest>
   /** Removes tags whose image was removed, and then manifests and blobs that nothing names. Done by itself after removals of images. */
   collectUnused(): Promise<void>
+  /** The disk that all blobs take. */
+  held(): Holding
   /** Repositories whose records can't be read. */
   unreadable(): readonly Unreadable[]
   /** Ends uploads under way. */

@@ -5,11 +5,12 @@ import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { ImageService } from '../images/types.ts'
 import type { InstanceService } from '../instances/types.ts'
 import type { PushService } from '../pushes/types.ts'
+import type { ResourceService } from '../resources/types.ts'
 import type { ScheduleService } from '../schedules/types.ts'
 import type { SnapshotService } from '../snapshots/types.ts'
 import type { VolumeService } from '../volumes/types.ts'
 
-export type { InstanceService, ScheduleService, SnapshotService, VolumeService }
+export type { InstanceService, ResourceService, ScheduleService, SnapshotService, VolumeService }
 
 export interface Services {
   readonly instances: InstanceService
@@ -18,6 +19,7 @@ export interface Services {
   readonly images: ImageService
   readonly pushes: PushService
   readonly volumes: VolumeService
+  readonly resources: ResourceService
   capabilities(): Promise<Capabilities>
   /** What lies in the data directory and can't be read. */
   unreadable(): readonly Unreadable[]

@@ -9,6 +9,7 @@ import {
   permit,
   reachState,
   replaceInstance,
+  reserveFor,
   sealMemory,
   type InstanceEntry,
   type InstanceRecord,
@@ -38,6 +39,7 @@ export async function restoreSnapshot(
   using _hold = await holdSnapshot(context, record, true)
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
   await permit(entry, 'restoreSnapshot')
+  using _share = reserveFor(instances, { ...record.instance, id: entry.id, name: entry.record.name }, target.state === 'Running')
   using _volumes = await claimVolumes(instances, record.instance.volumes, entry)
 
   using flow = snapshotFlow(context, entry.id, 'snapshot.restore', record.id)

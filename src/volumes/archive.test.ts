@@ -12,6 +12,7 @@ import { packTar, type TarEntry } from 'modern-tar'
 import { isHypemanError, type ErrorCode } from '../api/errors.ts'
 import { dataLayout, type DataLayout } from '../files/layout.ts'
 import { makeDataDirectories } from '../files/stage.ts'
+import { roomForAll } from '../../tests/support/capacity.ts'
 import { unpackArchive } from './archive.ts'
 import { failureOf, makeFilesystem } from './filesystem.ts'
 import { createVolumeService } from './index.ts'
@@ -24,7 +25,7 @@ const asRoot = { skip: isRoot ? false : 'only root can do this' } as const
 async function openWorld(directory?: string): Promise<{ layout: DataLayout; service: Awaited<ReturnType<typeof createVolumeService>> }> {
   const layout = dataLayout(directory ?? (await mkdtemp(path.join(root, 'w-'))))
   await makeDataDirectories(layout)
-  const service = await createVolumeService({ layout, log: pino({ enabled: false }), attachmentsOf: () => [], snapshotsUsing: () => [] })
+  const service = await createVolumeService({ layout, log: pino({ enabled: false }), attachmentsOf: () => [], snapshotsUsing: () => [], capacity: roomForAll() })
   return { layout, service }
 }
 

@@ -10,10 +10,11 @@ import type { CreateVolumeBody, VolumeView } from '../api/schemas/volume.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
 import { volumeFiles, type DataLayout } from '../files/layout.ts'
 import { moveToTrash } from '../files/stage.ts'
+import { nothingHeld, type Capacity, type Holding } from '../platform/capacity.ts'
 import { loggedFlow, step, type FaultPlan } from '../platform/flow.ts'
 import { newId } from '../platform/ids.ts'
 import { createVolume } from './create.ts'
-import { viewOf, type VolumeRecord } from './record.ts'
+import { GIB, viewOf, type VolumeRecord } from './record.ts'
 import { VolumeStore } from './store.ts'
 import type { VolumeAttachment, VolumeService, VolumeSource } from './types.ts'
 
@@ -24,6 +25,7 @@ export interface VolumeServiceOptions {
   readonly attachmentsOf: (volumeId: string) => readonly VolumeAttachment[]
   /** Ids of the snapshots that name a volume. */
   readonly snapshotsUsing: (volumeId: string) => readonly string[]
+  readonly capacity: Pick<Capacity, 'reserve'>
   readonly faults?: FaultPlan | undefined
 }
 
@@ -64,6 +66,11 @@ export class Volumes implements VolumeService, VolumeSource {
 
   async get(ref: string): Promise<VolumeView> {
     return this.#view(this.#store.find(ref))
+  }
+
+  /** The disk that each volume may fill. */
+  held(): readonly Holding[] {
+    return this.#store.list().map(holdingOf)
   }
 
   unreadable(): readonly Unreadable[] {
@@ -140,6 +147,7 @@ export class Volumes implements VolumeService, VolumeSource {
       tags: body.tags ?? {},
     }
     using _reserved = this.#store.reserve(record.id, record.name)
+    using _share = this.#options.capacity.reserve(holdingOf(record))
     const began = performance.now()
     using flow = loggedFlow(this.#options, 'volume.create', { volumeId: record.id })
     await createVolume({ layout: this.#options.layout, log: this.#options.log, flow }, record, archive)
@@ -172,4 +180,8 @@ export class Volumes implements VolumeService, VolumeSource {
   #view(record: VolumeRecord): VolumeView {
     return viewOf(record, this.#options.attachmentsOf(record.id))
   }
+}
+
+function holdingOf({ id, name, sizeGib }: VolumeRecord): Holding {
+  return { ...nothingHeld, kind: 'volume', id, name, disk: sizeGib * GIB }
 }

@@ -9,6 +9,7 @@ import { pino } from 'pino'
 import { isHypemanError } from '../api/errors.ts'
 import { dataLayout, type DataLayout } from '../files/layout.ts'
 import { makeDataDirectories } from '../files/stage.ts'
+import { hostOf, roomForAll } from '../../tests/support/capacity.ts'
 import { createVolumeService, type VolumeServiceOptions } from './index.ts'
 import { GIB } from './record.ts'
 import type { VolumeAttachment } from './types.ts'
@@ -25,7 +26,7 @@ interface World {
   readonly reopen: () => ReturnType<typeof createVolumeService>
 }
 
-async function openWorld(directory?: string): Promise<World> {
+async function openWorld(directory?: string, capacity = roomForAll()): Promise<World> {
   const layout = dataLayout(directory ?? (await mkdtemp(path.join(root, 'w-'))))
   await makeDataDirectories(layout)
   const [attachments, snapshots, logged] = [new Map<string, VolumeAttachment[]>(), new Map<string, string[]>(), new Array<string>()]
@@ -34,6 +35,7 @@ async function openWorld(directory?: string): Promise<World> {
     log: pino({}, { write: (line: string) => void logged.push(line) }),
     attachmentsOf: (id) => attachments.get(id) ?? [],
     snapshotsUsing: (id) => snapshots.get(id) ?? [],
+    capacity,
   }
   const reopen = (): ReturnType<typeof createVolumeService> => createVolumeService(options)
   return { layout, service: await reopen(), attachments, snapshots, logged, reopen }
@@ -71,6 +73,22 @@ test('a new volume is a clean, sparse ext4 of its size, with its record beside i
   assert.equal(service.resolve('data'), volume.id)
   await assertOnly(layout, volume.id)
   assert.deepEqual((await readdir(layout.volume(volume.id))).toSorted(), ['disk.raw', 'volume.json'])
+})
+
+test('of volumes that are made at once only those are there that the disk has room for, and room comes back with a delete', async () => {
+  const capacity = hostOf({ cpu: 0, memory: 0, disk: 5 * GIB })
+  const { service, layout } = await openWorld(undefined, capacity)
+  capacity.count(() => service.held())
+  const results = await Promise.allSettled(['a', 'b', 'c', 'd'].map((name) => service.create({ name, size_gb: 2 })))
+  const refused = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []))
+  assert.equal(refused.length, 2)
+  for (const error of refused) assert.ok(isHypemanError(error, 'insufficient_resources'), String(error))
+  const made = await service.list({})
+  await assertOnly(layout, ...made.map(({ id }) => id))
+  await service.remove(made[0]?.id ?? '')
+  const later = await service.create({ name: 'e', size_gb: 3 })
+  await assert.rejects(service.create({ name: 'f', size_gb: 1 }), (error) => isHypemanError(error, 'insufficient_resources'))
+  await assertOnly(layout, made[1]?.id ?? '', later.id)
 })
 
 test('volumes are found by id or name, listed oldest first, filtered by tags, and are there after a restart', async () => {

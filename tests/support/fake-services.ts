@@ -284,9 +284,16 @@ export function createFakeServices(): FakeServices {
       images: { default_platform: 'linux/amd64', platforms: ['linux/amd64'] },
       network: { model: 'nat', guest_to_guest: false },
     }),
+    resources: { get: () => hostResources },
     unreadable: () => fakes.damaged,
   }
   return fakes
+}
+
+const status = { type: 'any', capacity: 4, effective_limit: 8, allocated: 2, available: 6, oversub_ratio: 2, source: 'detected' } as const
+const hostResources = {
+  ...{ cpu: status, memory: status, disk: status, network: status },
+  allocations: [{ instance_id: 'id-of-web', instance_name: 'web', cpu: 2, memory_bytes: 1024, disk_bytes: 2048 }],
 }
 
 export function instanceView(name: string, state: InstanceView['state']): InstanceView {

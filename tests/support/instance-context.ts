@@ -13,6 +13,7 @@ import { EventLog, InstanceEntry, InstanceStore, noRestarts, type InstanceContex
 import { KeyedLock } from '../../src/platform/keyed-lock.ts'
 import type { VolumeSource } from '../../src/volumes/types.ts'
 import { newId, newMac, newMachineId } from '../../src/platform/ids.ts'
+import { roomForAll } from './capacity.ts'
 
 export interface TestContext extends AsyncDisposable {
   readonly context: InstanceContext
@@ -45,6 +46,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     },
     drivers: new Map(),
     images: new Proxy({} as InstanceContext['images'], { get: () => untouched('the image service') }),
+    capacity: roomForAll(),
     volumes: someVolumes({ imagePath: (id) => path.join(root, 'volumes', id) }),
     connectAgent: () => untouched('the agent'),
     hostConnections: () => Promise.resolve([]),

@@ -8,19 +8,19 @@ const status = z
     type: z.string(),
     capacity: z.number(),
     effective_limit: z.number().meta({ description: 'Capacity, times how often it may be promised.' }),
-    allocated: z.number(),
-    available: z.number(),
+    allocated: z.number().meta({ description: 'What is promised: processors and memory of instances whose machine is there, disks of all.' }),
+    available: z.number().meta({ description: 'What may still be promised; 0 where more is promised than that.' }),
     oversub_ratio: z.number(),
-    source: z.string().optional(),
+    source: z.string().optional().meta({ description: '`detected` or `configured`; absent where nobody knows the capacity, which is 0 then.' }),
   })
   .meta({ id: 'ResourceStatus', description: 'Bytes, bytes per second, or virtual CPUs.' })
 
 const allocation = z.object({
   instance_id: z.string().optional(),
   instance_name: z.string().optional(),
-  cpu: z.int().optional(),
-  memory_bytes: z.int().optional(),
-  disk_bytes: z.int().optional(),
+  cpu: z.int().optional().meta({ description: 'Virtual CPUs; 0 while no machine of its runs.' }),
+  memory_bytes: z.int().optional().meta({ description: 'As `cpu`.' }),
+  disk_bytes: z.int().optional().meta({ description: 'Its own disk and the volumes that it attaches, at their full size.' }),
   network_download_bps: z.int().optional(),
   network_upload_bps: z.int().optional(),
   disk_io_bps: z.int().optional(),
@@ -53,6 +53,8 @@ export const hostResources = z
     gpu: gpu.nullable().optional(),
   })
   .meta({ id: 'Resources', description: 'What the host has, and to whom it is promised.' })
+
+export type HostResources = z.infer<typeof hostResources>
 
 export const reclaimMemoryBody = z
   .object({

@@ -8,7 +8,7 @@ import { builder, builderParams, createBuilderBody } from '../../api/schemas/bui
 import { tagFilter } from '../../api/schemas/common.ts'
 import { availableDevice, createDeviceBody, device, deviceParams } from '../../api/schemas/device.ts'
 import { createIngressBody, ingress, ingressParams } from '../../api/schemas/ingress.ts'
-import { hostResources, reclaimedMemory, reclaimMemoryBody } from '../../api/schemas/resources.ts'
+import { reclaimedMemory, reclaimMemoryBody } from '../../api/schemas/resources.ts'
 import { nothing } from './context.ts'
 
 const querystring = z.object({ tags: tagFilter })
@@ -16,7 +16,6 @@ const querystring = z.object({ tags: tagFilter })
 const described = (operationId: string, summary: string, rest: FastifySchema): FastifySchema => ({ operationId, summary, ...rest })
 
 export const absentSchemas: Readonly<Record<string, FastifySchema>> = {
-  'GET /resources': described('getResources', 'What the host has, and to whom it is promised', { response: { 200: hostResources } }),
   'POST /resources/memory/reclaim': described('reclaimMemory', 'Take memory back from guests', {
     body: reclaimMemoryBody,
     response: { 200: reclaimedMemory },

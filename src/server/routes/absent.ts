@@ -34,7 +34,6 @@ const row = (method: Row['method'], path: string, access: Access, answer: Answer
 })
 
 export const absentOperations: readonly Row[] = [
-  row('GET', '/resources', 'resource:read', 'unsupported', 'accounting for the resources of the host'),
   row('POST', '/resources/memory/reclaim', 'resource:read', 'unsupported', 'taking memory back from guests'),
   row('GET', '/builds', 'build:read', 'none', 'builds'),
   row('POST', '/builds', 'build:write', 'unsupported', 'building images'),

@@ -3,6 +3,7 @@
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { capabilities, health } from '../../api/schemas/capabilities.ts'
+import { hostResources } from '../../api/schemas/resources.ts'
 import { unreadable } from '../../api/schemas/unreadable.ts'
 import { failure, type App, type MetricsSource, type RouteContext } from './context.ts'
 
@@ -29,6 +30,21 @@ export function systemRoutes(app: App, { services, metrics }: RouteContext): voi
       },
     },
     () => services.capabilities(),
+  )
+  app.get(
+    '/resources',
+    {
+      config: { access: 'resource:read' },
+      schema: {
+        tags,
+        operationId: 'getResources',
+        summary: 'What the host has, and to whom it is promised',
+        description:
+          'Processors and memory are promised to instances whose machine is there, disks to all instances and volumes, at their full size. What is in the making counts. Bandwidth is promised to nobody.',
+        response: { 200: hostResources, ...failure },
+      },
+    },
+    async () => services.resources.get(),
   )
   app.get(
     '/unreadable',

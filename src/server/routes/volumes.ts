@@ -19,7 +19,7 @@ export function volumeRoutes(app: App, { services: { volumes } }: RouteContext):
         summary: 'Create an empty volume',
         body: createVolumeBody,
         response: { 201: volume, ...failure },
-        'x-error-codes': ['already_exists', 'storage_full', 'host_unavailable'],
+        'x-error-codes': ['already_exists', 'insufficient_resources', 'storage_full', 'host_unavailable'],
       },
     },
     async (request, reply) => reply.code(201).send(await volumes.create(request.body)),
@@ -92,7 +92,10 @@ export function volumeArchiveRoute(app: App, { services: { volumes } }: RouteCon
         'x-streamed-body': ['application/gzip', 'application/x-tar', 'application/octet-stream'],
         querystring: createVolumeFromArchiveQuery,
         response: { 201: volume, ...failure },
-        'x-error-codes': ['missing_field', 'invalid_field', 'invalid_archive', 'archive_too_large', 'already_exists', 'storage_full'],
+        'x-error-codes': [
+          ...(['missing_field', 'invalid_field', 'invalid_archive', 'archive_too_large'] as const),
+          ...(['already_exists', 'insufficient_resources', 'storage_full'] as const),
+        ],
       },
     },
     async (request, reply) => {

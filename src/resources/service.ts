@@ -1,0 +1,78 @@
+// What the host has and to whom it is promised, for `GET /resources`: out of what is in memory, without a walk over the disk.
+
+import type { HostResources } from '../api/schemas/resources.ts'
+import { limitOf, sumOf, type Capacity, type Holding, type Resource, type Supply } from '../platform/capacity.ts'
+import type { ServerConfig } from '../platform/config.ts'
+import { linkBytesPerSecond } from './host.ts'
+import type { ResourceService } from './types.ts'
+
+type Status = HostResources['cpu']
+
+export interface ResourceOptions {
+  readonly capacity: Pick<Capacity, 'holdings' | 'supplies'>
+  readonly settings: Pick<ServerConfig, 'oversubscription' | 'capacity'>
+  /** The disks that an instance has beside its own. */
+  readonly volumesOf: (instanceId: string) => readonly string[]
+}
+
+export function createResourceService({ capacity, settings, volumesOf }: ResourceOptions): ResourceService {
+  return {
+    get() {
+      const holdings = capacity.holdings()
+      const supplies = capacity.supplies()
+      const promised = (resource: Resource): Status => statusOf(resource, supplies[resource], sumOf(holdings, resource))
+      const ioBytes = settings.capacity.disk_io
+      return {
+        cpu: promised('cpu'),
+        memory: promised('memory'),
+        disk: promised('disk'),
+        network: rateStatus('network', settings.capacity.network ?? linkBytesPerSecond(), {
+          ratio: settings.oversubscription.network,
+          source: settings.capacity.network === undefined ? 'detected' : 'configured',
+        }),
+        ...(ioBytes === undefined
+          ? {}
+          : { disk_io: rateStatus('disk_io', ioBytes, { ratio: settings.oversubscription.disk_io, source: 'configured' }) }),
+        allocations: allocationsOf(holdings, volumesOf),
+        disk_breakdown: breakdownOf(holdings),
+      }
+    },
+  }
+}
+
+function statusOf(type: string, supply: Supply, allocated: number): Status {
+  const limit = limitOf(supply)
+  return {
+    type,
+    capacity: supply.capacity,
+    effective_limit: limit,
+    allocated,
+    available: Math.max(0, limit - allocated),
+    oversub_ratio: supply.ratio,
+    source: supply.source,
+  }
+}
+
+/** Nobody is promised bandwidth: instances have no limits of it that could be added up. What is not known is 0, from no source. */
+function rateStatus(type: string, bytesPerSecond: number | undefined, how: Pick<Supply, 'ratio' | 'source'>): Status {
+  const { source, ...status } = statusOf(type, { capacity: bytesPerSecond ?? 0, ...how }, 0)
+  return bytesPerSecond === undefined ? status : { ...status, source }
+}
+
+function allocationsOf(holdings: readonly Holding[], volumesOf: ResourceOptions['volumesOf']): HostResources['allocations'] {
+  const volumes = new Map(holdings.flatMap(({ kind, id, disk }) => (kind === 'volume' ? [[id, disk] as const] : [])))
+  return holdings.flatMap(({ kind, id, name, cpu, memory, disk }) => {
+    if (kind !== 'instance') return []
+    const attached = volumesOf(id).reduce((sum, volume) => sum + (volumes.get(volume) ?? 0), 0)
+    return [{ instance_id: id, instance_name: name, cpu, memory_bytes: memory, disk_bytes: disk + attached }]
+  })
+}
+
+function breakdownOf(holdings: readonly Holding[]): NonNullable<HostResources['disk_breakdown']> {
+  const of = (wanted: Holding['kind']): number =>
+    sumOf(
+      holdings.filter(({ kind }) => kind === wanted),
+      'disk',
+    )
+  return { images_bytes: of('image'), oci_cache_bytes: of('cache'), volumes_bytes: of('volume'), overlays_bytes: of('instance') }
+}
