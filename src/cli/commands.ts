@@ -46,7 +46,7 @@ export const commandGroups = {
     health: async (cli) => (await import('./commands/server.ts')).healthCommand(cli),
     capabilities: async (cli) => (await import('./commands/server.ts')).capabilitiesCommand(cli),
     unreadable: async (cli) => (await import('./commands/unreadable.ts')).unreadableCommand(cli),
-    resources: async (cli) => (await import('./commands/server.ts')).resourcesCommand(cli),
+    resources: async (cli) => (await import('./commands/resources.ts')).resourcesCommand(cli),
     completion: async (cli) => (await import('./commands/completion.ts')).completionCommand(cli),
     // Needs all commands, and is therefore not found by its name alone.
     _: async (cli) => (await import('./commands/completion.ts')).completeCommand(cli),

@@ -232,7 +232,7 @@ test('operations that are not built say so: empty lists, not found, or what is m
   for (const list of [...lists, client.devices.listAvailable()]) assert.deepEqual(await list, [])
   await assert.rejects(client.builds.get('b'), { status: 404 })
   await assert.rejects(client.builds.create({ source: new File(['x'], 'x.tar.gz') }), { status: 501 })
-  await assert.rejects(client.resources.get(), { status: 501 })
+  await assert.rejects(client.resources.reclaimMemory({ reclaim_bytes: 1 }), { status: 501 })
 })
 
 test('an instance is asked, and held, by its own words of standby by itself', async () => {

@@ -1,4 +1,4 @@
-// hypeman health, capabilities and resources: what the server is, can do, and has left.
+// hypeman health and capabilities: what the server is and can do.
 
 import type { Command } from 'commander'
 import type { Capabilities } from '../../client/client.ts'
@@ -34,14 +34,5 @@ export function capabilitiesCommand(cli: Cli): Command {
       const capabilities = await session.client.capabilities({ signal: session.signal })
       if (session.format === 'table') await printList(session, capabilities.runtimes, runtimeColumns)
       else await printObject(session, capabilities)
-    })
-}
-
-export function resourcesCommand(cli: Cli): Command {
-  return command('resources', 'Show what the host has, what is allocated, and to whom', [['hypeman resources', 'as JSON']])
-    .alias('resource')
-    .action(async (_options: object, self: Command) => {
-      const session = await cli.session(self)
-      await printObject(session, await session.client.resources({ signal: session.signal }))
     })
 }
