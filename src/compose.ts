@@ -14,6 +14,7 @@ import type { Hypervisor, HypervisorName } from './hypervisors/driver.ts'
 import { createQemuDriver } from './hypervisors/qemu/index.ts'
 import { createImageService } from './images/index.ts'
 import {
+  attachmentsOf,
   createInstanceService,
   describeCapabilities,
   EventLog,

@@ -46,7 +46,10 @@ export function checkSizes({ settings }: Pick<InstanceContext, 'settings'>, size
   if (vcpus > maxVcpus)
     throw new HypemanError(code ?? 'invalid_request', `vcpus: at most ${maxVcpus} (limits.max_vcpus_per_instance), ${vcpus} were asked for`)
   if (memoryBytes > maxMemoryBytes)
-    throw new HypemanError(code ?? 'invalid_size', `size: at most ${formatSize(maxMemoryBytes)} on this server (limits.max_memory_per_instance)`)
+    throw new HypemanError(
+      code ?? 'invalid_size',
+      `size: at most ${formatSize(maxMemoryBytes)} on this server (limits.max_memory_per_instance)`,
+    )
   if (memoryBytes < LEAST_MEMORY) throw new HypemanError(code ?? 'invalid_size', 'size: a guest needs at least 64MB')
   if (overlayBytes > maxOverlayBytes)
     throw new HypemanError(

@@ -3,9 +3,11 @@
 import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
 import type { Hypervisor } from '../hypervisors/driver.ts'
+import type { VolumeAttachment } from '../volumes/types.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import type { InstanceRecord } from './record.ts'
+import type { InstanceStore } from './store.ts'
 
 /** Directories of the system that no volume may cover or lie in. */
 const systemDirectories = [
@@ -114,5 +116,14 @@ export function forbidWritableVolumes(record: Pick<InstanceRecord, 'name' | 'vol
   throw new HypemanError(
     'not_supported',
     `${what} is not possible while ${record.name} writes to the volume ${writable.volumeId} (${writable.mountPath}); attach it with readonly, and with overlay if the guest has to write`,
+  )
+}
+
+/** The instances that attach a volume, with where. */
+export function attachmentsOf(store: Pick<InstanceStore, 'entries'>, volumeId: string): VolumeAttachment[] {
+  return [...store.entries()].flatMap(({ record }) =>
+    record.volumes
+      .filter((volume) => volume.volumeId === volumeId)
+      .map(({ mountPath, readOnly }) => ({ instanceId: record.id, mountPath, readOnly })),
   )
 }

@@ -120,7 +120,9 @@ test('a refusal says what is asked, what is left of how much, and which settings
     (error) =>
       isHypemanError(error, 'insufficient_resources') &&
       error.details.length === 2 &&
-      / and 4\.0 GB more memory \(left: 2\.0 GB of 8\.0 GB, since the host has 16\.0 GB and may promise it 0\.5 times\); .* raise oversubscription\.cpu and oversubscription\.memory$/.test(error.message),
+      / and 4\.0 GB more memory \(left: 2\.0 GB of 8\.0 GB, since the host has 16\.0 GB and may promise it 0\.5 times\); .* raise oversubscription\.cpu and oversubscription\.memory$/.test(
+        error.message,
+      ),
   )
 })
 

@@ -26,7 +26,15 @@ const bandwidth = z
   .transform((text, context) => parseBandwidth(text) ?? fail(context, 'is not a bandwidth such as 1Gbps or 125MB/s'))
 const rate = z.string().transform((text, context) => parseRate(text) ?? fail(context, 'is not a rate such as 500MB/s'))
 /** How often something may be promised. */
-const ratio = z.union([z.number(), z.string().regex(/^\d+(\.\d+)?$/, 'is not a number such as 4 or 0.8').transform(Number)]).pipe(z.number().positive().max(1e6))
+const ratio = z
+  .union([
+    z.number(),
+    z
+      .string()
+      .regex(/^\d+(\.\d+)?$/, 'is not a number such as 4 or 0.8')
+      .transform(Number),
+  ])
+  .pipe(z.number().positive().max(1e6))
 const wholeNumber = z.union([z.number(), z.string()]).transform((value, context) => {
   const number = typeof value === 'number' ? value : /^\d+$/.test(value) ? Number(value) : Number.NaN
   return Number.isSafeInteger(number) && number >= 0 ? number : fail(context, 'is not a whole number')

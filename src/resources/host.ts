@@ -44,7 +44,9 @@ export function linkBytesPerSecond(): number | undefined {
 /** The interface of the default route, out of the kernel's table (proc(5), net/route: name, destination, …). */
 export function defaultLink(routes: string): string | undefined {
   const rows = routes.split('\n').slice(1)
-  return rows.map((row) => row.split('\t')).find(([, destination, , , , , , mask]) => destination === '00000000' && mask === '00000000')?.[0]
+  return rows
+    .map((row) => row.split('\t'))
+    .find(([, destination, , , , , , mask]) => destination === '00000000' && mask === '00000000')?.[0]
 }
 
 /** The kernel tells megabits a second; -1: not known. */

@@ -25,7 +25,13 @@ const asRoot = { skip: isRoot ? false : 'only root can do this' } as const
 async function openWorld(directory?: string): Promise<{ layout: DataLayout; service: Awaited<ReturnType<typeof createVolumeService>> }> {
   const layout = dataLayout(directory ?? (await mkdtemp(path.join(root, 'w-'))))
   await makeDataDirectories(layout)
-  const service = await createVolumeService({ layout, log: pino({ enabled: false }), attachmentsOf: () => [], snapshotsUsing: () => [], capacity: roomForAll() })
+  const service = await createVolumeService({
+    layout,
+    log: pino({ enabled: false }),
+    attachmentsOf: () => [],
+    snapshotsUsing: () => [],
+    capacity: roomForAll(),
+  })
   return { layout, service }
 }
 

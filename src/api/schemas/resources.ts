@@ -8,10 +8,15 @@ const status = z
     type: z.string(),
     capacity: z.number(),
     effective_limit: z.number().meta({ description: 'Capacity, times how often it may be promised.' }),
-    allocated: z.number().meta({ description: 'What is promised: processors and memory of instances whose machine is there, disks of all.' }),
+    allocated: z
+      .number()
+      .meta({ description: 'What is promised: processors and memory of instances whose machine is there, disks of all.' }),
     available: z.number().meta({ description: 'What may still be promised; 0 where more is promised than that.' }),
     oversub_ratio: z.number(),
-    source: z.string().optional().meta({ description: '`detected` or `configured`; absent where nobody knows the capacity, which is 0 then.' }),
+    source: z
+      .string()
+      .optional()
+      .meta({ description: '`detected` or `configured`; absent where nobody knows the capacity, which is 0 then.' }),
   })
   .meta({ id: 'ResourceStatus', description: 'Bytes, bytes per second, or virtual CPUs.' })
 

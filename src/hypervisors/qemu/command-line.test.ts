@@ -134,3 +134,11 @@ test('a microvm has virtio-mmio devices, and no more volumes than it has slots',
   const slots = valuesOf(args, '-device').filter((device) => /^virtio-.*-device/.test(device)).length
   assert.equal(slots + maxVolumes.microvm, 24)
 })
+
+test('no machine has a device by which its guest gives memory back: QEMU would punch holes into the file that snapshots and forks share', () => {
+  for (const machineType of ['q35', 'microvm'] as const)
+    for (const memoryFile of ['memory-1.base', undefined]) {
+      const args = qemuArguments(spec, { ...launch, machineType, memoryFile })
+      assert.doesNotMatch(args.join(' '), /balloon|virtio-mem|free-page-reporting/)
+    }
+})
