@@ -1,6 +1,7 @@
 // Flow: an instance is started again by itself, from its disks, when its restart policy says so (restart-policy.ts). What is planned stands in its record.
 
 import { isAlive } from '../platform/process.ts'
+import { reserveFor } from './capacity.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { isUnhealthy } from './health.ts'
@@ -24,6 +25,8 @@ export async function restartInstance(context: InstanceContext, entry: InstanceE
   context.events.restart(entry.id, restarts, `attempt ${restarts.attempts} to start it again begins`)
   using flow = flowOn(context, entry.id, 'instance.restart')
   try {
+    // What it gives up by being stopped is nobody else's before it runs again.
+    using _share = reserveFor(context, entry.record, true)
     if (entry.machine !== undefined)
       await endRunning(context, entry, flow, {
         exit: { code: null, message: `stopped since its health check failed: ${entry.health?.lastError ?? 'no reason given'}` },
