@@ -44,17 +44,20 @@ export function checkSizes({ settings }: Pick<InstanceContext, 'settings'>, size
   const { maxVcpus, maxMemoryBytes, maxOverlayBytes } = settings
   const { vcpus, memoryBytes, overlayBytes } = sizes
   if (vcpus > maxVcpus)
-    throw new HypemanError(code ?? 'invalid_request', `vcpus: at most ${maxVcpus} (limits.max_vcpus_per_instance), ${vcpus} were asked for`)
+    throw new HypemanError(
+      code ?? 'invalid_request',
+      `vcpus: at most ${maxVcpus} on this server, not ${vcpus}; ask for fewer, or raise limits.max_vcpus_per_instance`,
+    )
   if (memoryBytes > maxMemoryBytes)
     throw new HypemanError(
       code ?? 'invalid_size',
-      `size: at most ${formatSize(maxMemoryBytes)} on this server (limits.max_memory_per_instance)`,
+      `size: at most ${formatSize(maxMemoryBytes)} on this server; ask for less, or raise limits.max_memory_per_instance`,
     )
   if (memoryBytes < LEAST_MEMORY) throw new HypemanError(code ?? 'invalid_size', 'size: a guest needs at least 64MB')
   if (overlayBytes > maxOverlayBytes)
     throw new HypemanError(
       code ?? 'invalid_overlay_size',
-      `overlay_size: at most ${formatSize(maxOverlayBytes)} on this server (limits.max_overlay_size)`,
+      `overlay_size: at most ${formatSize(maxOverlayBytes)} on this server; ask for less, or raise limits.max_overlay_size`,
     )
   if (overlayBytes < LEAST_OVERLAY) throw new HypemanError(code ?? 'invalid_overlay_size', 'overlay_size: a disk needs at least 16MB')
 }

@@ -82,12 +82,10 @@ export class Capacity {
       const left = limitOf(supplies[resource]) - sumOf(holdings, resource)
       return more > 0 && more > left ? [{ resource, more, left: Math.max(0, left) }] : []
     })
-    const [first, ...others] = short.map(({ resource, more, left }) => shortage(resource, supplies[resource], more, left))
-    if (first !== undefined)
+    if (short.length > 0)
       throw new HypemanError(
         'insufficient_resources',
-        `the ${wanted.kind} ${wanted.name} needs ${[first, ...others].join(' and ')}; stop or delete what is not needed, ask for less, or raise ${short.map(({ resource }) => `oversubscription.${resource}`).join(' and ')}`,
-        { details: others.length === 0 ? [] : [first, ...others].map((message) => ({ code: 'insufficient_resources', message })) },
+        `the ${wanted.kind} ${wanted.name} needs ${short.map(({ resource, more, left }) => shortage(resource, supplies[resource], more, left)).join(' and ')}; stop or delete what is not needed, ask for less, or raise ${short.map(({ resource }) => `oversubscription.${resource}`).join(' and ')}`,
       )
     // An object of its own: equal reservations are taken and given back one by one.
     const reservation = { ...wanted }
@@ -111,8 +109,9 @@ function most(one: Amounts, other: Amounts): Amounts {
   return { cpu: Math.max(one.cpu, other.cpu), memory: Math.max(one.memory, other.memory), disk: Math.max(one.disk, other.disk) }
 }
 
+/** `4 more vCPUs (left: 1 of 8 = 2 × 4)`: the limit is what there is, times how often it may be promised. */
 function shortage(resource: Resource, supply: Supply, more: number, left: number): string {
   const words = (amount: number): string => (resource === 'cpu' ? String(amount) : formatSize(amount))
   const what = resource === 'cpu' ? `vCPU${more === 1 ? '' : 's'}` : resource
-  return `${words(more)} more ${what} (left: ${words(left)} of ${words(limitOf(supply))}, since the host has ${words(supply.capacity)} and may promise it ${supply.ratio} times)`
+  return `${words(more)} more ${what} (left: ${words(left)} of ${words(limitOf(supply))} = ${supply.ratio} × ${words(supply.capacity)})`
 }
