@@ -270,7 +270,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       lookAtSchedules()
     },
     /** What metrics tell of. */
-    inventory: { instances: store, snapshots },
+    inventory: { instances: store, snapshots, capacity },
     registry,
     services: {
       instances: createInstanceService(context, removed),

@@ -4,9 +4,11 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { test } from 'node:test'
+import { hostOf } from '../../tests/support/capacity.ts'
 import { aRecord, testContext } from '../../tests/support/instance-context.ts'
 import { aSnapshot } from '../../tests/support/records.ts'
 import { InstanceEntry } from '../instances/index.ts'
+import { nothingHeld, type Capacity } from '../platform/capacity.ts'
 import { SnapshotStore } from '../snapshots/index.ts'
 import { describeInventory } from './inventory.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
@@ -14,6 +16,7 @@ import { createMetrics, type Metrics } from './metrics.ts'
 interface World extends AsyncDisposable {
   readonly metrics: Metrics
   readonly snapshots: SnapshotStore
+  readonly capacity: Capacity
   readonly failures: string[]
   add(entry: InstanceEntry): void
   samples(name: string): Promise<string[]>
@@ -26,10 +29,11 @@ async function openWorld(): Promise<World> {
   const snapshots = new SnapshotStore(context.layout, context.log)
   const failures: string[] = []
   const failed = (what: string, error: unknown): void => void failures.push(`${what}: ${String(error)}`)
-  undo.use(describeInventory(metrics.registry, { layout: context.layout, instances: context.store, snapshots, failed }))
+  const capacity = hostOf({ cpu: 8, memory: 2 ** 33, disk: 2 ** 40 })
+  undo.use(describeInventory(metrics.registry, { layout: context.layout, instances: context.store, snapshots, capacity, failed }))
   const kept = undo.move()
   return {
-    ...{ metrics, snapshots, failures },
+    ...{ metrics, snapshots, capacity, failures },
     add: (entry) => context.store.add(entry),
     async samples(name) {
       const { text } = await metrics.read()
@@ -38,6 +42,21 @@ async function openWorld(): Promise<World> {
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
 }
+
+test('what of the host may be promised, and what is, is told at each scrape', async () => {
+  await using world = await openWorld()
+  using _share = world.capacity.reserve({ ...nothingHeld, kind: 'instance', id: 'a', name: 'a', cpu: 2, memory: 2 ** 30 })
+  assert.deepEqual(await world.samples('hypeman_resource_limit'), [
+    'hypeman_resource_limit{resource="cpu"} 8',
+    'hypeman_resource_limit{resource="memory"} 8589934592',
+    'hypeman_resource_limit{resource="disk"} 1099511627776',
+  ])
+  assert.deepEqual(await world.samples('hypeman_resource_allocated'), [
+    'hypeman_resource_allocated{resource="cpu"} 2',
+    'hypeman_resource_allocated{resource="memory"} 1073741824',
+    'hypeman_resource_allocated{resource="disk"} 0',
+  ])
+})
 
 test('instances are counted by state and hypervisor, and forks by what they came from', async () => {
   await using world = await openWorld()

@@ -1,9 +1,10 @@
-// Metrics of what there is: instances, snapshots, forks, and the memory of the VMMs. A scrape reads what is in memory; whatever has to be asked of
+// Metrics of what there is: instances, snapshots, forks, the memory of the VMMs, and what of the host is promised. A scrape reads what is in memory; whatever has to be asked of
 // processes or read from disk is looked at in the background and told as it was last seen (sampled.ts).
 
 import { Gauge, type Registry } from 'prom-client'
 import type { DataLayout } from '../files/layout.ts'
 import { usageOf, type InstanceEntry, type InstanceStore } from '../instances/index.ts'
+import { limitOf, resources, sumOf, type Capacity } from '../platform/capacity.ts'
 import { SnapshotUsage, type SnapshotStore } from '../snapshots/index.ts'
 import { Sampled } from './sampled.ts'
 
@@ -19,6 +20,7 @@ export interface InventoryOptions {
   readonly layout: DataLayout
   readonly instances: Pick<InstanceStore, 'entries'>
   readonly snapshots: Pick<SnapshotStore, 'list' | 'byId'>
+  readonly capacity: Pick<Capacity, 'holdings' | 'supplies'>
   readonly failed: (what: string, error: unknown) => void
 }
 
@@ -30,7 +32,7 @@ interface VmmMemory {
 }
 
 /** Adds the metrics to the registry; nothing is looked at before somebody scrapes. */
-export function describeInventory(registry: Registry, { layout, instances, snapshots, failed }: InventoryOptions): Disposable {
+export function describeInventory(registry: Registry, { layout, instances, snapshots, capacity, failed }: InventoryOptions): Disposable {
   const registers = [registry]
   using undo = new DisposableStack()
   const sampled = <T>(what: keyof typeof FRESH_MS, look: (signal: AbortSignal) => Promise<T>): Sampled<T> =>
@@ -89,12 +91,36 @@ export function describeInventory(registry: Registry, { layout, instances, snaps
   })
   const usage = new SnapshotUsage(layout, snapshots)
   const disk = sampled('disk', (signal) => usage.refresh(signal))
+  describeCapacity(registers, capacity)
   describeSnapshots(registers, snapshots, async () => {
     await disk.value()
     return usage.totals()
   })
   const kept = undo.move()
   return { [Symbol.dispose]: () => kept.dispose() }
+}
+
+function describeCapacity(registers: Registry[], capacity: InventoryOptions['capacity']): void {
+  new Gauge({
+    name: 'hypeman_resource_limit',
+    help: 'What may be promised of the host: virtual processors, and bytes of memory and disk',
+    labelNames: ['resource'],
+    registers,
+    collect() {
+      const supplies = capacity.supplies()
+      for (const resource of resources) this.set({ resource }, limitOf(supplies[resource]))
+    },
+  })
+  new Gauge({
+    name: 'hypeman_resource_allocated',
+    help: 'What of that is promised',
+    labelNames: ['resource'],
+    registers,
+    collect() {
+      const holdings = capacity.holdings()
+      for (const resource of resources) this.set({ resource }, sumOf(holdings, resource))
+    },
+  })
 }
 
 function describeSnapshots(
