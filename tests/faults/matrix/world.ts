@@ -178,6 +178,7 @@ export class World {
     assert.equal(await this.stateOf(bystanders.asleep), 'Standby')
     assert.deepEqual(this.#freeze(), this.#frozen, 'what no test touches has changed on disk')
     await this.checkDisk()
+    await this.#checkPromises()
     this.#checkProcesses()
   }
 
@@ -218,6 +219,21 @@ export class World {
         [],
         `${directory.join('/')} has half a record`,
       )
+  }
+
+  /** The host is promised to what is listed, and to nothing that failed. */
+  async #checkPromises(): Promise<void> {
+    const { cpu, disk, allocations, disk_breakdown: parts = {} } = await this.client.resources.get()
+    const instances = await this.client.instances.list()
+    assert.deepEqual(
+      allocations.map(({ instance_id: id, cpu: vcpus = 0 }) => `${id} ${vcpus > 0}`).toSorted(),
+      instances.map(({ id, state }) => `${id} ${state !== 'Stopped' && state !== 'Standby'}`).toSorted(),
+      'what is promised and what runs differ',
+    )
+    const sum = (amounts: readonly number[]): number => amounts.reduce((total, amount) => total + amount, 0)
+    assert.equal(cpu.allocated, sum(allocations.map(({ cpu: vcpus = 0 }) => vcpus)))
+    assert.equal(parts.volumes_bytes, sum((await this.client.volumes.list()).map(({ size_gb: size }) => size * 1024 ** 3)))
+    assert.equal(disk.allocated, sum(Object.values(parts)))
   }
 
   #checkProcesses(): void {

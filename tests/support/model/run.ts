@@ -45,7 +45,10 @@ export async function runModel(server: TestServer, run: ModelRun): Promise<Model
   await removeEverything(clients)
   const file = process.env['HYPEMAN_MODEL_HISTORY']
   if (file !== undefined) await writeFile(file, JSON.stringify(clients.history))
-  const faults = [...check(clients.history), ...(await grownSince(server, before)).map((what) => `left behind: ${what}`)]
+  const { cpu, memory } = await server.client.resources.get()
+  const kept = [cpu, memory].flatMap(({ type, allocated }) => (allocated === 0 ? [] : [`${allocated} of ${type}, promised to nobody`]))
+  const left = [...(await grownSince(server, before)), ...kept]
+  const faults = [...check(clients.history), ...left.map((what) => `left behind: ${what}`)]
   return { faults, history: clients.history, ms }
 }
 
