@@ -8,6 +8,7 @@ import {
   archiveOf,
   send,
   onFullDisk,
+  onFullHost,
   onFailingDisk,
   whenItsVmmEndsAfter,
   during,
@@ -60,6 +61,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     conflict: create({ volumes: [{ volume_id: 'held', mount_path: '/x' }] }),
     port_in_use: withTakenPort((world, port) => create(published(port))(world)),
     not_supported: create({ gpu: { profile: 'L40S-1Q' } }),
+    insufficient_resources: onFullHost(create({})),
     storage_full: onFullDisk(create({})),
     storage_unsuitable: onFailingDisk(create({})),
   },
@@ -77,6 +79,7 @@ export const cases: Readonly<Record<string, Cases>> = {
   'POST /instances/{id}/start': {
     invalid_state: send('POST', '/instances/runs/start', {}),
     busy: whileHeld(send('POST', '/instances/stopped/start', {})),
+    insufficient_resources: onFullHost(send('POST', '/instances/stopped/start', {})),
     port_in_use: withTakenPort(send('POST', '/instances/ported/start', {}), async ({ server: { client } }, port) => {
       await client.instances.create({ ...standIn, name: 'ported', ...published(port) })
       await client.instances.wait('ported', { state: 'Running', timeout: '1m' })
@@ -100,6 +103,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     busy: whileHeld(send('POST', '/instances/stopped/restore')),
     corrupt_snapshot: send('POST', `/instances/${damaged}/restore`),
     incompatible_version: send('POST', `/instances/${older}/restore`),
+    insufficient_resources: onFullHost(send('POST', '/instances/asleep/restore')),
     guest_unreachable: whenItsVmmEndsAfter('instance.restore/resume', send('POST', '/instances/asleep/restore')),
   },
   'POST /instances/{id}/fork': {
@@ -109,6 +113,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     busy: whileHeld(send('POST', '/instances/stopped/fork', { name: 'fresh' })),
     corrupt_snapshot: send('POST', `/instances/${damaged}/fork`, { name: 'fresh' }),
     incompatible_version: send('POST', `/instances/${older}/fork`, { name: 'fresh', target_state: 'Running' }),
+    insufficient_resources: onFullHost(send('POST', '/instances/runs/fork', { name: 'fresh', from_running: true })),
     guest_unreachable: send('POST', '/instances/deaf/fork', { name: 'fresh', from_running: true }),
     storage_full: onFullDisk(send('POST', '/instances/stopped/fork', { name: 'fresh' })),
   },
@@ -180,6 +185,7 @@ export const cases: Readonly<Record<string, Cases>> = {
         await client.instances.snapshots.create('bound', { kind: 'Stopped', name: 'of-ported' })
       },
     ),
+    insufficient_resources: onFullHost(restoreDream),
     guest_unreachable: whenItsVmmEndsAfter('snapshot.restore/resume', restoreDream),
     storage_full: onFullDisk(restoreCold()),
     not_supported: restoreCold({ target_hypervisor: 'firecracker' }),
@@ -212,6 +218,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     },
     corrupt_snapshot: send('POST', `/snapshots/${damaged}/fork`, { name: 'fresh' }),
     incompatible_version: send('POST', `/snapshots/${older}/fork`, { name: 'fresh' }),
+    insufficient_resources: onFullHost(forkShot()),
     guest_unreachable: whenItsVmmEndsAfter('instance.fork/resume', forkShot()),
     storage_full: onFullDisk(forkShot()),
     not_supported: send('POST', (world) => `/snapshots/${world.cold}/fork`, { name: 'fresh', target_hypervisor: 'firecracker' }),
@@ -244,6 +251,7 @@ export const cases: Readonly<Record<string, Cases>> = {
   },
   'POST /volumes': {
     already_exists: send('POST', '/volumes', { name: 'shelf', size_gb: 1 }),
+    insufficient_resources: send('POST', '/volumes', { name: 'fresh', size_gb: 2000 }),
     storage_full: onFullDisk(send('POST', '/volumes', { name: 'fresh', size_gb: 1 })),
   },
   'POST /images/import': {
@@ -260,6 +268,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     invalid_field: fromArchive('name=fresh&size_gb=much', 'x'),
     invalid_archive: fromArchive('name=fresh&size_gb=1', 'no archive'),
     already_exists: fromArchive('name=shelf&size_gb=1', 'no archive'),
+    insufficient_resources: fromArchive('name=fresh&size_gb=2000', 'no archive'),
     storage_full: onFullDisk(fromArchive('name=fresh&size_gb=1', 'no archive')),
   },
   'DELETE /instances/{id}/snapshot-schedule': {

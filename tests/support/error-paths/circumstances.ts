@@ -11,6 +11,7 @@ import os from 'node:os'
 import path from 'node:path'
 import type { Order } from '../fault-server/order.ts'
 import { buildIndex, type TestImage } from '../oci.ts'
+import { standIn } from '../stand-in-hypervisor/server.ts'
 import { until } from '../until.ts'
 import { vmmsOf } from '../vmm.ts'
 import { ask, type Answer, type Ask } from './ask.ts'
@@ -172,5 +173,20 @@ export const whileScheduled =
       await client.instances.snapshotSchedule.delete('stopped')
       for (const { id, name } of await client.snapshots.list())
         if (name?.startsWith('scheduled') === true) await client.snapshots.delete(id)
+    }
+  }
+
+/** While an instance has all processors that the others leave. */
+export const onFullHost =
+  (act: Case): Case =>
+  async (world) => {
+    const { client } = world.server
+    const { cpu } = await client.resources.get()
+    const { id } = await client.instances.create({ ...standIn, name: 'hog', vcpus: cpu.available })
+    try {
+      await client.instances.wait(id, { state: 'Running', timeout: '1m' })
+      return await act(world)
+    } finally {
+      await client.instances.delete(id)
     }
   }

@@ -1,6 +1,7 @@
 // A server on stand-ins that has everything that a request can fail on: instances in each state, things of which two begin alike, damaged ones, ones of another version.
 
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { Digests } from '../../../src/files/digests.ts'
 import { dataLayout, instanceFiles, snapshotFiles } from '../../../src/files/layout.ts'
@@ -14,8 +15,15 @@ import { sockets } from '../stand-in-hypervisor/machine.ts'
 import { createStandIn } from '../stand-in-hypervisor/driver.ts'
 import { standIn } from '../stand-in-hypervisor/server.ts'
 
-/** Long enough for what is in order, short enough to be waited for in a test. */
-const settings = { TIMEOUTS__LOCK: '300ms', TIMEOUTS__RESTORE: '2s', TIMEOUTS__BOOT: '5s' }
+/** Virtual processors that the host may promise: enough for what the tests make, and as many as one instance may have. */
+const PROCESSORS = 16
+
+const settings = {
+  // Long enough for what is in order, short enough to be waited for in a test.
+  ...{ TIMEOUTS__LOCK: '300ms', TIMEOUTS__RESTORE: '2s', TIMEOUTS__BOOT: '5s' },
+  // A host that can be full.
+  ...{ OVERSUBSCRIPTION__CPU: String((PROCESSORS + 0.5) / availableParallelism()), CAPACITY__DISK: '1TB', OVERSUBSCRIPTION__DISK: '1' },
+}
 
 /** Two instances, snapshots and volumes have ids that begin with this. */
 export const common = 'aaaaaaaaaaaaaaaaaaaaaaa'
