@@ -23,6 +23,7 @@ import {
   InstanceStore,
   reapStrayVmms,
   recoverInstances,
+  settingsOf,
   undoReplacements,
   type InstanceContext,
   Templates,
@@ -313,19 +314,6 @@ async function loadInstances({ store, drivers, layout, log }: InstanceContext): 
   const known = [...store.entries()].flatMap(({ record }) => (record.process === null ? [] : [record.process.pid]))
   const reaped = await reapStrayVmms(layout, new Set(known), new Set(store.unreadable().map((one) => one.path)))
   if (reaped.length > 0) log.warn({ pids: reaped }, 'VMMs that belong to no instance are ended')
-}
-
-function settingsOf(config: ServerConfig): InstanceContext['settings'] {
-  return {
-    defaultHypervisor: config.hypervisor.default,
-    bootTimeoutMs: config.timeouts.boot,
-    restoreTimeoutMs: config.timeouts.restore,
-    stopGraceMs: config.timeouts.stop,
-    lockWaitMs: config.timeouts.lock,
-    maxVcpus: config.limits.max_vcpus_per_instance,
-    maxMemoryBytes: config.limits.max_memory_per_instance,
-    maxOverlayBytes: config.limits.max_overlay_size,
-  }
 }
 
 async function ownVersion(): Promise<string> {
