@@ -3,6 +3,7 @@
 import { HypemanError } from '../api/errors.ts'
 import type { AddedParts } from '../hypervisors/driver.ts'
 import { step } from '../platform/flow.ts'
+import { reserveFor } from './capacity.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { driverOf } from './machine.ts'
@@ -24,6 +25,7 @@ export async function attachVolume(context: InstanceContext, entry: InstanceEntr
   checkRoom(driver, [...record.volumes, wanted])
   checkMounts([...record.volumes, wanted])
   using _volume = await claimVolumes(context, [wanted])
+  using _share = reserveFor(context, { ...record, volumes: [...record.volumes, wanted] }, false)
   using flow = flowOn(context, entry.id, 'instance.attach-volume', { about: { volumeId: wanted.volumeId } })
   let added: AddedParts | undefined
   await using undo = new AsyncDisposableStack()

@@ -6,7 +6,7 @@ import { aRecord, stateOnly, testContext } from '../../tests/support/instance-co
 import { hostOf } from '../../tests/support/capacity.ts'
 import { isHypemanError, type ErrorCode } from '../api/errors.ts'
 import { identityOf } from '../platform/process.ts'
-import { checkSizes, heldByInstances, reserveFor } from './capacity.ts'
+import { checkCopy, checkSizes, heldByInstances, reserveFor } from './capacity.ts'
 
 test('processors and memory are held where a machine is, or where the recorded process lives; the disk always', async () => {
   await using world = await testContext()
@@ -53,13 +53,37 @@ const wrong: readonly (readonly [change: Partial<typeof sizes>, code: ErrorCode,
   [{ overlayBytes: 2 ** 20 }, 'invalid_overlay_size', /at least 16MB/],
 ]
 
-test('a size that is out of bounds is refused by the name of its field, or with the code that the caller gives', async () => {
+test('layers over volumes count with the disk that they are a part of, also while they are only wanted', async () => {
+  const layer = 2 ** 26
+  const capacity = hostOf({ cpu: 1, memory: 2 ** 30, disk: aRecord().overlayBytes + layer })
+  await using world = await testContext({ capacity })
+  capacity.count(() => heldByInstances(world.context.store))
+  const volume = { volumeId: 'v', mountPath: '/v', readOnly: true }
+  const { record } = await world.add({ volumes: [{ ...volume, overlay: { offsetBytes: 2 ** 30, sizeBytes: layer } }] })
+  assert.deepEqual(
+    capacity.holdings().map(({ disk }) => disk),
+    [record.overlayBytes + layer],
+  )
+  reserveFor(world.context, record, true)[Symbol.dispose]()
+  assert.throws(
+    () => reserveFor(world.context, { ...record, volumes: [...record.volumes, { layerBytes: 1 }] }, false),
+    (error) => isHypemanError(error, 'insufficient_resources'),
+  )
+})
+
+test('a size that is out of bounds is refused by the name of its field, and a copy of it as more than the server has for one', async () => {
   await using world = await testContext()
   checkSizes(world.context, { vcpus: 4, memoryBytes: 2 ** 30, overlayBytes: 2 ** 34 })
   checkSizes(world.context, { vcpus: 1, memoryBytes: 2 ** 26, overlayBytes: 2 ** 24 })
   for (const [change, code, message] of wrong) {
-    const check = (given?: ErrorCode) => (): void => checkSizes(world.context, { ...sizes, ...change }, given)
-    assert.throws(check(), (error) => isHypemanError(error, code) && message.test(error.message))
-    assert.throws(check('insufficient_resources'), (error) => isHypemanError(error, 'insufficient_resources'))
+    const whole = { ...sizes, ...change }
+    assert.throws(
+      () => checkSizes(world.context, whole),
+      (error) => isHypemanError(error, code) && message.test(error.message),
+    )
+    assert.throws(
+      () => checkCopy(world.context, whole),
+      (error) => isHypemanError(error, 'insufficient_resources') && message.test(error.message),
+    )
   }
 })

@@ -10,7 +10,7 @@ import type { HypervisorName } from '../hypervisors/driver.ts'
 import { step, together, type FlowContext, type StepEvent } from '../platform/flow.ts'
 import { newId, newMac, newMachineId } from '../platform/ids.ts'
 import { Turns } from '../platform/turns.ts'
-import { checkSizes, reserveFor } from './capacity.ts'
+import { checkCopy, reserveFor } from './capacity.ts'
 import { flowOn, holdInstance, lockInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
 import { driverOf, memoryOf, specOf } from './machine.ts'
@@ -60,7 +60,7 @@ function reserveForFork(
   { record, withMemory }: Pick<ForkSource, 'record' | 'withMemory'>,
   { name, targetState }: Pick<ForkRequest, 'name' | 'targetState'>,
 ): Disposable {
-  checkSizes(context, record, 'insufficient_resources')
+  checkCopy(context, record)
   const runs = targetState === 'Running' || (targetState === 'Standby' && !withMemory)
   return reserveFor(context, { ...record, id, name }, runs)
 }

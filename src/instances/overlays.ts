@@ -2,6 +2,7 @@
 // snapshot holds both as of one instant. The guest lays it over the volume (guest/boot/volume.go).
 
 import { HypemanError } from '../api/errors.ts'
+import { formatSize } from '../api/units.ts'
 import type { DiskPart } from '../hypervisors/driver.ts'
 import type { InstanceSettings } from './context.ts'
 import type { InstanceRecord } from './record.ts'
@@ -49,6 +50,9 @@ export function layerPartOf(volumes: readonly AttachedVolume[], volume: Attached
 /** `invalid_overlay_size` for a size that no writable disk may have. */
 export function checkDiskSize({ maxOverlayBytes }: Pick<InstanceSettings, 'maxOverlayBytes'>, bytes: number): void {
   if (bytes > maxOverlayBytes)
-    throw new HypemanError('invalid_overlay_size', `overlay_size: at most ${maxOverlayBytes / 1024 ** 3} GB on this server`)
+    throw new HypemanError(
+      'invalid_overlay_size',
+      `overlay_size: at most ${formatSize(maxOverlayBytes)} on this server; ask for less, or raise limits.max_overlay_size`,
+    )
   if (bytes < 16 * 1024 ** 2) throw new HypemanError('invalid_overlay_size', 'overlay_size: a disk needs at least 16MB')
 }

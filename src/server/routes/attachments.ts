@@ -33,6 +33,7 @@ export function attachmentRoutes(app: App, { services: { instances } }: RouteCon
           'invalid_overlay_size',
           'invalid_state',
           'busy',
+          'insufficient_resources',
           'storage_full',
           'storage_unsuitable',
           'host_unavailable',

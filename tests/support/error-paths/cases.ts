@@ -121,6 +121,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     invalid_overlay_size: attachShelf({ readonly: true, overlay: true, overlay_size: 'much' }),
     invalid_state: send('POST', '/instances/runs/volumes/shelf', { mount_path: '/x' }),
     busy: whileHeld(attachShelf({})),
+    insufficient_resources: attachShelf({ readonly: true, overlay: true, overlay_size: '60GB' }),
     storage_full: onFullDisk(attachShelf({})),
     storage_unsuitable: onFailingDisk(attachShelf({})),
   },

@@ -22,7 +22,7 @@ const settings = {
   // Long enough for what is in order, short enough to be waited for in a test.
   ...{ TIMEOUTS__LOCK: '300ms', TIMEOUTS__RESTORE: '2s', TIMEOUTS__BOOT: '5s' },
   // A host that can be full.
-  ...{ OVERSUBSCRIPTION__CPU: String((PROCESSORS + 0.5) / availableParallelism()), CAPACITY__DISK: '1TB', OVERSUBSCRIPTION__DISK: '1' },
+  ...{ OVERSUBSCRIPTION__CPU: String((PROCESSORS + 0.5) / availableParallelism()), CAPACITY__DISK: '50GB', OVERSUBSCRIPTION__DISK: '1' },
 }
 
 /** Two instances, snapshots and volumes have ids that begin with this. */
