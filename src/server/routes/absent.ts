@@ -33,7 +33,7 @@ const row = (method: Row['method'], path: string, access: Access, answer: Answer
   what,
 })
 
-/** Why not: docs/decisions/012-no-balloon.md. */
+/** Why not: docs/decisions/013-no-balloon.md. */
 const notReclaimed =
   'taking memory back from running guests (a balloon would damage the memory that snapshots and forks share; standby gives back all of it)'
 
