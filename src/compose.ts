@@ -55,7 +55,6 @@ import { createAuthenticator } from './server/auth.ts'
 import { createHttpServer } from './server/http.ts'
 import { httpLimits } from './server/limits.ts'
 import {
-  attachmentsOf,
   createSnapshotService,
   isImageUsed,
   openCompressor,

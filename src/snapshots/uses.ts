@@ -10,14 +10,6 @@ export function isImageUsed(instances: InstanceStore, snapshots: SnapshotStore, 
   )
 }
 
-export function attachmentsOf(instances: InstanceStore, volumeId: string): { instanceId: string; mountPath: string; readOnly: boolean }[] {
-  return [...instances.entries()].flatMap(({ record }) =>
-    record.volumes
-      .filter((volume) => volume.volumeId === volumeId)
-      .map(({ mountPath, readOnly }) => ({ instanceId: record.id, mountPath, readOnly })),
-  )
-}
-
 export function snapshotsUsing(snapshots: SnapshotStore, volumeId: string): string[] {
   return snapshots.list().flatMap(({ id, instance }) => (instance.volumes.some((volume) => volume.volumeId === volumeId) ? [id] : []))
 }
