@@ -3,7 +3,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { test } from 'node:test'
 import { testContext } from '../../tests/support/instance-context.ts'
 import { isHypemanError } from '../api/errors.ts'
-import { agentOf, openAgent } from './machine.ts'
+import type { Hypervisor } from '../hypervisors/driver.ts'
+import { agentOf, memoryOf, openAgent } from './machine.ts'
 
 test('an agent that is reached for when its VMM has just ended is an error for who asks for it, and for nobody else', async (t) => {
   await using world = await testContext()
@@ -16,4 +17,14 @@ test('an agent that is reached for when its VMM has just ended is an error for w
   process.off('unhandledRejection', ended)
   assert.equal(ended.mock.callCount(), 0)
   await assert.rejects(agentOf(entry, world.context, AbortSignal.timeout(1_000)), (error) => isHypemanError(error, 'guest_unreachable'))
+})
+
+test('a hypervisor that can not save memory says so, and one that is not here, too', async () => {
+  const drivers = new Map([['qemu', { memory: undefined } as Hypervisor]] as const)
+  await using world = await testContext({ drivers })
+  for (const [hypervisor, words] of [['qemu', /save a guest's memory/] as const, ['firecracker', /not available/] as const])
+    assert.throws(
+      () => memoryOf(world.context, { hypervisor }),
+      (error) => isHypemanError(error, 'not_supported') && words.test(error.message),
+    )
 })

@@ -19,6 +19,7 @@ import {
   whileUnpacked,
   withTiredRegistry,
   whileScheduled,
+  whileStreaming,
   type Case,
 } from './circumstances.ts'
 import { damaged, older, type ErrorWorld } from './world.ts'
@@ -139,6 +140,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     guest_unreachable: send('GET', '/instances/deaf/stat?path=/'),
   },
   'GET /instances/{id}/logs': {
+    rate_limited: whileStreaming(send('GET', '/instances/runs/logs')),
     log_not_found: async (world) => {
       const { client } = world.server
       await client.instances.fork('stopped', { name: 'silent' })
@@ -149,11 +151,15 @@ export const cases: Readonly<Record<string, Cases>> = {
       }
     },
   },
+  'GET /instances/{id}/events': { rate_limited: whileStreaming(send('GET', '/instances/runs/events')) },
+  'GET /images/events': { rate_limited: whileStreaming(send('GET', '/images/events')) },
   'GET /instances/{id}/exec': {
+    rate_limited: whileStreaming(send('GET', '/instances/runs/exec')),
     guest_unreachable: send('GET', '/instances/deaf/exec'),
     invalid_state: send('GET', '/instances/stopped/exec'),
   },
   'GET /instances/{id}/cp': {
+    rate_limited: whileStreaming(send('GET', '/instances/runs/cp')),
     guest_unreachable: send('GET', '/instances/deaf/cp'),
     invalid_state: send('GET', '/instances/stopped/cp'),
   },
@@ -165,7 +171,6 @@ export const cases: Readonly<Record<string, Cases>> = {
     guest_unreachable: send('POST', '/instances/deaf/snapshots', { kind: 'Standby' }),
     storage_full: onFullDisk(send('POST', '/instances/stopped/snapshots', { kind: 'Stopped' })),
     storage_unsuitable: onFailingDisk(send('POST', '/instances/stopped/snapshots', { kind: 'Stopped' })),
-    not_supported: send('POST', '/instances/stopped/snapshots', { kind: 'Stopped', compression: { enabled: true, algorithm: 'zstd' } }),
   },
   'POST /instances/{id}/snapshots/{snapshotId}/restore': {
     invalid_state: send('POST', ({ shot }) => `/instances/runs/snapshots/${shot}/restore`, {}),

@@ -15,7 +15,7 @@ import { standIn } from '../stand-in-hypervisor/server.ts'
 import { until } from '../until.ts'
 import { vmmsOf } from '../vmm.ts'
 import { ask, type Answer, type Ask } from './ask.ts'
-import type { ErrorWorld } from './world.ts'
+import { MOST_STREAMS, type ErrorWorld } from './world.ts'
 
 export type Case = (world: ErrorWorld) => Promise<Answer>
 
@@ -188,5 +188,30 @@ export const onFullHost =
       return await act(world)
     } finally {
       await client.instances.delete(id)
+    }
+  }
+
+/** While the caller has as many streams open as one may have. */
+export const whileStreaming =
+  (act: Case): Case =>
+  async (world) => {
+    const { url, token } = world.server
+    const end = new AbortController()
+    try {
+      for (let open = 0; open < MOST_STREAMS; open += 1) {
+        const stream = await fetch(`${url}/instances/runs/events?follow=true`, {
+          headers: { authorization: `Bearer ${token}`, accept: 'text/event-stream' },
+          signal: end.signal,
+        })
+        assert.equal(stream.status, 200)
+      }
+      return await act(world)
+    } finally {
+      end.abort()
+      // Until the server has seen them go, others would be refused.
+      await until('a stream can be opened again', async () => {
+        const { status } = await ask(world.server, 'GET', '/instances/runs/events')
+        return status === 200
+      })
     }
   }

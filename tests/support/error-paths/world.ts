@@ -18,7 +18,11 @@ import { standIn } from '../stand-in-hypervisor/server.ts'
 /** Virtual processors that the host may promise: enough for what the tests make, and as many as one instance may have. */
 const PROCESSORS = 16
 
+/** Streams that one subject may have open. */
+export const MOST_STREAMS = 3
+
 const settings = {
+  LIMITS__STREAMS_PER_SUBJECT: String(MOST_STREAMS),
   // Long enough for what is in order, short enough to be waited for in a test.
   ...{ TIMEOUTS__LOCK: '300ms', TIMEOUTS__RESTORE: '2s', TIMEOUTS__BOOT: '5s' },
   // A host that can be full.
