@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import { testContext } from '../../tests/support/instance-context.ts'
 import { createStandIn } from '../../tests/support/stand-in-hypervisor/driver.ts'
 import { isHypemanError } from '../api/errors.ts'
+import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
 import { agentOf, memoryOf, openAgent } from './machine.ts'
 
 test('an agent that is reached for when its VMM has just ended is an error for who asks for it, and for nobody else', async (t) => {
@@ -20,7 +21,8 @@ test('an agent that is reached for when its VMM has just ended is an error for w
 })
 
 test('a hypervisor that can not save memory says so, and one that is not here, too', async () => {
-  const drivers = new Map([['qemu', { ...createStandIn({ name: 'qemu', program: '' }), memory: undefined }]] as const)
+  const { memory: _, ...forgetful } = createStandIn({ name: 'qemu', program: '' })
+  const drivers = new Map<HypervisorName, Hypervisor>([['qemu', forgetful]])
   await using world = await testContext({ drivers })
   for (const [hypervisor, words] of [['qemu', /save a guest's memory/] as const, ['firecracker', /not available/] as const])
     assert.throws(
