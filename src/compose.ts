@@ -60,7 +60,7 @@ import {
   openCompressor,
   SealKeeper,
   SnapshotStore,
-  snapshotsUsing,
+  readersOf,
   type SnapshotContext,
 } from './snapshots/index.ts'
 import { openTelemetry } from './telemetry/open.ts'
@@ -188,7 +188,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     layout,
     log,
     attachmentsOf: (volumeId) => attachmentsOf(store, volumeId),
-    snapshotsUsing: (volumeId) => snapshotsUsing(snapshots, volumeId),
+    snapshotsUsing: (volumeId) => readersOf(store, snapshots, volumeId),
     capacity,
     faults,
   })

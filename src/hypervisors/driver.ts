@@ -151,8 +151,8 @@ export interface Hypervisor {
   addDiskParts(directory: string, sizes: readonly number[]): Promise<AddedParts>
   /** Cold boot. The process runs when this returns; the guest has not booted yet. Failure leaves no process and no socket. */
   boot(spec: MachineSpec, signal: AbortSignal): Promise<Machine>
-  /** Finds a process again after a restart of the server; undefined if it is gone or not ours. */
-  adopt(spec: MachineSpec, process: ProcessIdentity): Promise<Machine | undefined>
+  /** Finds a process again after a restart of the server, whatever has become of its disks; undefined if it is gone or not ours. */
+  adopt(spec: Pick<MachineSpec, 'directory'>, process: ProcessIdentity): Promise<Machine | undefined>
   /**
    * Copies what a stopped or standby instance's directory holds of this driver's files (disks, and memory if `withMemory`) into `target`,
    * an existing empty directory on the same filesystem. Immutable files are linked; the source may get a fresh writable layer.

@@ -22,8 +22,9 @@ export interface Upload {
 
 /** After a network error, waiting 1, 2 and 4 seconds. */
 const RETRIES = 3
-/** Ends what hangs at last, in milliseconds: a slow line may need hours for a large image. */
-const LONGEST_MS = 24 * 3_600_000
+/** What hangs is ended when even a slow line would be done: after so many milliseconds, and what the layers take at so many bytes a second. */
+const LONGEST_MS = 5 * 60_000
+const SLOWEST_BYTES_PER_SECOND = 50_000
 
 /** Resolves once the target names the image. */
 export async function uploadImage({ image, target, credentials, insecure, work, signal }: Upload): Promise<void> {
@@ -35,7 +36,13 @@ export async function uploadImage({ image, target, credentials, insecure, work, 
         ...['--tmpdir', work, 'copy', '--quiet', '--retry-times', String(RETRIES), '--preserve-digests'],
         ...[`--dest-tls-verify=${access.tlsVerify}`, `dir:${image.directory}`, access.address({ tag: target.tag ?? 'latest' })],
       ],
-      { cwd: work, signal, env: access.env, inherit: access.inherit, timeoutMs: LONGEST_MS },
+      {
+        cwd: work,
+        signal,
+        env: access.env,
+        inherit: access.inherit,
+        timeoutMs: LONGEST_MS + (1_000 * image.layerBytes) / SLOWEST_BYTES_PER_SECOND,
+      },
     )
   } catch (error) {
     throw explainUpload(error, target, credentials)
@@ -48,7 +55,12 @@ export function explainUpload(error: unknown, target: Reference, credentials: Re
   const { said } = error
   const { domain, name } = target
   const because = { cause: error }
-  if (error.timedOut) return new HypemanError('registry_unavailable', `the registry ${domain} did not take ${name} within a day`, because)
+  if (error.timedOut)
+    return new HypemanError(
+      'registry_unavailable',
+      `the registry ${domain} did not take ${name} in the time of a line of ${SLOWEST_BYTES_PER_SECOND / 1_000} kB/s`,
+      because,
+    )
   if (/toomanyrequests|too many requests|status code 429/i.test(said))
     return new HypemanError('rate_limited', `the registry ${domain} takes no more requests for now; push again later`, because)
   if (/unauthorized|authentication required|denied|forbidden|invalid username|incorrect username|status code 40[13]/i.test(said))

@@ -2,6 +2,7 @@
 
 import type { AgentClient } from '../agent/contract.ts'
 import type { Machine, MachineStatus } from '../hypervisors/driver.ts'
+import { isAlive } from '../platform/process.ts'
 import type { Idleness } from './auto-standby.ts'
 import type { Health } from './health.ts'
 import type { InstanceRecord } from './record.ts'
@@ -91,7 +92,9 @@ export class InstanceEntry {
 
   async #vmmStatus(limitMs: number): Promise<MachineStatus | 'gone' | 'unanswered'> {
     const { machine } = this
-    if (machine === undefined) return 'gone'
+    const { process } = this.record
+    // One that could not be taken over is no reason to start another, or to take its disks.
+    if (machine === undefined) return process !== null && isAlive(process) ? 'unanswered' : 'gone'
     const limit = AbortSignal.timeout(limitMs)
     try {
       return await machine.status(limit)

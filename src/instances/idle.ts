@@ -152,6 +152,8 @@ export async function standbyIdle(context: InstanceContext, entry: InstanceEntry
   // Decided and said in one turn: a hold comes before that, and is seen, or after it, and is refused.
   const proceed = async (): Promise<boolean> => {
     if (!(await isDue())) return false
+    // Who began to use it during that last look is not in what was seen.
+    if (idle.users > 0) return false
     entry.suspending = verdictOf(circumstancesOf(context, entry, { state: 'Running' }), Date.now()).status === 'standby_requested'
     return entry.suspending
   }

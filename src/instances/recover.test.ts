@@ -7,7 +7,9 @@ import { mkdir, rm } from 'node:fs/promises'
 import os from 'node:os'
 import { test } from 'node:test'
 import { testContext } from '../../tests/support/instance-context.ts'
+import { until } from '../../tests/support/until.ts'
 import { newId } from '../platform/ids.ts'
+import { identityOf } from '../platform/process.ts'
 import { reapStrayVmms } from './recover.ts'
 
 /** A process that waits for ever in a directory, with these arguments. */
@@ -56,4 +58,16 @@ test('a VMM that a record names goes on, and so do other programs and VMMs of ot
   await using elsewhere = await processIn(sibling.context.layout.instances, `hypeman-${newId()}`)
   assert.deepEqual(await reapStrayVmms(layout, new Set([known.pid])), [])
   for (const one of [known, visitor, beside, elsewhere]) assert.equal(one.ended(), false)
+})
+
+test('an instance whose VMM lives and could not be taken over is not taken for one that is stopped', async () => {
+  await using world = await testContext()
+  const { context } = world
+  const entry = await world.add()
+  await using vmm = await processIn(context.layout.instance(entry.id))
+  await context.store.update(entry, { process: identityOf(vmm.pid) ?? null })
+  assert.equal((await entry.observe()).state, 'Unknown')
+  process.kill(vmm.pid, 'SIGKILL')
+  await until('it is gone', () => vmm.ended())
+  assert.equal((await entry.observe()).state, 'Stopped')
 })

@@ -7,7 +7,7 @@ import { messageOf } from '../platform/flow.ts'
 import { identityOf, killProcess, workingDirectory, type ProcessIdentity } from '../platform/process.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
-import { attach, driverOf, endMachine, settleExit, specOf } from './machine.ts'
+import { attach, driverOf, endMachine, settleExit } from './machine.ts'
 import { readyInBackground } from './readiness.ts'
 import { sealMemory } from './saved-memory.ts'
 
@@ -25,7 +25,7 @@ export async function recoverInstances(context: InstanceContext): Promise<void> 
 }
 
 async function recoverInstance(context: InstanceContext, entry: InstanceEntry, process: ProcessIdentity): Promise<void> {
-  const machine = await driverOf(context, entry.record).adopt(specOf(context, entry.record), process)
+  const machine = await driverOf(context, entry.record).adopt({ directory: context.layout.instance(entry.id) }, process)
   if (machine === undefined) {
     await settleExit(context, entry, { process }, 'the VMM ended while the server was away')
     return

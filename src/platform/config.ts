@@ -185,6 +185,8 @@ const loopback = /^(localhost|::1|127\.\d+\.\d+\.\d+)$/
 
 /** The address to listen on: everywhere only with a secret that somebody chose. */
 export function listenAddress(config: ServerConfig): string {
+  // As a name it would be two addresses, and two servers.
+  if (config.host === 'localhost') return '127.0.0.1'
   return config.host ?? (config.jwt_secret === undefined ? '127.0.0.1' : '0.0.0.0')
 }
 

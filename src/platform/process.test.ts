@@ -56,3 +56,33 @@ test('a program that does not exist is an error, not a process', async () => {
 test('a pid of nobody has no identity', () => {
   assert.equal(identityOf(2 ** 22 + 1), undefined)
 })
+
+test('a server without a descriptor to spare takes no process for gone, and starts none that lacks what it should inherit', async () => {
+  const script = path.join(root, 'starved.mjs')
+  await writeFile(
+    script,
+    `
+    import { openSync } from 'node:fs'
+    import assert from 'node:assert/strict'
+    import { adoptProcess, identityOf, isAlive, killProcess } from '${import.meta.dirname}/process.ts'
+    import { spawnSession } from '${import.meta.dirname}/spawn.ts'
+    const own = identityOf(process.pid)
+    spawnSession({ command: 'true', args: [], cwd: '/', env: { PATH: '/usr/bin:/bin' }, descriptors: [] })
+    assert.ok(isAlive(own))
+    const { exited } = adoptProcess(own)
+    let ended = false
+    void exited.then(() => { ended = true })
+    const held = []
+    try { for (;;) held.push(openSync('/dev/null', 'r')) } catch { /* there are no more */ }
+    assert.throws(() => isAlive(own), { code: 'EMFILE' })
+    await assert.rejects(killProcess(own), { code: 'EMFILE' })
+    assert.throws(() => spawnSession({ command: '/bin/true', args: [], cwd: '/', env: {}, descriptors: held.slice(-3) }))
+    // Longer than it is looked at an adopted process.
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    assert.equal(ended, false)
+    console.log('as it should be')
+    process.exit(0)
+    `,
+  )
+  assert.equal(execFileSync('sh', ['-c', `ulimit -n 80; exec ${process.execPath} ${script}`], { encoding: 'utf8' }), 'as it should be\n')
+})

@@ -66,11 +66,21 @@ export async function spawnDetached(options: SpawnDetached): Promise<DetachedPro
       code,
       reason: signal === null ? `exited with code ${code ?? 'unknown'}` : `killed by ${signal}`,
     }))
-    const identity = identityOf(pid)
+    const identity = identityOrKill(pid)
     if (identity !== undefined) return { identity, exited }
     throw new Error(`${options.command} ended at once (${(await exited).reason})`)
   } finally {
     for (const descriptor of descriptors) closeSync(descriptor)
+  }
+}
+
+/** Of a child. One that can't be told from others later is not left running. */
+function identityOrKill(pid: number): ProcessIdentity | undefined {
+  try {
+    return identityOf(pid)
+  } catch (error) {
+    process.kill(pid, constants.signals.SIGKILL) // it is not reaped yet, so the pid is its own
+    throw error
   }
 }
 
@@ -86,8 +96,17 @@ export function adoptProcess(identity: ProcessIdentity): DetachedProcess | undef
 }
 
 async function watchEnd(identity: ProcessIdentity): Promise<ProcessEnd> {
-  while (isAlive(identity)) await delay(ADOPTED_POLL_MS, undefined, { ref: false })
+  while (mayBeAlive(identity)) await delay(ADOPTED_POLL_MS, undefined, { ref: false })
   return { code: null, reason: 'ended' }
+}
+
+/** Also true when nobody can tell just now: the next look will. */
+function mayBeAlive(identity: ProcessIdentity): boolean {
+  try {
+    return isAlive(identity)
+  } catch {
+    return true
+  }
 }
 
 /** Who a pid is now; undefined if nobody, or a zombie. proc(5): field 22 of stat is the start time in clock ticks since boot. */
@@ -135,10 +154,12 @@ function hostBootId(): string {
   return bootId
 }
 
+/** Undefined if there is no such process, or it ended while it was read. What else can't be read (no descriptor is left) says nothing of it, and is an error. */
 function readProc(file: string): string | undefined {
   try {
     return readFileSync(file, 'utf8')
-  } catch {
-    return undefined // no such process, or it ended while we read
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')) return undefined
+    throw error
   }
 }

@@ -89,21 +89,24 @@ export function spawnSession({ command, args, cwd, env, descriptors }: Spawn): S
   const calls = bind()
   const program = programOf(command, env['PATH'] ?? '')
   const [actions, attributes, all] = [Buffer.alloc(ACTIONS_BYTES), Buffer.alloc(ATTRIBUTES_BYTES), Buffer.alloc(SIGSET_BYTES)]
-  calls.fillSignals(all)
-  calls.initAttributes(attributes) // its mask of blocked signals is empty
-  calls.setFlags(attributes, SETSIGDEF | SETSIGMASK | SETSID)
-  calls.setDefaults(attributes, all)
-  calls.initActions(actions)
+  const demand = (result: number): void => {
+    if (result !== 0) throw systemError(result, `spawn ${command}`)
+  }
+  demand(calls.fillSignals(all))
+  demand(calls.initAttributes(attributes)) // its mask of blocked signals is empty
+  demand(calls.setFlags(attributes, SETSIGDEF | SETSIGMASK | SETSID))
+  demand(calls.setDefaults(attributes, all))
+  demand(calls.initActions(actions))
   using held = new DisposableStack()
   held.defer(() => calls.freeActions(actions))
   const nothing = held.adopt(openSync('/dev/null', 'r'), closeSync)
-  calls.chdir(actions, cwd)
+  demand(calls.chdir(actions, cwd))
   // First out of the way of each other: a descriptor that is to become another's number must not be overwritten before it is used.
   const sources = [nothing, ...descriptors]
   const free = Math.max(...sources, sources.length) + 1
-  for (const [index, from] of sources.entries()) calls.dup2(actions, from, free + index)
-  for (const index of sources.keys()) calls.dup2(actions, free + index, index)
-  calls.closeFrom(actions, sources.length)
+  for (const [index, from] of sources.entries()) demand(calls.dup2(actions, from, free + index))
+  for (const index of sources.keys()) demand(calls.dup2(actions, free + index, index))
+  demand(calls.closeFrom(actions, sources.length))
   // Before there is anything that could end unheard.
   if (running.size === 0) process.on('SIGCHLD', reap)
   const pid = new Int32Array(1)

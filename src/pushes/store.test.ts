@@ -59,6 +59,19 @@ test('the pushes that ended last are kept, and all that have not ended', async (
     )
 })
 
+test('a push that took longer than a hundred that came after it is not forgotten in the moment in which it ends', async () => {
+  await using directory = await dataDirectory()
+  const store = await reloaded(directory.layout)
+  const at = (number: number): string => new Date(Date.UTC(2026, 0, 2) + number * 1_000).toISOString()
+  for (let number = 0; number <= ENDED_KEPT; number += 1) await store.add(record(number))
+  for (let number = 1; number <= ENDED_KEPT; number += 1)
+    await store.end({ ...record(number), status: 'pushed', layers: 1, bytes: 2, completedAt: at(number) })()
+  await store.end({ ...record(0), status: 'failed', error: 'late', completedAt: at(ENDED_KEPT + 1) })()
+  await store.dropOld()
+  assert.equal(store.byId('push0')?.error, 'late')
+  assert.equal(store.byId('push1'), undefined)
+})
+
 test('a push that has ended is shown so even if that can not be written, and is unfinished for the next start', async () => {
   await using directory = await dataDirectory()
   const { layout } = directory

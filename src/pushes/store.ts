@@ -70,7 +70,10 @@ export class PushStore {
 
   /** Removes the records of pushes that ended long ago. */
   async dropOld(): Promise<void> {
-    const ended = this.list().filter(({ status }) => status !== 'unfinished')
+    const endOf = ({ completedAt, createdAt }: PushRecord): string => completedAt ?? createdAt
+    const ended = this.list()
+      .filter(({ status }) => status !== 'unfinished')
+      .toSorted((one, other) => endOf(one).localeCompare(endOf(other)))
     for (const { id } of ended.slice(0, Math.max(0, ended.length - ENDED_KEPT))) await this.drop(id)
   }
 }

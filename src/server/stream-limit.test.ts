@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
+import { connect } from 'node:net'
 import { test } from 'node:test'
 import type { WebSocket } from 'ws'
 import { instanceView } from '../../tests/support/fake-services.ts'
@@ -72,4 +73,21 @@ test('a stream that has ended is not counted, however it ended', async () => {
   await once(response, 'close')
   const last = await opened(server)
   last.close()
+})
+
+test('a client that leaves while its token is looked at takes no place for ever', async () => {
+  await using server = await withInstance(4)
+  const { hostname, port } = new URL(server.url)
+  for (let left = 0; left < 200; left += 1) {
+    // Another token each time: one that was seen before is not looked at again.
+    const token = tokenWith(undefined, 'tests', 1_000 + left)
+    const socket = connect(Number(port), hostname)
+    await once(socket, 'connect')
+    socket.write(`GET /instances/web/events?follow=true HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n\r\n`)
+    setImmediate(() => socket.destroy())
+    await once(socket, 'close')
+  }
+  const socket = await opened(server)
+  socket.close()
+  await once(socket, 'close')
 })

@@ -30,6 +30,11 @@ export function limitStreams(api: FastifyInstance, most: number): void {
       )
       return
     }
+    // Who left while the token was looked at has closed already, and is told of no more.
+    if (request.raw.socket.destroyed || reply.raw.destroyed) {
+      done()
+      return
+    }
     open.set(subject, count + 1)
     whenEnded(request, reply, () => {
       const left = (open.get(subject) ?? 1) - 1

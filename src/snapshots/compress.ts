@@ -8,7 +8,7 @@ import type { Digests } from '../files/digests.ts'
 import { seeFile, type SeenFile } from '../files/identity.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import { lookAt, sealOf, writtenBeforeDigest, type FileSeal } from '../files/seals.ts'
-import { createStaged, syncDirectory, syncFile, writeRecord } from '../files/stage.ts'
+import { createStaged, removeFile, syncDirectory, syncFile, writeRecord } from '../files/stage.ts'
 import { isMissing } from '../files/tree.ts'
 import { step } from '../platform/flow.ts'
 import { compressedPath, rawPath, type CompressedFile, type CompressionRecord } from './compression-record.ts'
@@ -179,32 +179,39 @@ export async function freeMemory(
   using flow = snapshotFlow(host, record.sourceInstanceId, 'snapshot.compress', record.id, signal)
   await step(flow, 'free', async () => {
     const gone = freeable().map(rawPath)
-    checkCompressed(directory, record.id, gone, wanted)
-    await keeper.update(record.id, (seals) => seals.filter(({ name }) => !gone.includes(name)))
+    checkCompressed(host, record.id, gone, wanted)
+    // On a full disk seals can't be written: what is not sealed any more goes without.
+    if (readSeals(directory, record.id).some(({ name }) => gone.includes(name)))
+      await keeper.update(record.id, (seals) => seals.filter(({ name }) => !gone.includes(name)))
     // Whoever began to verify while the seals were written has read those from before.
-    if (!keeper.isReading(record.id)) await removeUnsealedMemory(directory, record.id, wanted)
+    if (!keeper.isReading(record.id) && (await removeUnsealedMemory(directory, record.id, wanted)) > 0) store.renew(record.id)
   })
   return true
 }
 
 /** Throws if the compressed form of one of these is not the one that was sealed. */
-function checkCompressed(directory: string, snapshotId: string, gone: readonly string[], wanted: CompressionRecord): void {
+function checkCompressed({ instances }: CompressionHost, snapshotId: string, gone: readonly string[], wanted: CompressionRecord): void {
+  const directory = instances.layout.snapshot(snapshotId)
   const needed = wanted.files.filter(({ name }) => gone.includes(rawPath(name))).map(({ name }) => compressedPath(name, wanted))
   for (const seal of readSeals(directory, snapshotId)) {
     if (!needed.includes(seal.name)) continue
     const seen = seeFile(path.join(directory, seal.name))
     const problem = lookAt(seal, seen)
-    if (seen === undefined || problem !== undefined || seal.damagedAt !== null || !isSealed(seal, seen))
+    // Of a file that several snapshots name, another's verification may know more.
+    const isDamaged = seal.damagedAt !== null || (seen !== undefined && instances.digests.isDamaged(seen))
+    if (seen === undefined || problem !== undefined || isDamaged || !isSealed(seal, seen))
       throw new Error(`${seal.name} ${problem?.what ?? 'is not what it was'}: the memory file stays`)
   }
 }
 
-/** Removes memory files that are not sealed any more and lie there compressed. Nobody may use or read the snapshot meanwhile. */
-export async function removeUnsealedMemory(directory: string, snapshotId: string, wanted: CompressionRecord): Promise<void> {
+/** Removes memory files that are not sealed any more and lie there compressed, and returns how many. Nobody may read the snapshot meanwhile. */
+export async function removeUnsealedMemory(directory: string, snapshotId: string, wanted: CompressionRecord): Promise<number> {
   const sealed = new Set(readSeals(directory, snapshotId).map(({ name }) => name))
   const gone = wanted.files.filter(({ name }) => sealed.has(compressedPath(name, wanted)) && !sealed.has(rawPath(name)))
-  for (const { name } of gone) await rm(path.join(directory, rawPath(name)), { force: true })
-  if (gone.length > 0) await syncDirectory(path.join(directory, snapshotFiles.payload))
+  let removed = 0
+  for (const { name } of gone) if (await removeFile(path.join(directory, rawPath(name)))) removed += 1
+  if (removed > 0) await syncDirectory(path.join(directory, snapshotFiles.payload))
+  return removed
 }
 
 async function namesIn(directory: string): Promise<string[]> {

@@ -5,6 +5,7 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isHypemanError } from '../api/errors.ts'
+import { seeFile } from '../files/identity.ts'
 import { driverOf } from '../instances/index.ts'
 import { messageOf, step, type FlowContext, type StepEvent } from '../platform/flow.ts'
 import { compressMemory, freeMemory, removeUnsealedCompressed, removeUnsealedMemory, type CompressionHost } from './compress.ts'
@@ -40,7 +41,10 @@ const LOOK_EVERY_MS = 5_000
 interface Tracked {
   record: CompressionRecord
   status: CompressionStatus
+  /** Why its work failed last. */
   error?: string
+  /** Why it could not be looked at last. */
+  unseen?: string
   /** On the clock of `performance`. */
   notBefore: number
   /** Nothing is left to be done. */
@@ -247,13 +251,15 @@ export class Compressor implements AsyncDisposable {
 
   /** Files that other snapshots have of the same memory, compressed in the same way, by the name of the memory. */
   #twinsOf({ id }: SnapshotRecord, { record }: Tracked, { names, ready }: MemoryLook): ReadonlyMap<string, string> {
-    const { layout } = this.#host.instances
+    const { layout, digests } = this.#host.instances
     const twins = new Map<string, string>()
     for (const { inode, name } of names)
       for (const other of ready.includes(name) ? this.#shared.compressedElsewhere(id, inode) : []) {
         const its = this.#tracked.get(other.id)?.record
         if (its?.algorithm !== record.algorithm || its.level !== record.level) continue
-        twins.set(name, path.join(layout.snapshot(other.id), compressedPath(other.name, its)))
+        const file = path.join(layout.snapshot(other.id), compressedPath(other.name, its))
+        const seen = seeFile(file)
+        if (seen !== undefined && !digests.isDamaged(seen)) twins.set(name, file)
       }
     return twins
   }
@@ -269,10 +275,11 @@ export class Compressor implements AsyncDisposable {
       this.#shared.set(id, look.names)
       tracked.settled = look.ready.length + look.shared.length + look.freeable.length === 0 && look.absent.length === look.compressed.length
       if (tracked.settled) delete tracked.error
+      delete tracked.unseen
     } catch (error) {
-      tracked.error = messageOf(error)
+      tracked.unseen = messageOf(error)
     }
-    const { error } = tracked
+    const error = tracked.error ?? tracked.unseen
     const waiting = look !== undefined && look.ready.length > 0 && (error === undefined || this.#running.has(id))
     const status = statusOf(tracked.record, look, { error, waiting })
     if (JSON.stringify(status) !== JSON.stringify(tracked.status)) {

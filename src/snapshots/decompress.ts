@@ -1,7 +1,7 @@
 // Brings memory files of a snapshot back that lie there compressed alone, before something starts from them. The compressed files stay: when nobody uses the
 // memory files any more, they go without being compressed again.
 
-import { rename, stat } from 'node:fs/promises'
+import { rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { decompressFile } from '../files/compression.ts'
@@ -9,7 +9,7 @@ import { seeFile } from '../files/identity.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import { checkSeals, sealOf, type FileSeal } from '../files/seals.ts'
 import { createStaged, syncDirectory, syncFile } from '../files/stage.ts'
-import type { CompressionHost } from './compress.ts'
+import { removeUnsealedMemory, type CompressionHost } from './compress.ts'
 import { compressedPath, rawPath, type CompressedFile, type CompressionRecord } from './compression-record.ts'
 import { replaced } from './check.ts'
 import type { SnapshotRecord } from './record.ts'
@@ -26,6 +26,8 @@ export async function decompressMemory(
   const { keeper, instances } = host
   const directory = instances.layout.snapshot(record.id)
   await checkCompressed(host, record, files, wanted)
+  // What could not be sealed, or not be removed, takes the room of what is made now.
+  if (!keeper.isReading(record.id)) await removeUnsealedMemory(directory, record.id, wanted)
   await using staged = await createStaged(instances.layout, `memory-${record.id}`)
   for (const { name, sizeBytes } of files) {
     const [compressed, made] = [compressedPath(name, wanted), path.join(staged.path, name)]
@@ -37,11 +39,17 @@ export async function decompressMemory(
     if (bytes !== sizeBytes) throw corrupt(record, `${compressed} holds ${bytes} bytes instead of ${sizeBytes}`)
     await syncFile(made)
   }
-  for (const { name } of files) await rename(path.join(staged.path, name), path.join(directory, rawPath(name)))
+  await using undo = new AsyncDisposableStack()
+  for (const { name } of files) {
+    const place = path.join(directory, rawPath(name))
+    await rename(path.join(staged.path, name), place)
+    undo.defer(() => rm(place, { force: true }))
+  }
   await syncDirectory(path.join(directory, snapshotFiles.payload))
   const seals = files.map((file) => sealOfRaw(directory, file))
   for (const seal of seals) if (seal.digest !== null) instances.digests.remember(seal, seal.digest)
   await keeper.update(record.id, (present) => [...present.filter(({ name }) => !seals.some((seal) => seal.name === name)), ...seals])
+  undo.move()
 }
 
 /** Its digest is that of before: size and checksum of what came out were right. */

@@ -62,6 +62,8 @@ export function readSeals(directory: string, snapshotId: string): readonly FileS
     return seals.files
   } catch (error) {
     if (isMissing(error)) throw new SealsProblem('missing', 'is missing', error)
+    // A file that can't be read just now (no descriptor is left, the disk fails) is not a damaged one.
+    if (error instanceof Error && 'syscall' in error) throw error
     const newer = error instanceof RecordError && error.newer
     throw new SealsProblem('bad', newer ? 'was written by a newer version of hypeman' : 'can not be read: it is damaged', error)
   }

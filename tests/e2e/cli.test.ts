@@ -140,7 +140,7 @@ test('logs show what the program wrote; followed, they go on until Ctrl-C, which
 
 test('snapshots are listed with what they take on disk, forked many at a time, and deleted', async () => {
   const [head = '', row = ''] = (await done('hypeman snapshot list web')).split('\n')
-  assert.match(head, /^SNAPSHOT ID +NAME +KIND +SOURCE +HV +ON DISK +CREATED$/)
+  assert.match(head, /^SNAPSHOT ID +NAME +KIND +SOURCE +HV +ON DISK +COMPRESSED +CREATED$/)
   assert.match(row, /^[a-z0-9]{12} +base +Standby +web +qemu +[\d.]+ MB +.* ago$/)
   const [exact] = JSON.parse(await done('hypeman snapshot list --format json')) as { size_bytes: number; allocated_bytes: number }[]
   assert.ok(exact !== undefined && exact.size_bytes > 2 ** 30 && exact.allocated_bytes < 2 ** 28, JSON.stringify(exact))

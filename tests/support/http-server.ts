@@ -78,8 +78,8 @@ export async function serveFakes({
   }
 }
 
-export function tokenWith(scopes: readonly string[] | undefined, subject = 'tests'): string {
-  return signToken(secret, { subject, ttlSeconds: 600, scopes })
+export function tokenWith(scopes: readonly string[] | undefined, subject = 'tests', ttlSeconds = 600): string {
+  return signToken(secret, { subject, ttlSeconds, scopes })
 }
 
 /** Waits until the condition holds; a failure after `limitMs`. */
