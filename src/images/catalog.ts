@@ -2,7 +2,7 @@
 // Changes happen one after the other, so what was checked still holds. Where blobs come from is the service's business.
 
 import type { Logger } from 'pino'
-import { HypemanError } from '../api/errors.ts'
+import { HypemanError, isHypemanError } from '../api/errors.ts'
 import type { DataLayout } from '../files/layout.ts'
 import { loggedFlow, messageOf, step, type FaultPlan, type FlowContext } from '../platform/flow.ts'
 import { convertImage, type ConversionContext } from './convert.ts'
@@ -59,7 +59,7 @@ export class ImageCatalog {
     for (;;) {
       await this.conversions.settled(digest)
       const image = await this.#serial.run(async () => {
-        if ((await this.store.kept(digest)) !== undefined) return await this.#put(digest, wish)
+        if (await this.#isKept(digest)) return await this.#put(digest, wish)
         const active = this.conversions.active(digest)
         if (active?.aborter.signal.aborted === true) return undefined
         if (active === undefined) this.conversions.start(() => this.#requestOf(blobs, owner), wish)
@@ -67,6 +67,16 @@ export class ImageCatalog {
         return this.#viewOf(wish.name)
       })
       if (image !== undefined) return image
+    }
+  }
+
+  /** Blobs of which some are lost are taken in again. */
+  async #isKept(digest: string): Promise<boolean> {
+    try {
+      return (await this.store.kept(digest)) !== undefined
+    } catch (error) {
+      if (isHypemanError(error, 'conflict')) return false
+      throw error
     }
   }
 

@@ -64,7 +64,10 @@ export async function convertImage(
     step(flow, 'keep', () => diskErrors(kept, () => keepBlobs(blobs, digest, image, kept, context.keptBlobs)))
   if (present !== undefined) {
     await keep()
-    await result.commit(path.join(layout.image(digestHex(digest)), imageFiles.blobs))
+    const place = path.join(layout.image(digestHex(digest)), imageFiles.blobs)
+    // Of those that are there some may be lost.
+    await moveToTrash(layout, place)
+    await result.commit(place)
     return present
   }
   const { config, seen } = await step(flow, 'inspect', async () => {

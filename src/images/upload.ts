@@ -25,6 +25,8 @@ const RETRIES = 3
 /** What hangs is ended when even a slow line would be done: after so many milliseconds, and what the layers take at so many bytes a second. */
 const LONGEST_MS = 5 * 60_000
 const SLOWEST_BYTES_PER_SECOND = 50_000
+/** Of Node's timers, in milliseconds: some 24 days. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 /** Resolves once the target names the image. */
 export async function uploadImage({ image, target, credentials, insecure, work, signal }: Upload): Promise<void> {
@@ -41,7 +43,7 @@ export async function uploadImage({ image, target, credentials, insecure, work, 
         signal,
         env: access.env,
         inherit: access.inherit,
-        timeoutMs: LONGEST_MS + (1_000 * image.layerBytes) / SLOWEST_BYTES_PER_SECOND,
+        timeoutMs: Math.min(LONGEST_MS + Math.ceil((1_000 * image.layerBytes) / SLOWEST_BYTES_PER_SECOND), LONGEST_TIMER_MS),
       },
     )
   } catch (error) {
