@@ -186,8 +186,7 @@ test('a layer that is damaged on the disk arrives nowhere, and the push says wha
   await writeFile(file, bytes)
   const push = await ended(await server.client.pushes.create({ image: name, target: `${target.host}/damaged:1`, credentials: account }))
   assert.equal(push.status, 'failed')
-  assert.match(push.error ?? '', /damaged.*pull it again/)
-  // Which helps.
+  assert.match(push.error ?? '', /damaged.*pull it again/) // which helps
   await server.client.images.delete(encodeURIComponent(name))
   await server.client.images.create({ name })
   await ready(name)
@@ -197,8 +196,8 @@ test('a layer that is damaged on the disk arrives nowhere, and the push says wha
 
 test('a layer that was lost from the disk is there again when its image is pulled again, also under an image that is in use', async () => {
   const { name, digest, layerDigests } = await pulled('lost:1', [layer('lost')])
-  const hex = (one = ''): string => one.slice('sha256:'.length)
-  await rm(path.join(server.dataDirectory, 'images', 'rootfs', hex(digest), 'blobs', hex(layerDigests[0])))
+  const [image = '', blob = ''] = [digest, layerDigests[0]].map((one) => one?.slice('sha256:'.length))
+  await rm(path.join(server.dataDirectory, 'images', 'rootfs', image, 'blobs', blob))
   const toTarget = { image: name, target: `${target.host}/lost:1`, credentials: account }
   await assert.rejects(server.client.pushes.create(toTarget), answers(409, 'conflict', /missing.*pull it again/))
   await server.client.images.create({ name })
