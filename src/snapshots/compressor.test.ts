@@ -294,27 +294,3 @@ test('memory that was brought back and could not be sealed is not left behind; t
   await makeReady(world, snapshot)
   assert.deepEqual(await readFile(fileOf(world, snapshot, raw[0] ?? '')), memory)
 })
-
-test('of two that share a compressed file, neither gives its memory up for one that the other was found damaged by', async () => {
-  await using world = await compressionWorld()
-  const { layout } = world.snapshots.instances
-  const fork = path.join(layout.root, 'fork')
-  await mkdir(fork)
-  const one = await world.take({ 'memory-1.base': memory })
-  const other = await world.takeSharing(one)
-  await until(
-    'both are compressed',
-    async () => (await world.memoryOf(one)).length > 0 && (await world.memoryOf(other)).includes(zst[0] ?? ''),
-  )
-  // A fork has brought the memory of both back, and names it.
-  for (const each of [one, other]) await makeReady(world, each)
-  const seen = await stat(fileOf(world, one, zst[0] ?? ''))
-  assert.equal(seen.ino, (await stat(fileOf(world, other, zst[0] ?? ''))).ino)
-  const bytes = await readFile(fileOf(world, one, zst[0] ?? ''))
-  bytes[20] = (bytes[20] ?? 0) ^ 1
-  await writeFile(fileOf(world, one, zst[0] ?? ''), bytes)
-  const found = await verify(world, one)
-  assert.equal(found?.type === 'result' && found.status, 'bad')
-  await until('it was looked at again', () => world.snapshots.compressor.statusOf(other.id) !== undefined)
-  assert.deepEqual(await readFile(fileOf(world, other, raw[0] ?? '')), memory)
-})
