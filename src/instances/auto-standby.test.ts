@@ -28,7 +28,16 @@ function after(...looks: readonly (readonly [second: number, look: Look])[]): Id
 }
 
 const seen = (change: Partial<Circumstances>): Circumstances => ({
-  ...{ supported: true, policy, state: 'Running', runningSince: run, hasNetwork: true, idleness: after([0, nobody]), isBlind: false },
+  ...{
+    supported: true,
+    policy,
+    state: 'Running',
+    runningSince: run,
+    hasNetwork: true,
+    idleness: after([0, nobody]),
+    users: 0,
+    isBlind: false,
+  },
   ...{ holdUntilMs: null, retryAtMs: null, isRequested: false, ...change },
 })
 const at = (second: number, change: Partial<Circumstances> = {}) => verdictOf(seen(change), START + second * SECOND)
@@ -153,4 +162,9 @@ test('in any history it is due only when it was unused and not held for its time
       }
     }),
   )
+})
+
+test('who began to use it since the last look keeps it from standby, whatever that look has seen', () => {
+  assert.equal(at(60, { isRequested: true }).status, 'standby_requested')
+  assert.partialDeepStrictEqual(at(60, { isRequested: true, users: 1 }), { status: 'active', reason: 'active_inbound_connections' })
 })

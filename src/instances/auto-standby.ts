@@ -63,6 +63,8 @@ export interface Circumstances {
   readonly runningSince: string | null
   readonly hasNetwork: boolean
   readonly idleness: Idleness | undefined
+  /** Who uses it by way of the API at this moment, whatever the last look has seen. */
+  readonly users: number
   /** The last look at connections failed. */
   readonly isBlind: boolean
   readonly holdUntilMs: number | null
@@ -89,7 +91,7 @@ export function verdictOf(seen: Circumstances, nowMs: number): Verdict {
   if (seen.isBlind) return not('error', 'observer_error')
   // Nobody has looked yet.
   if (idleness?.run !== seen.runningSince) return { eligible: true, status: 'idle_countdown', reason: 'idle_timeout_not_elapsed' }
-  if (idleness.idleSinceMs === null) return { eligible: true, status: 'active', reason: 'active_inbound_connections' }
+  if (seen.users > 0 || idleness.idleSinceMs === null) return { eligible: true, status: 'active', reason: 'active_inbound_connections' }
   const dueMs = Math.max(idleness.idleSinceMs + policy.idleTimeoutMs, seen.holdUntilMs ?? 0, seen.retryAtMs ?? 0)
   if (nowMs < dueMs) return { eligible: true, status: 'idle_countdown', reason: 'idle_timeout_not_elapsed', dueMs }
   return { eligible: true, status: seen.isRequested ? 'standby_requested' : 'ready_for_standby', reason: 'ready_for_standby', dueMs }

@@ -4,9 +4,7 @@ import { HypemanError } from '../api/errors.ts'
 import { formatSize } from '../api/units.ts'
 import type { Holding } from '../platform/capacity.ts'
 import { messageOf } from '../platform/flow.ts'
-import { isAlive } from '../platform/process.ts'
 import type { InstanceContext } from './context.ts'
-import type { InstanceEntry } from './entry.ts'
 import { checkDiskSize, type WantedVolume } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import type { InstanceStore } from './store.ts'
@@ -25,12 +23,7 @@ const LEAST_MEMORY = 64 * 1024 ** 2
 
 /** What each instance holds at this moment, by its record and its process. */
 export function* heldByInstances(store: Pick<InstanceStore, 'entries'>): Generator<Holding> {
-  for (const entry of store.entries()) yield holdingOf(entry.record, hasVmm(entry))
-}
-
-/** One that could not be taken over after a restart of the server may run all the same. */
-function hasVmm({ machine, record: { process } }: InstanceEntry): boolean {
-  return machine !== undefined || (process !== null && isAlive(process))
+  for (const entry of store.entries()) yield holdingOf(entry.record, entry.mayHaveVmm)
 }
 
 function holdingOf({ id, name, vcpus, memoryBytes, overlayBytes, volumes }: Claim, runs: boolean): Holding {

@@ -2,7 +2,7 @@
 
 import type { AgentClient } from '../agent/contract.ts'
 import type { Machine, MachineStatus } from '../hypervisors/driver.ts'
-import { isAlive } from '../platform/process.ts'
+import { mayBeAlive } from '../platform/process.ts'
 import type { Idleness } from './auto-standby.ts'
 import type { Health } from './health.ts'
 import type { InstanceRecord } from './record.ts'
@@ -90,11 +90,14 @@ export class InstanceEntry {
     })
   }
 
+  /** Also true of a VMM that could not be taken over after a restart of the server: no reason to start another, to take its disks, or to promise its memory to others. */
+  get mayHaveVmm(): boolean {
+    return this.machine !== undefined || (this.record.process !== null && mayBeAlive(this.record.process))
+  }
+
   async #vmmStatus(limitMs: number): Promise<MachineStatus | 'gone' | 'unanswered'> {
     const { machine } = this
-    const { process } = this.record
-    // One that could not be taken over is no reason to start another, or to take its disks.
-    if (machine === undefined) return process !== null && isAlive(process) ? 'unanswered' : 'gone'
+    if (machine === undefined) return this.mayHaveVmm ? 'unanswered' : 'gone'
     const limit = AbortSignal.timeout(limitMs)
     try {
       return await machine.status(limit)

@@ -112,6 +112,7 @@ function circumstancesOf(context: InstanceContext, entry: InstanceEntry, { state
     runningSince: record.runningSince,
     hasNetwork: record.network !== null,
     idleness: idle.seen,
+    users: idle.users,
     isBlind: idle.isBlind,
     holdUntilMs: idle.holdUntilMs,
     retryAtMs: idle.retryAtMs,
@@ -152,8 +153,6 @@ export async function standbyIdle(context: InstanceContext, entry: InstanceEntry
   // Decided and said in one turn: a hold comes before that, and is seen, or after it, and is refused.
   const proceed = async (): Promise<boolean> => {
     if (!(await isDue())) return false
-    // Who began to use it during that last look is not in what was seen.
-    if (idle.users > 0) return false
     entry.suspending = verdictOf(circumstancesOf(context, entry, { state: 'Running' }), Date.now()).status === 'standby_requested'
     return entry.suspending
   }

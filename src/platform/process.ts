@@ -101,7 +101,7 @@ async function watchEnd(identity: ProcessIdentity): Promise<ProcessEnd> {
 }
 
 /** Also true when nobody can tell just now: the next look will. */
-function mayBeAlive(identity: ProcessIdentity): boolean {
+export function mayBeAlive(identity: ProcessIdentity): boolean {
   try {
     return isAlive(identity)
   } catch {

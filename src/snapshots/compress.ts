@@ -7,10 +7,11 @@ import { compressFile, decompressingCommand } from '../files/compression.ts'
 import type { Digests } from '../files/digests.ts'
 import { seeFile, type SeenFile } from '../files/identity.ts'
 import { snapshotFiles } from '../files/layout.ts'
-import { lookAt, sealOf, writtenBeforeDigest, type FileSeal } from '../files/seals.ts'
+import { checkSeals, lookAt, sealOf, writtenBeforeDigest, type FileSeal } from '../files/seals.ts'
 import { createStaged, removeFile, syncDirectory, syncFile, writeRecord } from '../files/stage.ts'
 import { isMissing } from '../files/tree.ts'
 import { step } from '../platform/flow.ts'
+import { replaced } from './check.ts'
 import { compressedPath, rawPath, type CompressedFile, type CompressionRecord } from './compression-record.ts'
 import { holdSnapshot, snapshotFlow, type SnapshotContext } from './context.ts'
 import { isSealed } from './keeper.ts'
@@ -178,8 +179,10 @@ export async function freeMemory(
   const directory = instances.layout.snapshot(record.id)
   using flow = snapshotFlow(host, record.sourceInstanceId, 'snapshot.compress', record.id, signal)
   await step(flow, 'free', async () => {
-    const gone = freeable().map(rawPath)
-    checkCompressed(host, record.id, gone, wanted)
+    const names = freeable()
+    const gone = names.map(rawPath)
+    const problem = await problemOfCompressed(host, record, names, wanted)
+    if (problem !== undefined) throw new Error(`${problem}: the memory file stays`)
     // On a full disk seals can't be written: what is not sealed any more goes without.
     if (readSeals(directory, record.id).some(({ name }) => gone.includes(name)))
       await keeper.update(record.id, (seals) => seals.filter(({ name }) => !gone.includes(name)))
@@ -189,19 +192,20 @@ export async function freeMemory(
   return true
 }
 
-/** Throws if the compressed form of one of these is not the one that was sealed. */
-function checkCompressed({ instances }: CompressionHost, snapshotId: string, gone: readonly string[], wanted: CompressionRecord): void {
-  const directory = instances.layout.snapshot(snapshotId)
-  const needed = wanted.files.filter(({ name }) => gone.includes(rawPath(name))).map(({ name }) => compressedPath(name, wanted))
-  for (const seal of readSeals(directory, snapshotId)) {
-    if (!needed.includes(seal.name)) continue
-    const seen = seeFile(path.join(directory, seal.name))
-    const problem = lookAt(seal, seen)
-    // Of a file that several snapshots name, another's verification may know more.
-    const isDamaged = seal.damagedAt !== null || (seen !== undefined && instances.digests.isDamaged(seen))
-    if (seen === undefined || problem !== undefined || isDamaged || !isSealed(seal, seen))
-      throw new Error(`${seal.name} ${problem?.what ?? 'is not what it was'}: the memory file stays`)
-  }
+/** What is wrong with the compressed form of some memory files, looked at as a restore looks at all others (check.ts); undefined if nothing is. */
+export async function problemOfCompressed(
+  { instances, keeper }: CompressionHost,
+  { id }: SnapshotRecord,
+  names: readonly string[],
+  wanted: CompressionRecord,
+): Promise<string | undefined> {
+  const directory = instances.layout.snapshot(id)
+  const needed = new Set(names.map((name) => compressedPath(name, wanted)))
+  const seals = readSeals(directory, id).filter(({ name }) => needed.has(name))
+  const { problems, renewed } = await checkSeals(directory, seals, () => false, instances.digests)
+  if (problems.length > 0) return problems.map(({ name, what }) => `${name} ${what}`).join(', ')
+  if (renewed.length > 0) await keeper.update(id, (present) => replaced(present, renewed))
+  return undefined
 }
 
 /** Removes memory files that are not sealed any more and lie there compressed, and returns how many. Nobody may read the snapshot meanwhile. */

@@ -10,7 +10,10 @@ import { until } from '../../tests/support/until.ts'
 import type { VerifyEvent } from '../api/schemas/verification.ts'
 import { isHypemanError } from '../api/errors.ts'
 import type { FaultPlan } from '../platform/flow.ts'
+import { seeFile } from '../files/identity.ts'
 import { checkSnapshot } from './check.ts'
+import { freeMemory } from './compress.ts'
+import { readCompression } from './compression-record.ts'
 import { holdSnapshot } from './context.ts'
 import type { SnapshotRecord } from './record.ts'
 import { removeSnapshot } from './remove.ts'
@@ -293,4 +296,26 @@ test('memory that was brought back and could not be sealed is not left behind; t
   full.mock.restore()
   await makeReady(world, snapshot)
   assert.deepEqual(await readFile(fileOf(world, snapshot, raw[0] ?? '')), memory)
+})
+
+test('memory is not given up for a compressed file that the verification of another snapshot has found damaged', async () => {
+  await using world = await compressionWorld(undefined, 60_000)
+  const one = await world.take({ 'memory-1.base': memory })
+  const other = await world.takeSharing(one)
+  for (const each of [one, other]) await isCompressedAlone(world, each)
+  const { ino } = await stat(fileOf(world, one, zst[0] ?? ''))
+  assert.equal((await stat(fileOf(world, other, zst[0] ?? ''))).ino, ino)
+  // It is back for a fork, and stays for a minute by itself.
+  await makeReady(world, other)
+  const { instances } = world.snapshots
+  const seen = seeFile(fileOf(world, one, zst[0] ?? '')) ?? assert.fail('it is there')
+  const wanted = readCompression(instances.layout.snapshot(other.id), other.id) ?? assert.fail('it is to be compressed')
+  const free = (): Promise<boolean> => freeMemory(world.snapshots, other, wanted, () => ['memory-1.base'], AbortSignal.timeout(10_000))
+  instances.digests.setDamaged(seen, true)
+  await assert.rejects(free(), /found damaged.*the memory file stays/)
+  assert.deepEqual(await readFile(fileOf(world, other, raw[0] ?? '')), memory)
+  // Without that it goes.
+  instances.digests.setDamaged(seen, false)
+  assert.equal(await free(), true)
+  await isCompressedAlone(world, other)
 })

@@ -7,13 +7,11 @@ import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { decompressFile } from '../files/compression.ts'
 import { seeFile } from '../files/identity.ts'
 import { snapshotFiles } from '../files/layout.ts'
-import { checkSeals, sealOf, type FileSeal } from '../files/seals.ts'
+import { sealOf, type FileSeal } from '../files/seals.ts'
 import { createStaged, syncDirectory, syncFile } from '../files/stage.ts'
-import { removeUnsealedMemory, type CompressionHost } from './compress.ts'
+import { problemOfCompressed, removeUnsealedMemory, type CompressionHost } from './compress.ts'
 import { compressedPath, rawPath, type CompressedFile, type CompressionRecord } from './compression-record.ts'
-import { replaced } from './check.ts'
 import type { SnapshotRecord } from './record.ts'
-import { readSeals } from './seals.ts'
 
 /** The caller holds the snapshot. Nothing has changed when it rejects: with `corrupt_snapshot` if a compressed file is damaged. */
 export async function decompressMemory(
@@ -25,7 +23,13 @@ export async function decompressMemory(
 ): Promise<void> {
   const { keeper, instances } = host
   const directory = instances.layout.snapshot(record.id)
-  await checkCompressed(host, record, files, wanted)
+  const problem = await problemOfCompressed(
+    host,
+    record,
+    files.map(({ name }) => name),
+    wanted,
+  )
+  if (problem !== undefined) throw corrupt(record, problem)
   // What could not be sealed, or not be removed, takes the room of what is made now.
   if (!keeper.isReading(record.id)) await removeUnsealedMemory(directory, record.id, wanted)
   await using staged = await createStaged(instances.layout, `memory-${record.id}`)
@@ -57,22 +61,6 @@ function sealOfRaw(directory: string, { name, digest }: CompressedFile): FileSea
   const seen = seeFile(path.join(directory, rawPath(name)))
   if (seen === undefined) throw new Error(`${rawPath(name)} is missing`)
   return sealOf(rawPath(name), seen, digest)
-}
-
-/** Looks at the compressed files as a restore looks at all others (check.ts). */
-async function checkCompressed(
-  { instances, keeper }: CompressionHost,
-  record: SnapshotRecord,
-  files: readonly CompressedFile[],
-  wanted: CompressionRecord,
-): Promise<void> {
-  const directory = instances.layout.snapshot(record.id)
-  const needed = new Set(files.map(({ name }) => compressedPath(name, wanted)))
-  const seals = readSeals(directory, record.id).filter(({ name }) => needed.has(name))
-  const { problems, renewed } = await checkSeals(directory, seals, () => false, instances.digests)
-  const [first] = problems
-  if (first !== undefined) throw corrupt(record, problems.map(({ name, what }) => `${name} ${what}`).join(', '))
-  if (renewed.length > 0) await keeper.update(record.id, (present) => replaced(present, renewed))
 }
 
 function corrupt(record: SnapshotRecord, what: string, cause?: unknown): HypemanError {
