@@ -43,7 +43,7 @@ export async function sourceOf({ server, say }: OnServer, name: string, size: st
     initrd,
     disks: [{ id: 'rootfs', path: path.join(layout.image(digestHex(instance.image.digest)), imageFiles.rootfs), readOnly: true }],
     diskBytesPerSecond: null,
-    network: instance.network === null ? null : { mac: instance.network.mac, ports: [] },
+    network: instance.network === null ? null : { kind: 'user', mac: instance.network.mac, ports: [] },
   }
   return {
     instanceId,

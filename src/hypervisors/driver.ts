@@ -37,6 +37,14 @@ export interface AddedParts extends AsyncDisposable {
   readonly parts: readonly DiskPart[]
 }
 
+/**
+ * How a machine is on a network. `user`: the VMM itself is its NAT and publishes ports, so every guest may have the same address. `tap`: a network device of the host
+ * that exists before the machine starts and outlives it; addresses, routes, ports and limits are the host's.
+ */
+export type NetworkSpec =
+  | { readonly kind: 'user'; readonly mac: string; readonly ports: readonly PortMapping[] }
+  | { readonly kind: 'tap'; readonly mac: string; readonly device: string }
+
 /** Everything that a VMM process is made from. Equal specs give equal devices, in equal order. */
 export interface MachineSpec {
   readonly instanceId: string
@@ -53,7 +61,7 @@ export interface MachineSpec {
   readonly systemParts?: readonly DiskPart[]
   /** What all disks together may read and write; null: no limit. No part of a memory image. Only where `features` has `disk-io-limit`. */
   readonly diskBytesPerSecond: number | null
-  readonly network: { readonly mac: string; readonly ports: readonly PortMapping[] } | null
+  readonly network: NetworkSpec | null
 }
 
 export type MachineStatus = 'created' | 'running' | 'paused' | 'shutdown'
@@ -119,6 +127,14 @@ export interface MemorySnapshots {
   consumeMemory(directory: string): Promise<void>
 }
 
+/** Memory that a guest gives back to the host while it runs, and takes again. What is given back is lost to the machine alone, never to a file that others share. */
+export interface Balloon {
+  /** Bytes that the guest has given back. */
+  given(machine: Machine, signal: AbortSignal): Promise<number>
+  /** Asks the guest to give back that many bytes in all; returns when it was asked, not when it has done it. */
+  ask(machine: Machine, bytes: number, signal: AbortSignal): Promise<void>
+}
+
 /**
  * What a file of a driver's is for: `state` is small and read whole when a machine starts from memory (device state, manifests), `memory` is the
  * rest of a memory image, `disk` is the system disk.
@@ -131,6 +147,10 @@ export interface Hypervisor {
   readonly features: readonly string[]
   /** Absent: no standby, no Standby snapshots, no memory forks. */
   readonly memory?: MemorySnapshots
+  /** Absent: a running machine gives no memory back. */
+  readonly balloon?: Balloon
+  /** The networks that its machines can be on, the usual one first. */
+  readonly networks: readonly NetworkSpec['kind'][]
   /** Largest number of volumes that the machine type takes. */
   readonly maxVolumes: number
   /** Why this hypervisor can't run here (one sentence that says what to do), or undefined. Cheap after the first call. */
@@ -149,6 +169,10 @@ export interface Hypervisor {
    * a staged one, whose commit makes it so. What the guest has on the disk stays as it is.
    */
   addDiskParts(directory: string, sizes: readonly number[]): Promise<AddedParts>
+  /** Writes the system disk of a directory or payload as one raw file, holes kept: what every driver can make a disk of. No process may write to the disk meanwhile. */
+  exportDisk(directory: string, file: string, signal: AbortSignal): Promise<void>
+  /** Makes a raw file, by a rename within the filesystem, the system disk of a staged instance directory. */
+  importDisk(directory: string, file: string): Promise<void>
   /** Cold boot. The process runs when this returns; the guest has not booted yet. Failure leaves no process and no socket. */
   boot(spec: MachineSpec, signal: AbortSignal): Promise<Machine>
   /** Finds a process again after a restart of the server, whatever has become of its disks; undefined if it is gone or not ours. */

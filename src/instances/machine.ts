@@ -70,7 +70,7 @@ export function specOf(context: InstanceContext, record: InstanceRecord): Machin
     ],
     systemParts: systemPartsOf(record),
     diskBytesPerSecond: record.diskBytesPerSecond,
-    network: record.network,
+    network: record.network === null ? null : { kind: 'user', ...record.network },
   }
 }
 

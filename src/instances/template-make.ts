@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../api/errors.ts'
 import { instanceFiles, templateFiles } from '../files/layout.ts'
 import { createStaged, stageRecord } from '../files/stage.ts'
-import type { Machine } from '../hypervisors/driver.ts'
+import type { Machine, MachineSpec } from '../hypervisors/driver.ts'
 import { kernelOf } from '../kernels/index.ts'
 import { loggedFlow, step } from '../platform/flow.ts'
 import { newId, newMac } from '../platform/ids.ts'
@@ -46,13 +46,13 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
   await writeFile(path.join(directory, instanceFiles.consoleLog), '') // not every machine has a console
   await mkdir(payload)
   await step(flow, 'disk', () => driver.createDisk(directory, kind.overlayBytes))
-  const spec = {
+  const spec: MachineSpec = {
     ...{ instanceId: newId(), directory, vcpus: kind.vcpus, memoryMib: Math.ceil(kind.memoryBytes / 1024 ** 2) },
     ...kernelOf(layout, kind.kernelId),
     disks: [{ id: 'rootfs', path: image.rootfsPath, readOnly: true }],
     // A limit is no part of the machine: each that begins with it sets its own.
     diskBytesPerSecond: null,
-    network: kind.hasNetwork ? { mac: newMac(), ports: [] } : null,
+    network: kind.hasNetwork ? { kind: 'user', mac: newMac(), ports: [] } : null,
   }
   const machine = await step(flow, 'boot', () => driver.boot(spec, signal))
   undo.defer(() => machine.kill())

@@ -161,6 +161,7 @@ export function aDriver(name: Hypervisor['name'], parts: Partial<Hypervisor> = {
   return {
     name,
     features: [],
+    networks: ['user'],
     maxVolumes: 4,
     transientFiles: [],
     unavailable: () => Promise.resolve(undefined),
@@ -169,6 +170,8 @@ export function aDriver(name: Hypervisor['name'], parts: Partial<Hypervisor> = {
     refuseForeign: untouched,
     createDisk: untouched,
     addDiskParts: untouched,
+    exportDisk: untouched,
+    importDisk: untouched,
     boot: untouched,
     adopt: untouched,
     share: untouched,

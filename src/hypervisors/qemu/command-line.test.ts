@@ -12,7 +12,7 @@ const spec: MachineSpec = {
   initrd: '/data/kernels/k/initrd.cpio',
   disks: [{ id: 'rootfs', path: '/data/rootfs.erofs', readOnly: true }],
   diskBytesPerSecond: null,
-  network: { mac: '02:00:00:00:00:01', ports: [] },
+  network: { kind: 'user', mac: '02:00:00:00:00:01', ports: [] },
 }
 const launch: QemuLaunch = { machineType: 'q35', accelerator: 'tcg', memoryFile: 'memory-0.base', systemLayer: 'disk-1.qcow2' }
 
@@ -22,7 +22,7 @@ function valuesOf(args: readonly string[], option: string): string[] {
 }
 
 function portsOf(...ports: PortMapping[]): string {
-  return valuesOf(qemuArguments({ ...spec, network: { mac: '02:00:00:00:00:01', ports } }, launch), '-netdev')[0] ?? ''
+  return valuesOf(qemuArguments({ ...spec, network: { kind: 'user', mac: '02:00:00:00:00:01', ports } }, launch), '-netdev')[0] ?? ''
 }
 
 test('a cold machine loads a kernel; one that goes on from device state loads none and stays paused', () => {
@@ -141,4 +141,9 @@ test('no machine has a device by which its guest gives memory back: QEMU would p
       const args = qemuArguments(spec, { ...launch, machineType, memoryFile })
       assert.doesNotMatch(args.join(' '), /balloon|virtio-mem|free-page-reporting/)
     }
+})
+
+test('on a network of the host the machine takes a device that is there, and runs no program to make one', () => {
+  const arguments_ = qemuArguments({ ...spec, network: { kind: 'tap', mac: '02:00:00:00:00:01', device: 'hm-1' } }, launch)
+  assert.deepEqual(valuesOf(arguments_, '-netdev'), ['tap,id=net,ifname=hm-1,script=no,downscript=no'])
 })

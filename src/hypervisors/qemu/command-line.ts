@@ -182,11 +182,13 @@ function rawDisk(disk: MachineSpec['disks'][number], bus: string, throttle: stri
 
 function networkArguments(network: MachineSpec['network'], bus: string): string[] {
   if (network === null) return []
+  const card = ['-device', `virtio-net-${bus},netdev=net,mac=${network.mac}`]
+  if (network.kind === 'tap') return ['-netdev', `tap,id=net,ifname=${network.device},script=no,downscript=no`, ...card]
   const forwards = network.ports.map(
     (port) => `,hostfwd=${port.protocol}:${bracketed(port.hostAddress)}:${port.hostPort}-:${port.guestPort}`,
   )
   // IPv4 alone, as on the guest's side (guest/network): a guest that hears of no IPv6 router has nothing to write about one.
-  return ['-netdev', `user,id=net,ipv6=off${forwards.join('')}`, '-device', `virtio-net-${bus},netdev=net,mac=${network.mac}`]
+  return ['-netdev', `user,id=net,ipv6=off${forwards.join('')}`, ...card]
 }
 
 function bracketed(address: string): string {

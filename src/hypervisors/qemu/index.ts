@@ -8,7 +8,7 @@ import { adoptProcess, workingDirectory } from '../../platform/process.ts'
 import type { Hypervisor, VersionStamp } from '../driver.ts'
 import { maxVolumes, qemuFiles, type QemuMachineType } from './command-line.ts'
 import { addDiskParts } from './disk-parts.ts'
-import { addLayer, createBase, lastLayer, layerNumber, linkLayers, refuseForeignLayers } from './layers.ts'
+import { addLayer, createBase, exportRaw, importRaw, lastLayer, layerNumber, linkLayers, refuseForeignLayers } from './layers.ts'
 import { QemuMachine } from './machine.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
 import { checkedManifest, imagePart, lastLayerOf, linkImage } from './memory.ts'
@@ -65,6 +65,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
   return {
     name,
     features: ['snapshots', 'standby', 'fork', 'pause', 'disk-io-limit'],
+    networks: ['user', 'tap'],
     maxVolumes: maxVolumes[options.machineType],
     transientFiles: [qemuFiles.qmp, qemuFiles.agent],
     memory: memorySnapshots(program, stamp, onSameVersion),
@@ -78,6 +79,8 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     refuseForeign: refuseForeignLayers,
     createDisk: (directory, sizeBytes) => createBase(options.layout, directory, sizeBytes),
     addDiskParts: (directory, sizes) => addDiskParts(options.layout, directory, sizes),
+    exportDisk: (directory, file, signal) => exportRaw(directory, file, signal),
+    importDisk: (directory, file) => importRaw(directory, file),
     boot: async (spec, signal) => {
       const expected = await findVersion()
       return onSameVersion(() => startCold(program, spec, expected, signal))

@@ -7,7 +7,18 @@ import { dataLayout } from '../../files/layout.ts'
 import { makeDataDirectories } from '../../files/stage.ts'
 import { diskMissing, mountDisk } from '../../../tests/support/loop-disk.ts'
 import { run } from '../../../tests/support/command.ts'
-import { addLayer, createBase, emptyLayerOver, joinLayers, lastLayer, layerName, linkLayers, writableLayer } from './layers.ts'
+import {
+  addLayer,
+  createBase,
+  emptyLayerOver,
+  exportRaw,
+  importRaw,
+  joinLayers,
+  lastLayer,
+  layerName,
+  linkLayers,
+  writableLayer,
+} from './layers.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'layers-'))
 after(() => rm(root, { recursive: true }))
@@ -175,6 +186,16 @@ test('layers are joined under one that stays as it is', async () => {
   assert.deepEqual((await readdir(directory)).toSorted(), ['disk-0.raw', 'disk-13.qcow2', 'disk-14.qcow2'])
   assert.equal((await stat(path.join(directory, layerName(14)))).ino, ino)
   await assertContent(directory, expected)
+})
+
+test('a disk that is taken out and put in elsewhere holds what it held', async () => {
+  const expected = await contentOf(longChain, 13)
+  const [directory, file] = [await freshDirectory(), path.join(root, 'taken-out.raw')]
+  await exportRaw(longChain, file, new AbortController().signal)
+  assert.ok((await stat(file)).blocks * 512 < diskBytes / 2)
+  await importRaw(directory, file)
+  await assertContent(directory, expected)
+  assert.equal(await writableLayer(directory), layerName(1))
 })
 
 test('a join that was cut off at any point leaves a disk that reads the same, and is taken up again', async () => {

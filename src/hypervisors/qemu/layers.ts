@@ -190,3 +190,16 @@ export async function joinLayers(directory: string, upTo: number, signal?: Abort
   await syncDirectory(directory)
   for (const name of names) if (name !== layerName(upTo)) await rm(path.join(directory, name))
 }
+
+/** The whole disk as one raw file, holes kept. */
+export async function exportRaw(directory: string, file: string, signal: AbortSignal): Promise<void> {
+  await refuseForeignLayers(directory)
+  const name = layerName(lastLayer(directory))
+  const format = name === BASE ? 'raw' : 'qcow2'
+  await diskErrors(file, () => runTool('qemu-img', ['convert', '-q', '-f', format, '-O', 'raw', name, file], directory, signal))
+}
+
+/** A raw file as the only layer of a staged directory: it is immutable from then on, the next start puts a layer over it. */
+export async function importRaw(directory: string, file: string): Promise<void> {
+  await diskErrors(directory, () => rename(file, path.join(directory, BASE)))
+}

@@ -1,7 +1,7 @@
 // A hypervisor whose machines are small processes with a disk, memory and a guest that speaks the agent protocol (README.md): the contract's
 // durability and sharing with none of the cost of booting. For tests that need many machines, or many at once.
 
-import { open, truncate } from 'node:fs/promises'
+import { open, rename, truncate } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../../src/api/errors.ts'
 import type { Hypervisor, HypervisorName, Machine, MemorySnapshots, VersionStamp } from '../../../src/hypervisors/driver.ts'
@@ -39,6 +39,7 @@ export function createStandIn({ name, program, version = '1' }: StandInOptions):
   return {
     name,
     features: ['snapshots', 'standby', 'fork', 'pause'],
+    networks: ['user'],
     maxVolumes: 20,
     transientFiles: Object.values(sockets),
     memory: memorySnapshots(program, stamp),
@@ -62,6 +63,10 @@ export function createStandIn({ name, program, version = '1' }: StandInOptions):
         [Symbol.asyncDispose]: () => truncate(file, size),
       }
     },
+    async exportDisk(directory, file) {
+      await copyPayload(path.join(directory, diskName(await ownDisk(directory))), file)
+    },
+    importDisk: (directory, file) => rename(file, path.join(directory, diskName(0))),
     async boot(spec, signal) {
       await removeImage(spec.directory)
       return await startMachine(program, spec, await ownDisk(spec.directory), signal)
