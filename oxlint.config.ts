@@ -72,7 +72,7 @@ function importRules(name: string, folder: Folder): OxlintOverride[] {
     })
     const patterns = [
       {
-        group: [...forbidden, `${up}main.ts`, `${up}compose.ts`],
+        group: [...forbidden, `${up}main.ts`, `${up}compose.ts`, `${up}drivers.ts`],
         message: `src/${name} may import from ${folder.imports.join(', ') || 'nothing'} only, through their doors (oxlint.config.ts)`,
       },
     ]

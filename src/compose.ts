@@ -1,4 +1,4 @@
-// The composition root: from settings to a running server and back. The only file that names concrete drivers.
+// The composition root: from settings to a running server and back.
 
 import { readFile, realpath } from 'node:fs/promises'
 import path from 'node:path'
@@ -8,10 +8,10 @@ import { z } from 'zod'
 import { connectAgent } from './agent/index.ts'
 import { HypemanError, isHypemanError } from './api/errors.ts'
 import { Digests } from './files/digests.ts'
+import { makeHostDrivers, type MakeDrivers } from './drivers.ts'
 import { dataLayout, type DataLayout } from './files/layout.ts'
 import { makeDataDirectories, sweep } from './files/stage.ts'
 import type { Hypervisor, HypervisorName } from './hypervisors/driver.ts'
-import { createQemuDriver } from './hypervisors/qemu/index.ts'
 import { createImageService } from './images/index.ts'
 import {
   attachmentsOf,
@@ -35,9 +35,7 @@ import { startRestarts } from './jobs/restarts.ts'
 import { ScheduleWorker } from './jobs/schedules.ts'
 import { importKernel } from './kernels/index.ts'
 import { hostConnections } from './networks/index.ts'
-import { judgeAccelerator } from './platform/accelerator.ts'
 import { Capacity } from './platform/capacity.ts'
-import { whyNotCatchWrites } from './platform/host-rights.ts'
 import { listenAddress, loadConfig, type ServeFlags, type ServerConfig } from './platform/config.ts'
 import { lockDirectory } from './platform/directory-lock.ts'
 import { parseFaults } from './platform/faults.ts'
@@ -46,7 +44,6 @@ import { refuseUnsuitable } from './platform/host-storage.ts'
 import { KeyedLock } from './platform/keyed-lock.ts'
 import { killProcess } from './platform/process.ts'
 import { readOrMakeSecret, secretsOf, warnOfSecret } from './platform/secret.ts'
-import { hostTscKhz } from './platform/tsc.ts'
 import { createPushService } from './pushes/index.ts'
 import { createRegistry } from './registry/index.ts'
 import { createResourceService, suppliesOf } from './resources/index.ts'
@@ -66,14 +63,11 @@ import {
 import { openTelemetry } from './telemetry/open.ts'
 import { createVolumeService } from './volumes/index.ts'
 
-/** Makes the hypervisors of a server whose data directory is its own by then. */
-export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig) => Promise<readonly Hypervisor[]>
-
 /** Runs a server until the signal aborts; its VMs go on. Throws what keeps it from starting. Returns the exit code. */
 export async function serve(
   flags: ServeFlags,
   signal: AbortSignal,
-  makeDrivers: MakeDrivers = makeQemuDrivers,
+  makeDrivers: MakeDrivers = makeHostDrivers,
   faultPlan?: FaultPlan,
 ): Promise<number> {
   const config = await loadConfig(flags)
@@ -291,16 +285,6 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       ],
     },
   }
-}
-
-async function makeQemuDrivers(layout: DataLayout, log: Logger, { snapshots }: ServerConfig): Promise<readonly Hypervisor[]> {
-  const [verdict, tscKhz] = await Promise.all([judgeAccelerator(), hostTscKhz()])
-  log.info(verdict, 'accelerator')
-  const whyNotLive = snapshots.live ? whyNotCatchWrites() : 'snapshots.live is off'
-  if (whyNotLive !== undefined) log.info({ reason: whyNotLive }, 'a machine that booted stands still while its memory is saved')
-  return (['q35', 'microvm'] as const).map((machineType) =>
-    createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout, live: whyNotLive === undefined, whyNotLive }),
-  )
 }
 
 /** Reads the instances, and ends the VMMs of this data directory that no instance names. */

@@ -1,9 +1,9 @@
 // The QEMU driver: `qemu` (q35) and `qemu-microvm`. Recipes and measurements: README.md.
 
-import { execa } from 'execa'
-import { HypemanError, isHypemanError } from '../../api/errors.ts'
+import { isHypemanError } from '../../api/errors.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { messageOf } from '../../platform/flow.ts'
+import { findBinaries } from '../../platform/binaries.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
 import type { Hypervisor, VersionStamp } from '../driver.ts'
 import { maxVolumes, qemuFiles, type QemuMachineType } from './command-line.ts'
@@ -40,12 +40,9 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     whyNotLive: options.whyNotLive,
   }
   const name = names[options.machineType]
-  let version: Promise<string> | undefined
-  const findVersion = (): Promise<string> => {
-    version ??= qemuVersion(program.command)
-    version.catch(() => (version = undefined))
-    return version
-  }
+  const advice = 'install qemu-system-x86 (npm run setup)'
+  const binaries = findBinaries({ command: program.command, pattern: /version (\S+)/, advice })
+  const findVersion = async (): Promise<string> => (await binaries.usual()).version
   const stamp = async (): Promise<VersionStamp> => ({
     hypervisor: name,
     version: await findVersion(),
@@ -57,7 +54,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     try {
       return await start()
     } catch (error) {
-      if (isHypemanError(error, 'incompatible_version')) version = undefined
+      if (isHypemanError(error, 'incompatible_version')) binaries.forget()
       throw error
     }
   }
@@ -103,16 +100,5 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
       else await linkImage(payload, directory, image)
       await addLayer(directory, last, false)
     },
-  }
-}
-
-async function qemuVersion(command: string): Promise<string> {
-  try {
-    const { stdout } = await execa(command, ['--version'])
-    const match = /version (\S+)/.exec(stdout)
-    if (match?.[1] !== undefined) return match[1]
-    throw new Error(`it says ${JSON.stringify(stdout.slice(0, 80))}`)
-  } catch (cause) {
-    throw new HypemanError('host_unavailable', `${command} can't be run; install qemu-system-x86 (npm run setup)`, { cause })
   }
 }

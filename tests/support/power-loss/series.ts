@@ -2,7 +2,8 @@
 // empty line ends what is served. Everything is told on standard output, in JSON lines. On stand-ins if HYPEMAN_STAND_IN names their program.
 
 import { createInterface } from 'node:readline'
-import { serve, type MakeDrivers } from '../../../src/compose.ts'
+import { serve } from '../../../src/compose.ts'
+import type { MakeDrivers } from '../../../src/drivers.ts'
 import { createStandIn } from '../stand-in-hypervisor/driver.ts'
 
 const program = process.env['HYPEMAN_STAND_IN']

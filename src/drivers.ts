@@ -1,0 +1,26 @@
+// The hypervisors of a server: the only file that names concrete drivers.
+
+import type { Logger } from 'pino'
+import type { DataLayout } from './files/layout.ts'
+import type { Hypervisor } from './hypervisors/driver.ts'
+import { createQemuDriver } from './hypervisors/qemu/index.ts'
+import { judgeAccelerator } from './platform/accelerator.ts'
+import type { ServerConfig } from './platform/config.ts'
+import { whyNotCatchWrites } from './platform/host-rights.ts'
+import { hostTscKhz } from './platform/tsc.ts'
+
+/** Makes the hypervisors of a server whose data directory is its own by then. */
+export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig) => Promise<readonly Hypervisor[]>
+
+/** All that there are, whether or not they can run here: each says so itself. */
+export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [...(await qemuDrivers(layout, log, config))]
+
+async function qemuDrivers(layout: DataLayout, log: Logger, { snapshots }: ServerConfig): Promise<readonly Hypervisor[]> {
+  const [verdict, tscKhz] = await Promise.all([judgeAccelerator(), hostTscKhz()])
+  log.info(verdict, 'accelerator')
+  const whyNotLive = snapshots.live ? whyNotCatchWrites() : 'snapshots.live is off'
+  if (whyNotLive !== undefined) log.info({ reason: whyNotLive }, 'a machine that booted stands still while its memory is saved')
+  return (['q35', 'microvm'] as const).map((machineType) =>
+    createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout, live: whyNotLive === undefined, whyNotLive }),
+  )
+}
