@@ -1,7 +1,8 @@
 // S1, S2, S6 and create: how long it takes until a guest's agent has answered, by fork, by create and from standby.
 
 import { bootByHand, forkByHand } from './floor.ts'
-import { judged, median, ratioRow, timed, toldRow, type Bench, type Row } from './measure.ts'
+import { startLoadingAhead, untilLoadedAhead } from './loaded-ahead.ts'
+import { against, judged, median, ratioRow, timed, toldRow, type Bench, type Row } from './measure.ts'
 import { create, OVERLAY_BYTES, readyMsOf, sourceOf, type Source } from './source.ts'
 
 interface Sized {
@@ -14,11 +15,28 @@ interface Sized {
 /** S1: forks of a small and a large guest against QEMU by hand, and the two against each other. */
 export async function measureForks(bench: Bench): Promise<Row[]> {
   const { client } = bench.server
-  return bySize(bench, 'fork', 'S1', 'fork to agent ready', async ({ snapshotId }, run) => {
+  const rows = await bySize(bench, 'fork', 'S1', 'fork to agent ready', async ({ snapshotId }, run) => {
     const ms = await timed(async () => client.snapshots.fork(snapshotId, { name: `f-${run}` }))
     await client.instances.delete(`f-${run}`)
     return ms
   })
+  return [...rows, await measureLoadedAhead(bench)]
+}
+
+/** A fork of a snapshot that was forked before, when the server has had the time to load the next one. */
+async function measureLoadedAhead({ runs, say }: Bench): Promise<Row> {
+  await using server = await startLoadingAhead()
+  await using source = await sourceOf({ server, say }, 'ahead', '256MB')
+  const [ours, floors]: [number[], number[]] = [[], []]
+  await server.client.snapshots.fork(source.snapshotId, { name: 'ahead-first' })
+  for (let run = 0; run < runs; run += 1) {
+    await untilLoadedAhead(server, 1)
+    floors.push(await readyMsOf(forkByHand(source.layout, source.spec, source.payload)))
+    ours.push(await timed(async () => server.client.snapshots.fork(source.snapshotId, { name: `ahead-${run}` })))
+    await server.client.instances.delete(`ahead-${run}`)
+  }
+  await server.client.instances.delete('ahead-first')
+  return against(toldRow('S1', 'fork that was loaded ahead, 256MB', 'ms', ours), floors)
 }
 
 /** S6: standby to running, against the same floor as a fork. */

@@ -24,6 +24,7 @@ import {
   reapStrayVmms,
   recoverInstances,
   settingsOf,
+  Spares,
   undoReplacements,
   type InstanceContext,
   Templates,
@@ -189,6 +190,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   capacity.count(() => volumes.held())
   const templates = config.templates ? new Templates(layout, log) : undefined
   undo.defer(() => templates?.idle())
+  const spares = new Spares({ log, most: config.snapshots.spares, unusedMs: config.snapshots.keep_spares })
   const context: InstanceContext = {
     layout,
     log,
@@ -204,6 +206,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     locks: new KeyedLock(),
     digests: undo.use(new Digests()),
     templates,
+    spares,
     events: new EventLog(layout, log),
     faults,
     stopping,
@@ -216,6 +219,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     }
   })
   await recoverInstances(context)
+  undo.defer(() => spares.close())
   // Those of a QEMU, kernel or image that is not here any more are of no use.
   await templates?.load(async ({ kind }) => {
     const stamp = await drivers.get(kind.hypervisor)?.stamp()
@@ -264,7 +268,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       lookAtSchedules()
     },
     /** What metrics tell of. */
-    inventory: { instances: store, snapshots, capacity },
+    inventory: { instances: store, snapshots, capacity, spares },
     registry,
     services: {
       instances: createInstanceService(context, removed),

@@ -80,6 +80,8 @@ export interface Machine {
   powerButton(): Promise<void>
   /** Ends the process and waits until it is gone (at most 30 s, then an error). Idempotent. */
   kill(): Promise<void>
+  /** The directory that the process works in has another name now. Present where memory is `movable`. */
+  moved?(directory: string): void
   /** Drops connections to the process without ending it; for the server's own stop. */
   release(): void
   /** Opens the byte channel to the guest agent. One at a time: opening a second closes the first. */
@@ -119,6 +121,8 @@ export interface MemorySnapshots {
   suspend(machine: Machine, spec: MachineSpec, signal: AbortSignal): Promise<CaptureReport>
   /** Starts a process from the memory in `spec.directory`; it comes up paused. Failure leaves no process, and the directory as it was. */
   restore(spec: MachineSpec, stamp: VersionStamp, signal: AbortSignal): Promise<Machine>
+  /** The directory of a restored machine may be renamed while it is paused: its process works with relative names, and is told by `Machine.moved`. */
+  readonly movable?: true
   /** True if the directory holds a complete memory image. One that was damaged since counts: using it is the error, which says so. */
   holdsMemory(directory: string): Promise<boolean>
   /** Removes the memory image: what is left starts cold from its disks. Idempotent. */

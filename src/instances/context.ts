@@ -15,6 +15,7 @@ import type { KeyedLock } from '../platform/keyed-lock.ts'
 import type { VolumeSource } from '../volumes/types.ts'
 import type { InstanceEntry } from './entry.ts'
 import type { EventLog } from './events.ts'
+import type { Spares } from './spares.ts'
 import type { InstanceStore } from './store.ts'
 import type { Templates } from './templates.ts'
 
@@ -53,6 +54,8 @@ export interface InstanceContext {
   readonly digests: Digests
   /** Absent: every machine is booted. */
   readonly templates: Templates | undefined
+  /** Absent: every fork is loaded when it is asked for. */
+  readonly spares: Spares | undefined
   readonly events: EventLog
   readonly faults: FaultPlan | undefined
   /** Aborts when the server stops. */

@@ -5,8 +5,8 @@ import path from 'node:path'
 import type { TargetState } from '../api/actions.ts'
 import { HypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
-import { createStaged, stageRecord } from '../files/stage.ts'
-import type { HypervisorName } from '../hypervisors/driver.ts'
+import { createStaged, stageRecord, type StagedDirectory } from '../files/stage.ts'
+import type { HypervisorName, Machine } from '../hypervisors/driver.ts'
 import { step, together, type FlowContext, type StepEvent } from '../platform/flow.ts'
 import { newId, newMac, newMachineId } from '../platform/ids.ts'
 import { Turns } from '../platform/turns.ts'
@@ -23,6 +23,7 @@ import { noRestarts } from './restart-policy.ts'
 import { checkMemory, sealMemory } from './saved-memory.ts'
 import { suspendInstance } from './standby.ts'
 import { bootInstance, LOADS_AT_ONCE, LONG_LOAD_MS, resumeInstance } from './start.ts'
+import type { Spare } from './spares.ts'
 import { claimVolumes, forbidWritableVolumes } from './volumes.ts'
 
 /** Where a fork comes from: a directory that nobody changes meanwhile, and the record that goes with it. */
@@ -33,6 +34,8 @@ export interface ForkSource {
   readonly snapshotId: string | null
   /** Completes the payload before it is used, as a part of the fork's flow; what comes back is told in the fork's events, which are there once it is committed. */
   readonly prepare?: (flow: FlowContext) => Promise<StepEvent | undefined>
+  /** A spare fork of the same payload, which is used up with the fork. */
+  readonly spare?: Spare | undefined
   /** Rejects if the payload is not what it was when it was made; asked while the fork's directory is made, and heard before that is committed. */
   readonly check?: () => Promise<void>
 }
@@ -45,7 +48,7 @@ export interface ForkRequest {
 
 /** Makes the fork and brings it to its target state; a failed fork leaves nothing. */
 export async function forkFromPayload(context: InstanceContext, source: ForkSource, request: ForkRequest): Promise<InstanceEntry> {
-  const id = newId()
+  const id = source.spare?.id ?? newId()
   using _name = context.store.reserveName(request.name, id)
   forbidWritableVolumes(source.record, 'a fork')
   using _volumes = await claimVolumes(context, source.record.volumes)
@@ -80,15 +83,14 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
 
   await using undo = new AsyncDisposableStack()
   using turn = await stagings.take(flow.signal)
-  const staged = await step(flow, 'stage', async () => {
-    const made = undo.use(await createStaged(context.layout, `instance-${id}`))
-    await mkdir(path.join(made.path, instanceFiles.logs))
-    return made
-  })
-  const { check } = source
-  const made = step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
-  // The check runs while the disk makes links; what it finds explains why they could not be made, too.
-  await together(check === undefined ? [made] : [step(flow, 'check', check), made])
+  const { check, spare } = source
+  const checked = (): Promise<unknown>[] => (check === undefined ? [] : [step(flow, 'check', check)])
+  const staged = spare?.staged ?? (await step(flow, 'stage', async () => undo.use(await stageInstance(context, id))))
+  if (spare === undefined) {
+    const made = step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
+    // The check runs while the disk makes links; what it finds explains why they could not be made, too.
+    await together([...checked(), made])
+  } else await together(checked())
   const asleep = withMemory && request.targetState === 'Standby'
   const savedMemory = asleep ? await sealMemory(context, request, staged.path) : null
   const record = { ...forkRecord(source, request, id, withMemory), savedMemory }
@@ -96,18 +98,32 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   const entry = new InstanceEntry(record, withMemory)
   undo.defer(() => removeCommitted(context, entry))
   await step(flow, 'commit', () => staged.commit(context.layout.instance(id)))
+  spare?.machine.moved?.(context.layout.instance(id))
   turn[Symbol.dispose]()
   context.store.add(entry)
   if (prepared !== undefined) flow.onStep(prepared)
-  await reachState(context, entry, request.targetState, flow)
+  if (spare !== undefined) flow.onStep({ flow: flow.flow, step: 'loaded-ahead', ms: 0, note: 'the VMM had loaded the memory already' })
+  await reachState(context, entry, request.targetState, flow, spare?.machine)
   undo.move()
   return entry
 }
 
+async function stageInstance(context: InstanceContext, id: string): Promise<StagedDirectory> {
+  const made = await createStaged(context.layout, `instance-${id}`)
+  await mkdir(path.join(made.path, instanceFiles.logs))
+  return made
+}
+
 /** From a committed Stopped or Standby directory to the state asked for; returns when the agent has answered, if that is Running. The caller holds the lock. */
-export async function reachState(context: InstanceContext, entry: InstanceEntry, target: TargetState, flow: FlowContext): Promise<void> {
+export async function reachState(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  target: TargetState,
+  flow: FlowContext,
+  loaded?: Machine,
+): Promise<void> {
   if (target === 'Stopped' || (target === 'Standby' && entry.holdsMemory)) return
-  if (entry.holdsMemory) return resumeInstance(context, entry, flow)
+  if (entry.holdsMemory) return resumeInstance(context, entry, flow, { loaded })
   await bootInstance(context, entry, flow, 'await')
   if (target === 'Standby') await suspendInstance(context, entry)
 }
@@ -126,7 +142,7 @@ function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMe
     network:
       record.network === null
         ? null
-        : { mac: newMac(), ports: record.network.ports.map((port) => ({ ...port, hostPort: 0, automatic: true })) },
+        : { mac: source.spare?.mac ?? newMac(), ports: record.network.ports.map((port) => ({ ...port, hostPort: 0, automatic: true })) },
     machineId: newMachineId(),
     identityDue: withMemory ? 'fork' : null,
     expiresAt: null,

@@ -62,14 +62,14 @@ export async function bootInstance(
 }
 
 /**
- * Runs a standby instance again from its memory; with `await` it returns when its agent has answered, with `background` when its guest runs. On failure it is in
+ * Runs a standby instance again from its memory, by a new process or one that has loaded it already; with `await` it returns when its agent has answered, with `background` when its guest runs. On failure it is in
  * standby as before.
  */
 export async function resumeInstance(
   context: InstanceContext,
   entry: InstanceEntry,
   flow: FlowContext,
-  ready: 'background' | 'await' = 'await',
+  { ready = 'await', loaded }: { readonly ready?: 'background' | 'await'; readonly loaded?: Machine | undefined } = {},
 ): Promise<void> {
   await using undo = new AsyncDisposableStack()
   const before = entry.record
@@ -94,7 +94,7 @@ export async function resumeInstance(
   // Recorded with the process, before the guest runs: one record to be synced instead of two.
   const change = { stoppedAt: null, runningSince: null, exit: null, ...renewed, network: withPorts(before, ports) }
   await step(flow, 'load', async () =>
-    startProcess(context, entry, await memory.restore(specOf(context, { ...before, ...change }), stamp, flow.signal), change),
+    startProcess(context, entry, loaded ?? (await memory.restore(specOf(context, { ...before, ...change }), stamp, flow.signal)), change),
   )
   // The channel is open before the guest runs: its agent finds it as it was, need not look for it again, and is told all at once.
   void openAgent(entry, context, true)

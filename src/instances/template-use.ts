@@ -61,7 +61,7 @@ export async function beginFromTemplate(
 ): Promise<void> {
   entry.templateKey = keyOf(kind)
   try {
-    await resumeInstance(context, entry, flow, 'background')
+    await resumeInstance(context, entry, flow, { ready: 'background' })
   } catch (error) {
     flow.signal.throwIfAborted()
     await memoryOf(context, entry.record).discardMemory(context.layout.instance(entry.id))

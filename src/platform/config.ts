@@ -154,6 +154,10 @@ const settings = z.strictObject({
       compressions_at_once: wholeNumber.pipe(z.int().min(1).max(16)).default(1),
       /** Memory that was decompressed for a restore or fork stays so for this long after its last use. */
       keep_decompressed: duration.prefault('10m'),
+      /** Forks that are loaded before anybody asks for them, of all snapshots together; 0: none. */
+      spares: wholeNumber.pipe(z.int().min(0).max(256)).default(8),
+      /** Those of a snapshot that was not forked for so long are ended. */
+      keep_spares: duration.prefault('10m'),
     })
     .prefault({}),
   /** New instances begin with a guest that has booted already, where one was kept of the same image, kernel, machine and sizes. */

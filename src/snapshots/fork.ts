@@ -1,7 +1,15 @@
 // Flow: a new instance from a snapshot. Any number may run at once; a snapshot is not deleted while one does.
 
 import { HypemanError } from '../api/errors.ts'
-import { demandDiskLimit, driverOf, forkFromPayload, type InstanceEntry } from '../instances/index.ts'
+import {
+  canBeSpare,
+  demandDiskLimit,
+  driverOf,
+  forkFromPayload,
+  makeSpare,
+  type ForkUnderWay,
+  type InstanceEntry,
+} from '../instances/index.ts'
 import type { FlowContext } from '../platform/flow.ts'
 import { checkSnapshot } from './check.ts'
 import { holdSnapshot, payloadOf, type SnapshotContext } from './context.ts'
@@ -26,7 +34,29 @@ export async function forkSnapshot(context: SnapshotContext, record: SnapshotRec
     ...(withMemory ? { prepare: (flow: FlowContext) => context.compressor.makeReady(record, flow) } : {}),
     check: () => checkSnapshot(context, record, withMemory),
   }
-  return await forkFromPayload(context.instances, source, { name: request.name, targetState: target.state, hypervisor: target.hypervisor })
+  using underWay = target.state === 'Running' && withMemory ? beginFork(context, record) : undefined
+  await using unused = new AsyncDisposableStack()
+  const spare = unused.use(underWay?.take())
+  const fork = await forkFromPayload(
+    context.instances,
+    { ...source, spare },
+    { name: request.name, targetState: target.state, hypervisor: target.hypervisor },
+  )
+  unused.move()
+  return fork
+}
+
+/** Counts a fork, so that the next ones are loaded ahead; undefined where they can't be. Compressed memory is not brought back for what nobody has asked for. */
+function beginFork(context: SnapshotContext, record: SnapshotRecord): ForkUnderWay | undefined {
+  const { instances } = context
+  if (!canBeSpare(instances, record.instance) || context.compressor.statusOf(record.id) !== undefined) return undefined
+  return instances.spares?.begin(record.id, async () => {
+    using _hold = await holdSnapshot(context, record, true)
+    if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
+    const payload = await payloadOf(context, record)
+    await checkSnapshot(context, record, true)
+    return await makeSpare(instances, { payload, record: record.instance })
+  })
 }
 
 /** Refuses what could only fail later: a hypervisor that isn't here, a memory image of another version. */

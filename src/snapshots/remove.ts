@@ -23,6 +23,7 @@ export async function removeSnapshot(context: SnapshotContext, record: SnapshotR
   if (context.store.byId(record.id) === undefined) throw new HypemanError('not_found', `the snapshot ${record.id} is gone`)
   const { layout } = context.instances
   await context.keeper.drop(record.id)
+  await context.instances.spares?.drop(record.id)
   using flow = snapshotFlow(context, record.sourceInstanceId, 'snapshot.delete', record.id)
   await step(flow, 'remove', async () => {
     await moveToTrash(layout, layout.snapshot(record.id))

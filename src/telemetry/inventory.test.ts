@@ -30,7 +30,16 @@ async function openWorld(): Promise<World> {
   const failures: string[] = []
   const failed = (what: string, error: unknown): void => void failures.push(`${what}: ${String(error)}`)
   const capacity = hostOf({ cpu: 8, memory: 2 ** 33, disk: 2 ** 40 })
-  undo.use(describeInventory(metrics.registry, { layout: context.layout, instances: context.store, snapshots, capacity, failed }))
+  undo.use(
+    describeInventory(metrics.registry, {
+      layout: context.layout,
+      instances: context.store,
+      snapshots,
+      capacity,
+      spares: { ready: 3 },
+      failed,
+    }),
+  )
   const kept = undo.move()
   return {
     ...{ metrics, snapshots, capacity, failures },
@@ -70,6 +79,7 @@ test('instances are counted by state and hypervisor, and forks by what they came
     'hypeman_instances{state="Standby",hypervisor="qemu"} 1',
     'hypeman_instances{state="Stopped",hypervisor="qemu-microvm"} 1',
   ])
+  assert.deepEqual(await world.samples('hypeman_forks_loaded_ahead'), ['hypeman_forks_loaded_ahead 3'])
   assert.deepEqual(await world.samples('hypeman_forks'), ['hypeman_forks{source="snapshot"} 1', 'hypeman_forks{source="instance"} 1'])
   assert.deepEqual(world.failures, [])
 })

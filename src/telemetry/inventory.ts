@@ -3,7 +3,7 @@
 
 import { Gauge, type Registry } from 'prom-client'
 import type { DataLayout } from '../files/layout.ts'
-import { usageOf, type InstanceEntry, type InstanceStore } from '../instances/index.ts'
+import { usageOf, type InstanceEntry, type InstanceStore, type Spares } from '../instances/index.ts'
 import { limitOf, resources, sumOf, type Capacity } from '../platform/capacity.ts'
 import { SnapshotUsage, type SnapshotStore } from '../snapshots/index.ts'
 import { Sampled } from './sampled.ts'
@@ -21,6 +21,7 @@ export interface InventoryOptions {
   readonly instances: Pick<InstanceStore, 'entries'>
   readonly snapshots: Pick<SnapshotStore, 'list' | 'byId'>
   readonly capacity: Pick<Capacity, 'holdings' | 'supplies'>
+  readonly spares: Pick<Spares, 'ready'>
   readonly failed: (what: string, error: unknown) => void
 }
 
@@ -32,7 +33,10 @@ interface VmmMemory {
 }
 
 /** Adds the metrics to the registry; nothing is looked at before somebody scrapes. */
-export function describeInventory(registry: Registry, { layout, instances, snapshots, capacity, failed }: InventoryOptions): Disposable {
+export function describeInventory(
+  registry: Registry,
+  { layout, instances, snapshots, capacity, spares, failed }: InventoryOptions,
+): Disposable {
   const registers = [registry]
   using undo = new DisposableStack()
   const sampled = <T>(what: keyof typeof FRESH_MS, look: (signal: AbortSignal) => Promise<T>): Sampled<T> =>
@@ -61,6 +65,14 @@ export function describeInventory(registry: Registry, { layout, instances, snaps
       for (const { record } of instances.entries())
         if (record.forkedFrom !== null) counts[record.forkedFrom.snapshotId === null ? 'instance' : 'snapshot'] += 1
       for (const [source, count] of Object.entries(counts)) this.set({ source }, count)
+    },
+  })
+  new Gauge({
+    name: 'hypeman_forks_loaded_ahead',
+    help: 'VMM processes that have loaded a snapshot before anybody asked for a fork of it',
+    registers,
+    collect() {
+      this.set(spares.ready)
     },
   })
   const memory = sampled('memory', (signal) => readMemory([...instances.entries()], signal))

@@ -15,7 +15,7 @@ export interface Telemetry extends AsyncDisposable {
   readonly tracer: RequestTracer | undefined
   readonly metrics: { readonly isPublic: boolean; read(): Promise<{ readonly type: string; readonly text: string }> }
   /** From now on the metrics tell what there is, too. */
-  describe(inventory: Pick<InventoryOptions, 'instances' | 'snapshots' | 'capacity'>): void
+  describe(inventory: Pick<InventoryOptions, 'instances' | 'snapshots' | 'capacity' | 'spares'>): void
 }
 
 export interface TelemetryOptions {

@@ -82,10 +82,16 @@ async function strike(scenario: Scenario, fault: Fault): Promise<string> {
 }
 
 /**
- * Digests are made in the background and of large files only, which the guests here have none of: src/snapshots/keeper.test.ts is about that. Templates are switched
- * off here, since they are made in the background: tests/faults/templates.test.ts is about those. Telemetry is told of steps, and has none.
+ * Digests are made in the background and of large files only, which the guests here have none of: src/snapshots/keeper.test.ts is about that. Templates and
+ * forks that are loaded ahead are switched off here, since they are made in the background: tests/faults/templates.test.ts and tests/integration/spares.test.ts are about those. Telemetry is told of steps, and has none.
  */
-const elsewhere = ['src/telemetry/**', 'src/snapshots/keeper.ts', 'src/instances/template-make.ts', 'src/instances/template-use.ts']
+const elsewhere = [
+  'src/telemetry/**',
+  'src/snapshots/keeper.ts',
+  'src/instances/template-make.ts',
+  'src/instances/template-use.ts',
+  'src/instances/spare-make.ts',
+]
 
 test('the matrix goes through every step that the source names', { skip: isWanted('') ? false : 'only some cases were asked for' }, () => {
   const named = globSync('src/**/*.ts', { exclude: ['**/*.test.ts', 'src/platform/flow.ts', ...elsewhere] }).flatMap(stepsIn)

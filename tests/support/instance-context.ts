@@ -55,6 +55,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     locks: new KeyedLock(),
     digests,
     templates: undefined,
+    spares: undefined,
     events: new EventLog(layout, log),
     faults: undefined,
     stopping: new AbortController().signal,

@@ -141,8 +141,12 @@ async function launch(
   settings: Readonly<Record<string, string>>,
 ): Promise<Running> {
   const child = spawn(program.command, [...program.args, 'serve'], {
-    // Machines that boot in the background would show in what tests count.
-    env: { ...process.env, DATA_DIR: dataDirectory, PORT: '0', HOST: '127.0.0.1', TEMPLATES: 'false', ...settings },
+    // Machines that boot or are loaded in the background would show in what tests count.
+    env: {
+      ...process.env,
+      ...{ DATA_DIR: dataDirectory, PORT: '0', HOST: '127.0.0.1', TEMPLATES: 'false', SNAPSHOTS__SPARES: '0' },
+      ...settings,
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const log = createWriteStream(logFile, { flags: 'a' })

@@ -31,7 +31,7 @@ const statusOf: Readonly<Record<string, MachineStatus>> = {
 const ANSWER_LIMIT_MS = 60_000
 
 export class QemuMachine implements Machine {
-  readonly directory: string
+  directory: string
   readonly exited: Promise<ProcessEnd>
   readonly process: ProcessIdentity
   /** The directory may hold an image of this very process: it was just saved, or another server process may have saved it. */
@@ -97,6 +97,11 @@ export class QemuMachine implements Machine {
     this.release()
     await killProcess(this.process)
     await this.exited
+  }
+
+  /** QEMU itself opens files by names relative to its working directory, which goes with the directory. */
+  moved(directory: string): void {
+    this.directory = directory
   }
 
   release(): void {

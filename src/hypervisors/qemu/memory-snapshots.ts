@@ -41,6 +41,7 @@ export function memorySnapshots(
   onSameVersion: (start: () => Promise<QemuMachine>) => Promise<QemuMachine>,
 ): MemorySnapshots {
   return {
+    movable: true,
     async capture(machine, spec, target, signal) {
       const qemu = asQemu(machine)
       const wasRunning = (await qemu.status(signal)) === 'running'
