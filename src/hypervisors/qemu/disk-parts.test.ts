@@ -10,7 +10,8 @@ import { run } from '../../../tests/support/command.ts'
 import { isHypemanError } from '../../api/errors.ts'
 import { dataLayout } from '../../files/layout.ts'
 import { makeDataDirectories } from '../../files/stage.ts'
-import { addDiskParts, partsBehind } from './disk-parts.ts'
+import { partsBehind } from '../../files/disk-parts.ts'
+import { addDiskParts } from './disk-parts.ts'
 import { addLayer, createBase, joinLayers, lastLayer, layerName, sizeOfLayer } from './layers.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'parts-'))

@@ -3,17 +3,15 @@
 
 import { rename, rm } from 'node:fs/promises'
 import path from 'node:path'
+import { partsBehind } from '../../files/disk-parts.ts'
+import { runDiskTool } from '../../files/disk-tool.ts'
+import { linkFilesystem } from '../../files/empty-filesystem.ts'
 import { createStaged, syncDirectory, syncFile } from '../../files/stage.ts'
 import { diskErrors } from '../../platform/disk-error.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import type { AddedParts, DiskPart } from '../driver.ts'
-import { lastLayer, layerName, linkFilesystem, linkLayers, removeLayersAbove, runTool, sizeOfLayer } from './layers.ts'
+import { lastLayer, layerName, linkLayers, removeLayersAbove, sizeOfLayer } from './layers.ts'
 import { createOverlay } from './qcow2.ts'
-
-/** Where a part begins, in bytes: more than any file system or disk asks for. */
-const ALIGNMENT = 1024 ** 2
-/** Of the size of a file system, in bytes. */
-const GRANULE = 1024
 
 /** The layer is made among links to those below it, and comes into the directory whole: a process that is killed leaves nothing there. */
 export async function addDiskParts(layout: DataLayout, directory: string, sizes: readonly number[]): Promise<AddedParts> {
@@ -40,27 +38,12 @@ export async function addDiskParts(layout: DataLayout, directory: string, sizes:
   }
 }
 
-/** Parts of those sizes, one after the other behind a disk's present end. */
-export function partsBehind(
-  diskBytes: number,
-  sizes: readonly number[],
-): { readonly parts: readonly DiskPart[]; readonly endBytes: number } {
-  const parts: DiskPart[] = []
-  let endBytes = diskBytes
-  for (const size of sizes) {
-    const part = { offsetBytes: Math.ceil(endBytes / ALIGNMENT) * ALIGNMENT, sizeBytes: Math.floor(size / GRANULE) * GRANULE }
-    parts.push(part)
-    endBytes = part.offsetBytes + part.sizeBytes
-  }
-  return { parts, endBytes }
-}
-
 /** What is written of an empty file system is a small part of it: the rest stays holes. */
 async function copyFilesystem(layout: DataLayout, directory: string, layer: string, part: DiskPart): Promise<void> {
   const source = 'part.raw'
   await linkFilesystem(layout, part.sizeBytes, path.join(directory, source))
   const target = `driver=raw,offset=${part.offsetBytes},size=${part.sizeBytes},file.driver=qcow2,file.file.driver=file,file.file.filename=${layer}`
   const args = ['convert', '-q', '-n', '--target-is-zero', '--target-image-opts', '-f', 'raw', source, target]
-  await diskErrors(path.join(directory, layer), () => runTool('qemu-img', args, directory))
+  await diskErrors(path.join(directory, layer), () => runDiskTool('qemu-img', args, directory))
   await rm(path.join(directory, source))
 }

@@ -3,15 +3,15 @@
 // it has no other hard link.
 
 import { readdirSync, statSync } from 'node:fs'
-import { link, lstat, rename, rm } from 'node:fs/promises'
+import { link, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
-import { execa } from 'execa'
 import { HypemanError, isHypemanError } from '../../api/errors.ts'
 import { sharesBlocks } from '../../files/clone.ts'
-import { createStaged, syncDirectory, syncFile } from '../../files/stage.ts'
+import { runDiskTool } from '../../files/disk-tool.ts'
+import { linkFilesystem } from '../../files/empty-filesystem.ts'
+import { syncDirectory, syncFile } from '../../files/stage.ts'
 import { diskErrors } from '../../platform/disk-error.ts'
 import type { DataLayout } from '../../files/layout.ts'
-import { isMissing } from '../../files/tree.ts'
 import { createOverlay, readBacking, readOverlay, TEMPORARY } from './qcow2.ts'
 
 const BASE = 'disk-0.raw'
@@ -41,59 +41,6 @@ export function lastLayer(directory: string): number {
 /** Links an empty ext4 of that size into the directory, made once per size in the cache. */
 export function createBase(layout: DataLayout, directory: string, sizeBytes: number): Promise<void> {
   return linkFilesystem(layout, sizeBytes, path.join(directory, BASE))
-}
-
-/** The same under any name. */
-export async function linkFilesystem(layout: DataLayout, sizeBytes: number, target: string): Promise<void> {
-  const cached = path.join(layout.cache, `ext4-${sizeBytes}.raw`)
-  if (!(await isUsable(cached, sizeBytes))) await rm(cached, { recursive: true, force: true })
-  try {
-    await link(cached, target)
-  } catch (error) {
-    // A file takes only so many links (65 000 on ext4): then the next one takes over its name.
-    if (!isMissing(error) && !(error instanceof Error && 'code' in error && error.code === 'EMLINK')) throw error
-    await makeFilesystem(layout, cached, sizeBytes)
-    await link(cached, target)
-  }
-}
-
-/** False for what is no file of that size, such as a link, which would be linked in place of what it leads to. */
-async function isUsable(file: string, sizeBytes: number): Promise<boolean> {
-  return lstat(file).then(
-    (stats) => stats.isFile() && stats.size === Math.floor(sizeBytes / 1024) * 1024,
-    () => false,
-  )
-}
-
-/** Largest journal, in MiB; smaller disks get the size that mke2fs deems right for them. */
-const JOURNAL_MIB = 16
-/** From this size on a disk takes a journal of `JOURNAL_MIB`. */
-const JOURNAL_FROM_BYTES = 64 * 1024 ** 2
-
-async function makeFilesystem(layout: DataLayout, cached: string, sizeBytes: number): Promise<void> {
-  await using staged = await createStaged(layout, `ext4-${sizeBytes}-${process.hrtime.bigint()}`)
-  const file = path.join(staged.path, 'disk.raw')
-  const journal = sizeBytes < JOURNAL_FROM_BYTES ? [] : ['-J', `size=${JOURNAL_MIB}`]
-  // The file is all holes, so nothing is left for the guest to initialise behind its user's back.
-  const extended = 'assume_storage_prezeroed=1,nodiscard,lazy_itable_init=0,lazy_journal_init=0'
-  const size = `${Math.floor(sizeBytes / 1024)}k`
-  await diskErrors(file, async () => {
-    await runTool('mke2fs', ['-q', '-t', 'ext4', '-F', '-m', '0', '-i', '32768', ...journal, '-E', extended, file, size], staged.path)
-    await syncFile(file)
-    await rename(file, cached)
-  })
-}
-
-/** Runs one of QEMU's or e2fsprogs' tools; what it says is the error. */
-export async function runTool(command: string, args: readonly string[], cwd: string, signal?: AbortSignal): Promise<void> {
-  const cancel = signal === undefined ? {} : { cancelSignal: signal }
-  const result = await execa(command, args, { ...cancel, cwd, reject: false, env: { E2FSPROGS_FAKE_TIME: '1', MKE2FS_SYNC: '0' } })
-  if (!result.failed) return
-  signal?.throwIfAborted()
-  if (result.code === 'ENOENT')
-    throw new HypemanError('host_unavailable', `${command} can't be run; install qemu-utils and e2fsprogs (npm run setup)`)
-  if (/no space left|enospc/i.test(result.stderr)) throw Object.assign(new Error(result.shortMessage), { code: 'ENOSPC' })
-  throw new HypemanError('host_unavailable', `${command} failed: ${result.stderr.trim().split('\n').at(-1) ?? result.shortMessage}`)
 }
 
 /** Makes sure that the last layer may be written by a new process: a shared or base layer gets an empty one over it. Returns its name. */
@@ -178,7 +125,7 @@ export async function joinLayers(directory: string, upTo: number, signal?: Abort
     const inKernel = (await diskErrors(joined, () => sharesBlocks(path.join(directory, layerName(upTo)), joined))) ? ['-C'] : []
     // Without a backing file: told of one (-B), qemu-img takes it for the last layer's and copies that layer alone.
     const args = ['convert', '-q', ...inKernel, '-f', 'qcow2', '-O', 'qcow2', layerName(upTo), joined]
-    await diskErrors(joined, () => runTool('qemu-img', args, directory, signal))
+    await diskErrors(joined, () => runDiskTool('qemu-img', args, directory, signal))
     await diskErrors(joined, () => syncFile(joined))
   } catch (error) {
     await rm(joined, { force: true })
@@ -196,7 +143,7 @@ export async function exportRaw(directory: string, file: string, signal: AbortSi
   await refuseForeignLayers(directory)
   const name = layerName(lastLayer(directory))
   const format = name === BASE ? 'raw' : 'qcow2'
-  await diskErrors(file, () => runTool('qemu-img', ['convert', '-q', '-f', format, '-O', 'raw', name, file], directory, signal))
+  await diskErrors(file, () => runDiskTool('qemu-img', ['convert', '-q', '-f', format, '-O', 'raw', name, file], directory, signal))
 }
 
 /** A raw file as the only layer of a staged directory: it is immutable from then on, the next start puts a layer over it. */
