@@ -38,13 +38,22 @@ const JOURNAL_FROM_BYTES = 64 * 1024 ** 2
 async function makeFilesystem(layout: DataLayout, cached: string, sizeBytes: number): Promise<void> {
   await using staged = await createStaged(layout, `ext4-${sizeBytes}-${process.hrtime.bigint()}`)
   const file = path.join(staged.path, 'disk.raw')
-  const journal = sizeBytes < JOURNAL_FROM_BYTES ? [] : ['-J', `size=${JOURNAL_MIB}`]
-  // The file is all holes, so nothing is left for the guest to initialise behind its user's back.
-  const extended = 'assume_storage_prezeroed=1,nodiscard,lazy_itable_init=0,lazy_journal_init=0'
-  const size = `${Math.floor(sizeBytes / 1024)}k`
   await diskErrors(file, async () => {
-    await runDiskTool('mke2fs', ['-q', '-t', 'ext4', '-F', '-m', '0', '-i', '32768', ...journal, '-E', extended, file, size], staged.path)
+    await formatStretch(file, { offsetBytes: 0, sizeBytes })
     await syncFile(file)
     await rename(file, cached)
   })
+}
+
+/** Makes an ext4 on a stretch of a raw file that is all holes, or in a new file. The file is not synced. */
+export async function formatStretch(
+  file: string,
+  { offsetBytes, sizeBytes }: { readonly offsetBytes: number; readonly sizeBytes: number },
+): Promise<void> {
+  const journal = sizeBytes < JOURNAL_FROM_BYTES ? [] : ['-J', `size=${JOURNAL_MIB}`]
+  // All holes: nothing is left for the guest to initialise behind its user's back.
+  const empty = 'assume_storage_prezeroed=1,nodiscard,lazy_itable_init=0,lazy_journal_init=0'
+  const extended = offsetBytes === 0 ? empty : `${empty},offset=${offsetBytes}`
+  const options = ['-q', '-t', 'ext4', '-F', '-m', '0', '-i', '32768', ...journal, '-E', extended]
+  await runDiskTool('mke2fs', [...options, file, `${Math.floor(sizeBytes / 1024)}k`], path.dirname(file))
 }
