@@ -1,0 +1,44 @@
+// The hypervisors that tests go through, each with what it is tested on here: itself, or the stand-in for it (tests/vmm-stand-in).
+
+import { startServer, type TestServer } from './server.ts'
+
+export interface HypervisorUnderTest {
+  readonly name: string
+  /** A stand-in speaks its API. */
+  readonly standIn: boolean
+  /** Settings of its server. */
+  readonly settings: Readonly<Record<string, string>>
+  /** Fields of a create that only this one needs. */
+  readonly body: Readonly<Record<string, unknown>>
+  /** Why it is not tested here. */
+  readonly skip?: string
+}
+
+const all: readonly HypervisorUnderTest[] = [
+  { name: 'qemu', standIn: false, settings: {}, body: {} },
+  { name: 'qemu-microvm', standIn: false, settings: {}, body: {} },
+]
+
+/** QEMU's other tests are about all of this, and more. */
+const usual = new Set(all.map(({ name }) => name).filter((name) => name !== 'qemu'))
+
+/** `wanted`: names with commas between them, `all`, or undefined for those of the usual run. */
+export function hypervisorsUnderTest(wanted: string | undefined): readonly HypervisorUnderTest[] {
+  if (wanted === undefined) return all.filter(({ name }) => usual.has(name))
+  const names = wanted.split(',')
+  const unknown = names.filter((name) => name !== 'all' && !all.some((one) => one.name === name))
+  if (unknown.length > 0)
+    throw new Error(`there is no hypervisor ${unknown.join(', ')}; choose of ${all.map(({ name }) => name).join(', ')}`)
+  return names.includes('all') ? all : all.filter(({ name }) => names.includes(name))
+}
+
+interface StartedHypervisor extends AsyncDisposable {
+  readonly server: TestServer
+  readonly settings: Readonly<Record<string, string>>
+  readonly body: Readonly<Record<string, unknown>>
+}
+
+export async function startHypervisor({ settings, body }: HypervisorUnderTest): Promise<StartedHypervisor> {
+  const server = await startServer(settings)
+  return { server, settings, body, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() }
+}
