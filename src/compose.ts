@@ -23,6 +23,7 @@ import {
   InstanceStore,
   reapStrayVmms,
   recoverInstances,
+  recoverNetworks,
   settingsOf,
   Spares,
   undoReplacements,
@@ -35,7 +36,7 @@ import { startHealthChecks } from './jobs/health-checks.ts'
 import { startRestarts } from './jobs/restarts.ts'
 import { ScheduleWorker } from './jobs/schedules.ts'
 import { importKernel } from './kernels/index.ts'
-import { hostConnections } from './networks/index.ts'
+import { createHostNetwork, hostConnections } from './networks/index.ts'
 import { Capacity } from './platform/capacity.ts'
 import { listenAddress, loadConfig, type ServeFlags, type ServerConfig } from './platform/config.ts'
 import { lockDirectory } from './platform/directory-lock.ts'
@@ -201,6 +202,9 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     capacity,
     connectAgent,
     hostConnections,
+    hostNetwork: undo.use(
+      createHostNetwork(layout.root, { subnet: config.network.subnet_cidr, dnsServer: config.network.dns_server }, log),
+    ),
     kernel,
     store,
     locks: new KeyedLock(),
@@ -218,6 +222,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       entry.machine?.release()
     }
   })
+  await recoverNetworks(context)
   await recoverInstances(context)
   undo.defer(() => spares.close())
   // Those of a QEMU, kernel or image that is not here any more are of no use.

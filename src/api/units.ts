@@ -75,6 +75,18 @@ export function formatRate(bytesPerSecond: number): string {
   return `${formatSize(bytesPerSecond)}/s`
 }
 
+/** A bandwidth for people, which `parseBandwidth` takes: `1Gbps`, `16Mbps`, `12.5kbps`; exact. */
+export function formatBandwidth(bytesPerSecond: number): string {
+  const bits = bytesPerSecond * 8
+  for (const [unit, factor] of [
+    ['Gbps', 1e9],
+    ['Mbps', 1e6],
+    ['kbps', 1e3],
+  ] as const)
+    if (bits >= factor && Number.isInteger((bits / factor) * 1e3)) return `${bits / factor}${unit}`
+  return `${bits}bps`
+}
+
 const bitPattern = /^(\d+(?:\.\d+)?)\s*([kmgt])?(?:bps|bit\/s|bits\/s)$/i
 const bitFactors: Readonly<Record<string, number>> = { '': 1, k: 1e3, m: 1e6, g: 1e9, t: 1e12 }
 
@@ -83,6 +95,6 @@ export function parseBandwidth(text: string): number | undefined {
   const match = bitPattern.exec(text.trim())
   if (match === null || text.trim().endsWith('Bps')) return parseRate(text)
   const [, digits = '', letter = ''] = match
-  const bytes = Math.round((Number(digits) * (bitFactors[letter.toLowerCase()] ?? Number.NaN)) / 8)
+  const bytes = Math.ceil((Number(digits) * (bitFactors[letter.toLowerCase()] ?? Number.NaN)) / 8)
   return Number.isSafeInteger(bytes) ? bytes : undefined
 }

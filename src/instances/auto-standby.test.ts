@@ -33,7 +33,7 @@ const seen = (change: Partial<Circumstances>): Circumstances => ({
     policy,
     state: 'Running',
     runningSince: run,
-    hasNetwork: true,
+    network: 'user',
     idleness: after([0, nobody]),
     users: 0,
     isBlind: false,
@@ -76,7 +76,7 @@ const refusals: readonly (readonly [what: Partial<Circumstances>, status: string
   [{ policy: { ...policy, enabled: false } }, 'disabled', 'policy_disabled'],
   [{ state: 'Stopped', runningSince: null }, 'ineligible', 'instance_not_running'],
   [{ state: 'Paused' }, 'ineligible', 'instance_not_running'],
-  [{ hasNetwork: false }, 'ineligible', 'network_disabled'],
+  [{ network: null }, 'ineligible', 'network_disabled'],
   [{ isBlind: true }, 'error', 'observer_error'],
 ]
 for (const [what, status, reason] of refusals)

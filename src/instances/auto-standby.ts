@@ -61,7 +61,8 @@ export interface Circumstances {
   readonly policy: AutoStandby | null
   readonly state: InstanceState
   readonly runningSince: string | null
-  readonly hasNetwork: boolean
+  /** Null: none. */
+  readonly network: 'user' | 'tap' | null
   readonly idleness: Idleness | undefined
   /** Who uses it by way of the API at this moment, whatever the last look has seen. */
   readonly users: number
@@ -87,7 +88,7 @@ export function verdictOf(seen: Circumstances, nowMs: number): Verdict {
   if (policy === null) return not('disabled', 'policy_missing')
   if (!policy.enabled || policy.idleTimeoutMs === null) return not('disabled', 'policy_disabled')
   if (seen.state !== 'Running' || seen.runningSince === null) return not('ineligible', 'instance_not_running')
-  if (!seen.hasNetwork) return not('ineligible', 'network_disabled')
+  if (seen.network === null) return not('ineligible', 'network_disabled')
   if (seen.isBlind) return not('error', 'observer_error')
   // Nobody has looked yet.
   if (idleness?.run !== seen.runningSince) return { eligible: true, status: 'idle_countdown', reason: 'idle_timeout_not_elapsed' }
@@ -97,8 +98,8 @@ export function verdictOf(seen: Circumstances, nowMs: number): Verdict {
   return { eligible: true, status: seen.isRequested ? 'standby_requested' : 'ready_for_standby', reason: 'ready_for_standby', dueMs }
 }
 
-/** Of what is seen of connections on the host, once a second. */
-const TRACKING_MODE = 'host_tcp_sockets'
+/** Where connections are seen, once a second: among the host's sockets, or where its kernel tracks what it forwards. */
+const trackingModes = { user: 'host_tcp_sockets', tap: 'host_conntrack' } as const
 
 export function statusOf(seen: Circumstances, nowMs: number): AutoStandbyStatus {
   const { dueMs, ...verdict } = verdictOf(seen, nowMs)
@@ -110,7 +111,7 @@ export function statusOf(seen: Circumstances, nowMs: number): AutoStandbyStatus 
     enabled: policy?.enabled ?? false,
     ...verdict,
     active_inbound_connections: known?.connections ?? 0,
-    tracking_mode: TRACKING_MODE,
+    tracking_mode: trackingModes[seen.network ?? 'user'],
     idle_timeout: policy === null || policy.idleTimeoutMs === null ? null : formatDuration(policy.idleTimeoutMs),
     idle_since: timeOf(known?.idleSinceMs ?? null),
     last_inbound_activity_at: timeOf(known?.lastActivityMs ?? null),

@@ -8,7 +8,7 @@ import type { DataLayout } from '../files/layout.ts'
 import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
 import type { ImageService } from '../images/types.ts'
 import type { Kernel } from '../kernels/index.ts'
-import type { HostConnection } from '../networks/index.ts'
+import type { HostConnection, HostNetwork } from '../networks/index.ts'
 import type { Capacity } from '../platform/capacity.ts'
 import { openFlow, type FaultPlan, type FlowSubject, type OpenFlow } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
@@ -30,6 +30,8 @@ export interface InstanceSettings {
   readonly stopGraceMs: number
   /** An operation waits at most this long for another on the same instance. */
   readonly lockWaitMs: number
+  /** Of which kind the networks of new instances are; `auto`: what the hypervisor usually has, or what a limit of bandwidth needs. */
+  readonly networkMode: 'auto' | 'user' | 'tap'
   readonly maxVcpus: number
   readonly maxMemoryBytes: number
   readonly maxOverlayBytes: number
@@ -47,6 +49,8 @@ export interface InstanceContext {
   readonly connectAgent: ConnectAgent
   /** TCP connections of the host with one of the ports at either end. */
   readonly hostConnections: (ports: ReadonlySet<number>) => Promise<readonly HostConnection[]>
+  /** For guests on tap devices. */
+  readonly hostNetwork: HostNetwork
   /** For new instances. */
   readonly kernel: Kernel
   readonly store: InstanceStore

@@ -7,13 +7,13 @@ import { instanceFiles } from '../files/layout.ts'
 import { createStaged, stageRecord } from '../files/stage.ts'
 import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
 import type { ReadyImage } from '../images/types.ts'
-import type { PublishedPort } from '../networks/index.ts'
 import { step } from '../platform/flow.ts'
-import { newId, newMac, newMachineId } from '../platform/ids.ts'
+import { newId, newMachineId } from '../platform/ids.ts'
 import { checkSizes, reserveFor } from './capacity.ts'
 import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
 import { demandDiskLimit, driverOf } from './machine.ts'
+import { newNetwork, type WantedNetwork } from './network.ts'
 import { layerSizesOf, withLayers, type WantedVolume } from './overlays.ts'
 import { firstPhase } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
@@ -42,7 +42,7 @@ export interface CreateInstance {
   readonly entrypoint: readonly string[] | undefined
   readonly cmd: readonly string[] | undefined
   readonly volumes: readonly WantedVolume[]
-  readonly ports: readonly PublishedPort[] | undefined
+  readonly network: WantedNetwork | undefined
   readonly skipGuestAgent: boolean
   readonly expiresAt: string | null
   readonly restartPolicy: InstanceRecord['restartPolicy']
@@ -60,6 +60,7 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   demandDiskLimit(driver, request)
   const reason = await driver.unavailable()
   if (reason !== undefined) throw new HypemanError('host_unavailable', `${hypervisor} can't run here: ${reason}`)
+  const network = request.network === undefined ? null : await newNetwork(context, driver, request.network)
   using _name = context.store.reserveName(request.name, id)
   using _share = reserveFor(context, { ...request, id }, true)
   using _lock = await holdInstance(context, { id, record: request })
@@ -78,7 +79,7 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   const kind = await kindOf(context, request, driver, image)
   const template = kind === undefined ? undefined : await takeTemplate(context, kind, staged.path, flow)
   const volumes = template === undefined ? await step(flow, 'disk', () => makeDisk(driver, staged.path, request)) : []
-  const record = { ...newRecord(context, request, id, hypervisor, image, template), volumes }
+  const record = { ...newRecord(context, request, id, hypervisor, image, template), volumes, network }
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, template !== undefined)
   undo.defer(() => removeCommitted(context, entry))
@@ -117,7 +118,7 @@ async function kindOf(
     vcpus: request.vcpus,
     memoryBytes: request.memoryBytes,
     overlayBytes: request.overlayBytes,
-    hasNetwork: request.ports !== undefined,
+    hasNetwork: request.network !== undefined,
     stamp: await driver.stamp(),
   }
 }
@@ -148,7 +149,7 @@ function newRecord(
   template: TemplateRecord | undefined,
 ): InstanceRecord {
   return {
-    version: 5,
+    version: 6,
     id,
     name: request.name,
     createdAt: new Date().toISOString(),
@@ -166,7 +167,7 @@ function newRecord(
     tags: request.tags,
     skipGuestAgent: request.skipGuestAgent,
     volumes: [],
-    network: request.ports === undefined ? null : { mac: newMac(), ports: request.ports },
+    network: null,
     machineId: newMachineId(),
     generation: 0,
     identityDue: null,

@@ -6,14 +6,15 @@ import type { TargetState } from '../api/actions.ts'
 import { HypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
 import { createStaged, stageRecord, type StagedDirectory } from '../files/stage.ts'
-import type { HypervisorName, Machine } from '../hypervisors/driver.ts'
+import type { Hypervisor, HypervisorName, Machine } from '../hypervisors/driver.ts'
 import { step, together, type FlowContext, type StepEvent } from '../platform/flow.ts'
-import { newId, newMac, newMachineId } from '../platform/ids.ts'
+import { newId, newMachineId } from '../platform/ids.ts'
 import { Turns } from '../platform/turns.ts'
 import { checkCopy, reserveFor } from './capacity.ts'
 import { flowOn, holdInstance, lockInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
 import { driverOf, memoryOf, specOf } from './machine.ts'
+import { forkedNetwork } from './network.ts'
 import { liveMachine, permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
 import { firstPhase } from './phases.ts'
@@ -93,7 +94,7 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   } else await together(checked())
   const asleep = withMemory && request.targetState === 'Standby'
   const savedMemory = asleep ? await sealMemory(context, request, staged.path) : null
-  const record = { ...forkRecord(source, request, id, withMemory), savedMemory }
+  const record = { ...forkRecord(driver, source, request, id, withMemory), savedMemory }
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, withMemory)
   undo.defer(() => removeCommitted(context, entry))
@@ -131,7 +132,7 @@ export async function reachState(
 /** What a fork is when its directory is there. */
 const phaseOfTarget = { Running: 'created', Standby: 'standby', Stopped: 'stopped' } as const satisfies Record<TargetState, string>
 
-function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMemory: boolean): InstanceRecord {
+function forkRecord(driver: Hypervisor, source: ForkSource, request: ForkRequest, id: string, withMemory: boolean): InstanceRecord {
   const { record } = source
   return {
     ...record,
@@ -139,10 +140,7 @@ function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMe
     name: request.name,
     createdAt: new Date().toISOString(),
     hypervisor: request.hypervisor,
-    network:
-      record.network === null
-        ? null
-        : { mac: source.spare?.mac ?? newMac(), ports: record.network.ports.map((port) => ({ ...port, hostPort: 0, automatic: true })) },
+    network: record.network === null ? null : forkedNetwork(driver, record.network, source.spare?.mac),
     machineId: newMachineId(),
     identityDue: withMemory ? 'fork' : null,
     expiresAt: null,

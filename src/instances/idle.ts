@@ -4,7 +4,7 @@
 import { BlockList, isIPv6 } from 'node:net'
 import { HypemanError } from '../api/errors.ts'
 import type { AutoStandbyStatus } from '../api/schemas/auto-standby.ts'
-import { sourceOf, type HostConnection, type PublishedPort } from '../networks/index.ts'
+import { sourceOf, type PublishedPort } from '../networks/index.ts'
 import { messageOf } from '../platform/flow.ts'
 import { afterLook, statusOf, verdictOf, type AutoStandby, type Circumstances, type Look } from './auto-standby.ts'
 import { lockInstance, type InstanceContext } from './context.ts'
@@ -42,26 +42,67 @@ export function isStandbyDue(context: InstanceContext, entry: InstanceEntry, now
 
 /** Looks at the connections of all of these instances at once. Where the kernel's list can't be read, that is what is known of each. */
 export async function lookAround(context: InstanceContext, entries: readonly InstanceEntry[]): Promise<void> {
-  const ports = new Set(entries.flatMap((entry) => tcpPorts(entry).map(({ hostPort }) => hostPort)))
-  let connections: readonly HostConnection[]
+  const [forwarded, others] = [entries.filter(isForwarded), entries.filter((entry) => !isForwarded(entry))]
+  await Promise.all([
+    lookAmong(context, others, () => usesBySockets(context, others)),
+    lookAmong(context, forwarded, () => usesByFlows(context)),
+  ])
+}
+
+/** Its connections are no socket's of this host: they are forwarded. */
+function isForwarded({ record }: InstanceEntry): boolean {
+  return record.network?.kind === 'tap'
+}
+
+/** Somebody's connection into an instance. */
+interface Use {
+  readonly guestPort: number
+  readonly source: string
+  /** How long ago it ended, in milliseconds; null while it is open. */
+  readonly endedMs: number | null
+}
+
+type UsesOf = (entry: InstanceEntry) => readonly Use[]
+
+async function lookAmong(context: InstanceContext, entries: readonly InstanceEntry[], find: () => Promise<UsesOf>): Promise<void> {
+  if (entries.length === 0) return
+  let usesOf: UsesOf
   try {
-    connections = await context.hostConnections(ports)
+    usesOf = await find()
   } catch (error) {
     if (!entries.every(({ idle }) => idle.isBlind))
       context.log.warn({ error: messageOf(error) }, "the host's connections can't be read; nothing goes to standby by itself meanwhile")
     for (const { idle } of entries) idle.isBlind = true
     return
   }
+  const nowMs = Date.now()
+  for (const entry of entries) {
+    entry.idle.isBlind = false
+    note(entry, lookOf(entry, usesOf(entry), nowMs), nowMs)
+  }
+}
+
+async function usesBySockets(context: InstanceContext, entries: readonly InstanceEntry[]): Promise<UsesOf> {
+  const connections = await context.hostConnections(new Set(entries.flatMap((entry) => tcpPorts(entry).map(({ hostPort }) => hostPort))))
   const byPort = Map.groupBy(
     connections.flatMap((connection) => [connection.local.port, connection.remote.port].map((port) => ({ port, connection }))),
     ({ port }) => port,
   )
-  const nowMs = Date.now()
-  for (const entry of entries) {
-    entry.idle.isBlind = false
+  return (entry) => {
     const relevant = tcpPorts(entry).flatMap(({ hostPort }) => byPort.get(hostPort) ?? [])
-    note(entry, lookOf(entry, new Set(relevant.map(({ connection }) => connection)), nowMs), nowMs)
+    return [...new Set(relevant.map(({ connection }) => connection))].flatMap((connection) => {
+      const leading = tcpPorts(entry).flatMap((port) => {
+        const source = sourceOf(connection, port)
+        return source === undefined ? [] : [{ guestPort: port.guestPort, source, endedMs: connection.endedMs }]
+      })
+      return leading.slice(0, 1)
+    })
   }
+}
+
+async function usesByFlows({ hostNetwork }: InstanceContext): Promise<UsesOf> {
+  const byGuest = Map.groupBy(await hostNetwork.flows(), ({ guest }) => guest)
+  return ({ record: { network } }) => (network?.kind === 'tap' && network.address !== null ? (byGuest.get(network.address) ?? []) : [])
 }
 
 function tcpPorts({ record }: InstanceEntry): readonly PublishedPort[] {
@@ -73,17 +114,15 @@ function note(entry: InstanceEntry, look: Look, nowMs: number): void {
   if (runningSince !== null) entry.idle.seen = afterLook(entry.idle.seen, runningSince, look, nowMs)
 }
 
-/** What of these connections leads into the instance and counts; who uses it by way of the API does, too. */
-function lookOf(entry: InstanceEntry, connections: Iterable<HostConnection>, nowMs: number): Look {
+/** What of these counts; who uses the instance by way of the API does, too. */
+function lookOf(entry: InstanceEntry, uses: readonly Use[], nowMs: number): Look {
   const { autoStandby: policy } = entry.record
   let open = entry.idle.users
   let lastEndedMs = entry.idle.lastUsedMs
-  const ports = tcpPorts(entry).filter(({ guestPort }) => policy?.ignoredPorts.includes(guestPort) !== true)
-  for (const connection of connections) {
-    const source = ports.map((port) => sourceOf(connection, port)).find((one) => one !== undefined)
-    if (source === undefined || (policy !== null && isIgnored(policy, source))) continue
-    if (connection.endedMs === null) open += 1
-    else lastEndedMs = Math.max(lastEndedMs ?? 0, nowMs - connection.endedMs)
+  for (const { guestPort, source, endedMs } of uses) {
+    if (policy !== null && (policy.ignoredPorts.includes(guestPort) || isIgnored(policy, source))) continue
+    if (endedMs === null) open += 1
+    else lastEndedMs = Math.max(lastEndedMs ?? 0, nowMs - endedMs)
   }
   return { connections: open, lastEndedMs }
 }
@@ -110,7 +149,7 @@ function circumstancesOf(context: InstanceContext, entry: InstanceEntry, { state
     policy: record.autoStandby,
     state,
     runningSince: record.runningSince,
-    hasNetwork: record.network !== null,
+    network: record.network?.kind ?? null,
     idleness: idle.seen,
     users: idle.users,
     isBlind: idle.isBlind,

@@ -13,6 +13,7 @@ import type { InstanceContext } from './context.ts'
 import { holdInstance } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { exitOf } from './exit.ts'
+import { networkSpecOf, releaseNetwork } from './network.ts'
 import { systemPartsOf } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterExit, withoutPlan } from './restart-policy.ts'
@@ -70,7 +71,7 @@ export function specOf(context: InstanceContext, record: InstanceRecord): Machin
     ],
     systemParts: systemPartsOf(record),
     diskBytesPerSecond: record.diskBytesPerSecond,
-    network: record.network === null ? null : { kind: 'user', ...record.network },
+    network: networkSpecOf(context, record),
   }
 }
 
@@ -116,6 +117,7 @@ export async function settleExit(
   if (context.store.byId(entry.id) !== entry) return // deleted meanwhile, with its record
   const { process } = entry.record
   if (process === null || process.pid !== machine.process.pid || process.startTicks !== machine.process.startTicks) return
+  await releaseNetwork(context, entry.record)
   const exit = await exitOf(context.layout.instance(entry.id), entry.record)
   await recordEnd(context, entry, exit, exit?.message ?? reason)
 }
@@ -130,18 +132,20 @@ async function recordEnd(context: InstanceContext, entry: InstanceEntry, exit: I
   context.events.restartPlan(entry.id, entry.record)
 }
 
-/** Kills the process, if any; whatever waits for it fails with the reason. The record is the caller's. */
-export async function killMachine(entry: InstanceEntry, reason: HypemanError): Promise<void> {
+/** Kills the process, if any; whatever waits for it fails with the reason. What it had of the host's network goes. The record is the caller's. */
+export async function killMachine(context: InstanceContext, entry: InstanceEntry, reason: HypemanError): Promise<void> {
   const { machine } = entry
-  if (machine === undefined) return
-  entry.stopWaiting.abort(reason)
-  await machine.kill()
-  detach(entry)
+  if (machine !== undefined) {
+    entry.stopWaiting.abort(reason)
+    await machine.kill()
+    detach(entry)
+  }
+  await releaseNetwork(context, entry.record)
 }
 
 /** Kills the process, if any, and records that it is gone. */
 export async function endMachine(context: InstanceContext, entry: InstanceEntry, change: Partial<InstanceRecord> = {}): Promise<void> {
-  await killMachine(entry, new HypemanError('canceled', `the instance ${entry.record.name} is being stopped`))
+  await killMachine(context, entry, new HypemanError('canceled', `the instance ${entry.record.name} is being stopped`))
   const ended = { process: null, stoppedAt: entry.record.stoppedAt ?? new Date().toISOString(), runningSince: null }
   await context.store.update(entry, { ...ended, ...change })
 }

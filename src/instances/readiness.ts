@@ -3,12 +3,12 @@
 
 import type { AgentClient, GuestIdentity, GuestWorkload } from '../agent/contract.ts'
 import { HypemanError } from '../api/errors.ts'
-import { userModeNetwork } from '../networks/index.ts'
 import { messageOf, step, type FlowContext } from '../platform/flow.ts'
 import { isAlive } from '../platform/process.ts'
 import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { agentOf, driverOf, endMachine, memoryOf, noteInVmmLog } from './machine.ts'
+import { guestNetworkOf } from './network.ts'
 import { layerPartOf } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterExit, withoutPlan } from './restart-policy.ts'
@@ -100,7 +100,7 @@ async function configure(context: InstanceContext, entry: InstanceEntry, agent: 
       layerPart: layerPartOf(record.volumes, volume),
     }))
     .toSorted((one, other) => (one.mountPath < other.mountPath ? -1 : 1))
-  const { steps, state } = await agent.boot(identityOf(record), volumes, workloadOf(context, record), signal)
+  const { steps, state } = await agent.boot(await identityOf(context, record), volumes, workloadOf(context, record), signal)
   if (steps.length > 0) context.events.identity(entry.id, 'boot', steps)
   // From here on it is no template any more: what it has done since would be done again.
   if (entry.holdsMemory) await useUpMemory(context, entry)
@@ -110,7 +110,7 @@ async function configure(context: InstanceContext, entry: InstanceEntry, agent: 
 async function renewIdentity(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<void> {
   const { record } = entry
   const reason = record.identityDue ?? 'restore'
-  const steps = await agent.identity(reason, identityOf(record), record.generation, signal)
+  const steps = await agent.identity(reason, await identityOf(context, record), record.generation, signal)
   context.events.identity(entry.id, reason, steps)
   const failed = steps.filter((one) => !one.ok)
   if (failed.length === 0) return
@@ -167,12 +167,12 @@ async function recordLate(context: InstanceContext, entry: InstanceEntry, change
   }
 }
 
-function identityOf(record: InstanceRecord): GuestIdentity {
+async function identityOf(context: InstanceContext, record: InstanceRecord): Promise<GuestIdentity> {
   return {
     instanceId: record.id,
     hostname: record.name,
     machineId: record.machineId,
-    network: record.network === null ? null : userModeNetwork(record.network.mac),
+    network: await guestNetworkOf(context, record),
   }
 }
 

@@ -37,9 +37,33 @@ const attachedVolume = z
   })
   .readonly()
 
+const networkBase = {
+  mac: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/, 'not a MAC address'),
+  ports: z.array(portMapping).readonly(),
+}
+
+/** In bytes per second; null: no limit. */
+const bandwidth = z.number().positive().nullable()
+
+const network = z.discriminatedUnion('kind', [
+  /** Behind its VMM, with the addresses that all such guests have. */
+  z.object({ kind: z.literal('user'), ...networkBase }).readonly(),
+  /** Behind a device of the host's. */
+  z
+    .object({
+      kind: z.literal('tap'),
+      ...networkBase,
+      /** Null: to be chosen at the next start. */
+      address: z.ipv4().nullable(),
+      downloadBytesPerSecond: bandwidth,
+      uploadBytesPerSecond: bandwidth,
+    })
+    .readonly(),
+])
+
 const instanceRecord = z
   .object({
-    version: z.literal(5),
+    version: z.literal(6),
     id: fileWord,
     name: z.string(),
     createdAt: timestamp,
@@ -59,10 +83,7 @@ const instanceRecord = z
     tags: tags.readonly(),
     skipGuestAgent: z.boolean(),
     volumes: z.array(attachedVolume).readonly(),
-    network: z
-      .object({ mac: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/, 'not a MAC address'), ports: z.array(portMapping).readonly() })
-      .readonly()
-      .nullable(),
+    network: network.nullable(),
     machineId: z.string(),
     /** Counts restores and forks of the memory, so that programs in the guest can tell. */
     generation: z.int(),
@@ -96,7 +117,7 @@ const instanceRecord = z
 
 export const instanceFormat = defineRecord({
   kind: 'instance record',
-  version: 5,
+  version: 6,
   schema: instanceRecord,
   // Version 1 had no seals of saved memory, but for records of the days in which they were added.
   steps: {
@@ -119,6 +140,11 @@ export const instanceFormat = defineRecord({
     }),
     // Version 4 knew neither a limit of disk throughput nor standby by itself, and kept no phases.
     4: (record) => ({ ...record, diskBytesPerSecond: null, autoStandby: null, phases: phasesOfOlder(record) }),
+    // Version 5 knew networks in user mode alone.
+    5: (record) => ({
+      ...record,
+      network: record['network'] === null ? null : { kind: 'user', ...z.looseObject({}).parse(record['network']) },
+    }),
   },
 })
 

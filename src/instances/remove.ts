@@ -46,7 +46,7 @@ export async function removeCommitted(context: InstanceContext, entry: InstanceE
     entry.removing = false
   })
   entry.removing = true
-  await killMachine(entry, new HypemanError('guest_unreachable', `the instance ${entry.record.name} is being deleted`))
+  await killMachine(context, entry, new HypemanError('guest_unreachable', `the instance ${entry.record.name} is being deleted`))
   await moveToTrash(context.layout, context.layout.instance(entry.id))
   context.store.forget(entry)
   undo.move()

@@ -72,7 +72,7 @@ export async function replaceInstance(
     return filled
   })
   undo.defer(async () => {
-    await killMachine(entry, new HypemanError('canceled', `the restore of ${entry.record.name} is being undone`))
+    await killMachine(context, entry, new HypemanError('canceled', `the restore of ${entry.record.name} is being undone`))
     if (!swapped) return
     exchangePaths(place, other)
     swapped = false

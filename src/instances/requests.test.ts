@@ -29,7 +29,7 @@ test('a bare body gets the defaults', async () => {
     entrypoint: undefined,
     cmd: undefined,
     volumes: [],
-    ports: [],
+    network: { ports: [], downloadBytesPerSecond: null, uploadBytesPerSecond: null },
     skipGuestAgent: false,
     expiresAt: null,
     restartPolicy: null,
@@ -79,14 +79,31 @@ test('a layer over a volume has a size, and a volume that is only read below it'
 
 test('a port without a host port is chosen by the server; one with a host port is not', async () => {
   const ports = [{ guest_port: 80 }, { guest_port: 53, host_port: 5353, protocol: 'udp', host_address: '0.0.0.0' }]
-  assert.deepEqual((await requestOf({ network: { ports } })).ports, [
+  assert.deepEqual((await requestOf({ network: { ports } })).network?.ports, [
     { guestPort: 80, hostPort: 0, protocol: 'tcp', hostAddress: '127.0.0.1', automatic: true },
     { guestPort: 53, hostPort: 5353, protocol: 'udp', hostAddress: '0.0.0.0', automatic: false },
   ])
 })
 
+test('limits of bandwidth are bytes per second of bits or bytes, absent, empty or 0 none; what nothing could be told by is refused by its field', async () => {
+  const limitsOf = async (bandwidth_download?: string, bandwidth_upload?: string) => {
+    const { network } = await requestOf({ network: { bandwidth_download, bandwidth_upload } })
+    return [network?.downloadBytesPerSecond, network?.uploadBytesPerSecond]
+  }
+  assert.deepEqual(await limitsOf('1Gbps', '2MB/s'), [125_000_000, 2 * 1024 ** 2])
+  assert.deepEqual(
+    [await limitsOf(), await limitsOf('', '0bps')],
+    [
+      [null, null],
+      [null, null],
+    ],
+  )
+  await assert.rejects(limitsOf('1bps'), (error) => isHypemanError(error, 'invalid_bandwidth_download'))
+  await assert.rejects(limitsOf('1Gbps', '9999Tbps'), (error) => isHypemanError(error, 'invalid_bandwidth_upload'))
+})
+
 test('without a network there are no ports, and to ask for both is refused', async () => {
-  assert.equal((await requestOf({ network: { enabled: false } })).ports, undefined)
+  assert.equal((await requestOf({ network: { enabled: false } })).network, undefined)
   await assert.rejects(requestOf({ network: { enabled: false, ports: [{ guest_port: 80 }] } }), (error) => {
     assert.ok(isHypemanError(error, 'invalid_request'))
     assert.match(error.message, /^network\.ports: /)

@@ -2,13 +2,13 @@
 
 import { HypemanError } from '../api/errors.ts'
 import type { CreateInstanceBody, UpdateInstanceBody } from '../api/schemas/instance-requests.ts'
-import { formatRate, parseDuration, parseRate, parseSize } from '../api/units.ts'
-import type { PublishedPort } from '../networks/index.ts'
+import { formatRate, parseBandwidth, parseDuration, parseRate, parseSize } from '../api/units.ts'
 import { autoStandbyOf } from './auto-standby.ts'
 import { hostPlatform } from './capabilities.ts'
 import type { InstanceContext } from './context.ts'
 import type { CreateInstance } from './create.ts'
 import { healthCheckOf } from './health.ts'
+import type { WantedNetwork } from './network.ts'
 import { checkDiskSize, type WantedVolume } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterPolicyChange, policyOf } from './restart-policy.ts'
@@ -31,7 +31,7 @@ export function createRequestOf(context: InstanceContext, body: CreateInstanceBo
     entrypoint: body.entrypoint,
     cmd: body.cmd,
     volumes: body.volumes.map((volume) => attachmentOf(context, volume.volume_id, volume)),
-    ports: portsOf(body.network),
+    network: networkOf(body.network),
     skipGuestAgent: body.skip_guest_agent,
     expiresAt: expiryOf(body) ?? null,
     restartPolicy: body.restart_policy === undefined ? null : policyOf(body.restart_policy),
@@ -138,18 +138,35 @@ function checkedHealth(
   return check
 }
 
-function portsOf(network: CreateInstanceBody['network']): readonly PublishedPort[] | undefined {
+function networkOf(network: CreateInstanceBody['network']): WantedNetwork | undefined {
   if (network?.enabled === false) {
     if (network.ports.length === 0) return undefined
     throw new HypemanError('invalid_request', 'network.ports: ports need a network; set network.enabled to true or leave the ports out')
   }
-  return (network?.ports ?? []).map((port) => ({
+  const ports = (network?.ports ?? []).map((port) => ({
     guestPort: port.guest_port,
     hostPort: port.host_port,
     protocol: port.protocol,
     hostAddress: port.host_address,
     automatic: port.host_port === 0,
   }))
+  return {
+    ports,
+    downloadBytesPerSecond: bandwidthOf('bandwidth_download', network?.bandwidth_download),
+    uploadBytesPerSecond: bandwidthOf('bandwidth_upload', network?.bandwidth_upload),
+  }
+}
+
+/** Slower than that a guest would hardly be told from one that hangs; and more than tc(8) takes. In bytes per second. */
+const LEAST_BANDWIDTH = 1_000
+const MOST_BANDWIDTH = 1e12
+
+/** Null: no limit. The schema has checked the text. */
+function bandwidthOf(field: 'bandwidth_download' | 'bandwidth_upload', text = ''): number | null {
+  const bytes = parseBandwidth(text) ?? 0
+  if (bytes === 0) return null
+  if (bytes >= LEAST_BANDWIDTH && bytes <= MOST_BANDWIDTH) return bytes
+  throw new HypemanError(`invalid_${field}`, `network.${field}: ${text} is not from 8kbps to 8Tbps`)
 }
 
 /** The schema has checked the text. */

@@ -18,12 +18,12 @@ import type { Spare } from './spares.ts'
 const MEMORY_RESERVE = 2
 
 /**
- * Whether forks of it can be loaded ahead: not where a fork's VMM is started with what is known only when it is asked for (published ports), or holds what others may
+ * Whether forks of it can be loaded ahead: not where a fork's VMM is started with what is known only when it is asked for (published ports, a device of the host), or holds what others may
  * want to have for themselves (volumes), or its directory must keep its name.
  */
 export function canBeSpare(context: InstanceContext, record: InstanceRecord): boolean {
   const { network, volumes } = record
-  return driverOf(context, record).memory?.movable === true && volumes.length === 0 && (network === null || network.ports.length === 0)
+  return driverOf(context, record).memory?.movable === true && volumes.length === 0 && (network === null || (network.kind === 'user' && network.ports.length === 0))
 }
 
 /** The caller sees to it that the payload stays meanwhile. */

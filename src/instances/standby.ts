@@ -4,6 +4,7 @@ import { step } from '../platform/flow.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { detach, memoryOf, specOf } from './machine.ts'
+import { releaseNetwork } from './network.ts'
 import { liveMachine, permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
 import { withoutPlan } from './restart-policy.ts'
@@ -58,6 +59,7 @@ export async function suspendInstance(
     // From here on the image is all that there is of the guest.
     undo.move()
     detach(entry)
+    await releaseNetwork(context, record)
   })
   const restarts = withoutPlan(record.restarts)
   await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), runningSince: null, restarts, savedMemory })

@@ -6,7 +6,6 @@ import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
 import type { Machine } from '../hypervisors/driver.ts'
-import { allocatePorts } from '../networks/index.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
 import { Turns } from '../platform/turns.ts'
 import { reserveFor } from './capacity.ts'
@@ -14,6 +13,7 @@ import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { bootMark } from './exit.ts'
 import { attach, driverOf, endMachine, memoryOf, openAgent, specOf } from './machine.ts'
+import { attachNetwork, claimNetwork } from './network.ts'
 import { makeReady, readyInBackground } from './readiness.ts'
 import type { InstanceRecord } from './record.ts'
 import { withoutPlan } from './restart-policy.ts'
@@ -34,7 +34,7 @@ export async function bootInstance(
   const driver = driverOf(context, before)
   using _share = reserveFor(context, before, true)
   using held = new DisposableStack()
-  const { ports } = await step(flow, 'ports', async () => held.use(await allocatePorts(before.network?.ports ?? [])))
+  const { network } = await step(flow, 'ports', async () => held.use(await claimNetwork(context, before)))
   undo.defer(() => context.store.update(entry, before))
   const fresh = {
     startedAt: new Date().toISOString(),
@@ -47,9 +47,10 @@ export async function bootInstance(
     kernelId: context.kernel.id,
     stamp: await driver.stamp(),
   }
-  await step(flow, 'record', () => context.store.update(entry, { ...fresh, network: withPorts(before, ports) }))
+  await step(flow, 'record', () => context.store.update(entry, { ...fresh, network }))
   await step(flow, 'log', () => markBoot(context, entry))
   undo.defer(() => endMachine(context, entry))
+  if (network?.kind === 'tap') await step(flow, 'network', () => attachNetwork(context, entry.id, network))
   await step(flow, 'vmm', async () => startProcess(context, entry, await driver.boot(specOf(context, entry.record), flow.signal)))
   context.events.state(entry.id, 'Initializing', 'booting')
   if (ready === 'await' && !(await makeReady(context, entry, flow)))
@@ -81,7 +82,7 @@ export async function resumeInstance(
   if (before.savedMemory !== null) await step(flow, 'check', () => checkMemory(context, before))
   using _turn = await loads.take(flow.signal)
   using held = new DisposableStack()
-  const { ports } = await step(flow, 'ports', async () => held.use(await allocatePorts(before.network?.ports ?? [])))
+  const { network } = await step(flow, 'ports', async () => held.use(await claimNetwork(context, before)))
   undo.defer(async () => {
     // Once its image is used up, the machine is all that there is of the guest: it stays.
     if (!entry.holdsMemory) return
@@ -92,7 +93,8 @@ export async function resumeInstance(
   const renewed =
     before.programStartedAt === null ? {} : { identityDue: before.identityDue ?? ('restore' as const), generation: before.generation + 1 }
   // Recorded with the process, before the guest runs: one record to be synced instead of two.
-  const change = { stoppedAt: null, runningSince: null, exit: null, ...renewed, network: withPorts(before, ports) }
+  const change = { stoppedAt: null, runningSince: null, exit: null, ...renewed, network }
+  if (network?.kind === 'tap') await step(flow, 'network', () => attachNetwork(context, entry.id, network))
   await step(flow, 'load', async () =>
     startProcess(context, entry, loaded ?? (await memory.restore(specOf(context, { ...before, ...change }), stamp, flow.signal)), change),
   )
@@ -127,8 +129,4 @@ async function markBoot(context: InstanceContext, entry: InstanceEntry): Promise
   const directory = context.layout.instance(entry.id)
   await mkdir(path.join(directory, instanceFiles.logs), { recursive: true })
   await appendFile(path.join(directory, instanceFiles.consoleLog), bootMark())
-}
-
-function withPorts(record: InstanceRecord, ports: NonNullable<InstanceRecord['network']>['ports']): InstanceRecord['network'] {
-  return record.network === null ? null : { ...record.network, ports }
 }

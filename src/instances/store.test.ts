@@ -117,7 +117,7 @@ const damages: Readonly<Record<string, readonly [text: string | null, reason: Re
   'has a time that is none': [JSON.stringify({ ...aRecord(), createdAt: 'yesterday' }), /createdAt/],
   'names a kernel outside of the data directory': [JSON.stringify({ ...aRecord(), kernelId: '../../boot' }), /kernelId: not a plain name/],
   'would add words to the command line of the VMM': [
-    JSON.stringify({ ...aRecord(), network: { mac: '52:54:00:00:00:01,x=y', ports: [] } }),
+    JSON.stringify({ ...aRecord(), network: { kind: 'user', mac: '52:54:00:00:00:01,x=y', ports: [] } }),
     /network\.mac: not a MAC address/,
   ],
   'is of another instance': [JSON.stringify(aRecord()), /holds the record of the instance/],

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../api/errors.ts'
 import { instanceFiles, templateFiles } from '../files/layout.ts'
 import { createStaged, stageRecord } from '../files/stage.ts'
-import type { Machine, MachineSpec } from '../hypervisors/driver.ts'
+import type { Hypervisor, Machine, MachineSpec, NetworkSpec } from '../hypervisors/driver.ts'
 import { kernelOf } from '../kernels/index.ts'
 import { loggedFlow, step } from '../platform/flow.ts'
 import { newId, newMac } from '../platform/ids.ts'
@@ -46,13 +46,21 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
   await writeFile(path.join(directory, instanceFiles.consoleLog), '') // not every machine has a console
   await mkdir(payload)
   await step(flow, 'disk', () => driver.createDisk(directory, kind.overlayBytes))
+  const id = newId()
+  const network = kind.hasNetwork ? networkFor(context, driver, id) : null
   const spec: MachineSpec = {
-    ...{ instanceId: newId(), directory, vcpus: kind.vcpus, memoryMib: Math.ceil(kind.memoryBytes / 1024 ** 2) },
+    ...{ instanceId: id, directory, vcpus: kind.vcpus, memoryMib: Math.ceil(kind.memoryBytes / 1024 ** 2) },
     ...kernelOf(layout, kind.kernelId),
     disks: [{ id: 'rootfs', path: image.rootfsPath, readOnly: true }],
     // A limit is no part of the machine: each that begins with it sets its own.
     diskBytesPerSecond: null,
-    network: kind.hasNetwork ? { kind: 'user', mac: newMac(), ports: [] } : null,
+    network,
+  }
+  if (network?.kind === 'tap') {
+    undo.defer(() => context.hostNetwork.detach(id))
+    await step(flow, 'network', () =>
+      context.hostNetwork.attach({ id, address: null, ports: [], downloadBytesPerSecond: null, uploadBytesPerSecond: null }),
+    )
   }
   const machine = await step(flow, 'boot', () => driver.boot(spec, signal))
   undo.defer(() => machine.kill())
@@ -62,6 +70,7 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
     await machine.pause()
     await memory.suspend(machine, spec, signal)
     await machine.kill()
+    if (network?.kind === 'tap') await context.hostNetwork.detach(id)
   })
   const seals = await step(flow, 'share', async () => {
     await driver.share(directory, payload, true)
@@ -76,6 +85,13 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
   templates.add(record)
   context.log.info({ template: key, image: image.name }, 'a template was made')
   await templates.tidy()
+}
+
+/** One that leads nowhere: nobody has told the guest of it. Devices are the same on all kinds of networks that a hypervisor has. */
+function networkFor({ hostNetwork }: InstanceContext, { networks }: Hypervisor, id: string): NetworkSpec {
+  return networks.includes('user')
+    ? { kind: 'user', mac: newMac(), ports: [] }
+    : { kind: 'tap', mac: newMac(), device: hostNetwork.deviceOf(id) }
 }
 
 async function untilItWaits(context: InstanceContext, machine: Machine, signal: AbortSignal): Promise<void> {

@@ -32,7 +32,7 @@ test('environment, tags, volumes and ports are shown as they were asked for', as
     env: { A: '1' },
     tags: { team: 'a' },
     volumes: [{ volumeId: 'v', mountPath: '/data', readOnly: true, overlay: { offsetBytes: 2 ** 30, sizeBytes: 2 ** 26 } }],
-    network: { mac: '02:00:00:00:00:01', ports: [port] },
+    network: { kind: 'user', mac: '02:00:00:00:00:01', ports: [port] },
   })
   assert.deepEqual([view.env, view.tags], [{ A: '1' }, { team: 'a' }])
   assert.deepEqual(view.volumes, [{ volume_id: 'v', mount_path: '/data', readonly: true, overlay: true, overlay_size: '64.0 MB' }])

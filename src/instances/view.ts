@@ -1,6 +1,6 @@
 // An instance as the wire shows it. Pure but for the look at the VMM that the state is derived from.
 
-import { formatRate, formatSize } from '../api/units.ts'
+import { formatBandwidth, formatRate, formatSize } from '../api/units.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { InstanceView } from '../api/schemas/instance.ts'
 import { userModeAddress } from '../networks/index.ts'
@@ -72,7 +72,25 @@ function networkOf({ network }: InstanceRecord): NonNullable<InstanceView['netwo
     protocol: port.protocol,
     host_address: port.hostAddress,
   }))
-  return { enabled: true, name: 'default', ip: userModeAddress, mac: network.mac, ...(ports.length === 0 ? {} : { ports }) }
+  return {
+    enabled: true,
+    name: 'default',
+    ip: network.kind === 'user' ? userModeAddress : network.address,
+    mac: network.mac,
+    ...limitsOf(network),
+    ...(ports.length === 0 ? {} : { ports }),
+  }
+}
+
+function limitsOf(
+  network: NonNullable<InstanceRecord['network']>,
+): Pick<NonNullable<InstanceView['network']>, 'bandwidth_download' | 'bandwidth_upload'> {
+  if (network.kind === 'user') return {}
+  const { downloadBytesPerSecond: down, uploadBytesPerSecond: up } = network
+  return {
+    ...(down === null ? {} : { bandwidth_download: formatBandwidth(down) }),
+    ...(up === null ? {} : { bandwidth_upload: formatBandwidth(up) }),
+  }
 }
 
 function forkOf(from: NonNullable<InstanceRecord['forkedFrom']>): NonNullable<InstanceView['forked_from']> {

@@ -76,7 +76,7 @@ async function startWorld(): Promise<World> {
     async running(change = {}) {
       const [now, process] = [new Date().toISOString(), { pid: 1, startTicks: '0', bootId: '' }]
       const ready = { programStartedAt: now, agentReadyAt: now, runningSince: now, process }
-      const network = { mac: '02:00:00:00:00:01', ports }
+      const network = { kind: 'user' as const, mac: '02:00:00:00:00:01', ports }
       const entry = await inner.add({ autoStandby: policy, network, ...ready, ...change })
       entry.machine = {
         ...stateOnly('running'),
@@ -138,7 +138,10 @@ test('one that nobody uses goes to standby when its timeout is over; one without
 
 test('a connection keeps it awake until the timeout after its end; one from an ignored network or to an ignored port does not', async () => {
   await using world = await startWorld()
-  const [used, ignoring] = [await world.running(), await world.running({ network: { mac: '02:00:00:00:00:02', ports: ports.slice(1) } })]
+  const [used, ignoring] = [
+    await world.running(),
+    await world.running({ network: { kind: 'user', mac: '02:00:00:00:00:02', ports: ports.slice(1) } }),
+  ]
   world.connections = [from('192.168.1.9'), from('10.1.2.3'), from('192.168.1.9', 8001)]
   await world.pass(6)
   await untilAsleep(ignoring)

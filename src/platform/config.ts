@@ -7,6 +7,7 @@ import { z } from 'zod'
 import { HypemanError } from '../api/errors.ts'
 import { hypervisorName } from '../api/schemas/common.ts'
 import { parseBandwidth, parseDuration, parseRate, parseSize } from '../api/units.ts'
+import { parseSubnet } from './ipv4.ts'
 
 /** What the command line of `hypeman serve` gives; absent: not given. */
 export interface ServeFlags {
@@ -124,6 +125,20 @@ const settings = z.strictObject({
       disk: size.optional(),
       network: bandwidth.optional(),
       disk_io: rate.optional(),
+    })
+    .prefault({}),
+  /** Of guests that get one (docs/networks.md). */
+  network: z
+    .strictObject({
+      /** `user`: behind their VMM. `tap`: by a device of the host. `auto`: what their hypervisor usually has, and a device where a limit of bandwidth needs one. */
+      mode: z.enum(['auto', 'user', 'tap']).default('auto'),
+      /** Addresses of guests that have a device of the host; the first is the host's own. */
+      subnet_cidr: z
+        .string()
+        .transform((text, context) => parseSubnet(text) ?? fail(context, 'is not a network such as 10.100.0.0/16, from /8 to /28'))
+        .prefault('10.100.0.0/16'),
+      /** What such guests ask for names, instead of the host's own resolvers. */
+      dns_server: z.ipv4().optional(),
     })
     .prefault({}),
   timeouts: z

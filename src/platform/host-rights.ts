@@ -17,8 +17,8 @@ const wordings = {
   tap: {
     name: 'tap devices',
     essential: false,
-    good: 'machines can be put on a bridge',
-    bad: 'machines have user-mode networking only: outbound connections and published ports',
+    good: 'machines can be on a network of the host, which can limit their bandwidth (docs/networks.md)',
+    bad: 'machines have user-mode networking only: outbound connections and published ports, no limits of bandwidth',
     fix: 'run as root or with CAP_NET_ADMIN, and make /dev/net/tun accessible',
   },
   memory: {
@@ -85,6 +85,12 @@ const TUNSETIFF = 0x400454ca
 const ifreqBytes = 40
 const IFF_TAP = 0x0002
 const IFF_NO_PI = 0x1000
+
+/** Why no tap device can be made here; undefined if one can. */
+export function whyNotTap(): string | undefined {
+  const probe = probeTap()
+  return probe.ok ? undefined : `${probe.value}: ${wordings.tap.fix}`
+}
 
 // The device is not persistent: it vanishes when the descriptor is closed.
 function probeTap(): Probe {

@@ -8,6 +8,8 @@ export interface ToolRun {
   readonly cwd: string
   readonly signal: AbortSignal
   readonly env?: Readonly<Record<string, string>>
+  /** What it reads from its standard input; absent: nothing. */
+  readonly input?: string
   /** File descriptors of the server's that it finds as 3, 4, … */
   readonly inherit?: readonly number[]
   /** After which it is killed; no limit if absent. */
@@ -44,7 +46,8 @@ export async function runTool(program: string, args: readonly string[], run: Too
     forceKillAfterDelay: KILL_AFTER_MS,
     timeout: run.timeoutMs ?? 0,
     env: { LC_ALL: 'C', ...run.env },
-    stdio: ['ignore', 'pipe', 'pipe', ...(run.inherit ?? []).map(parseDescriptor)],
+    ...(run.input === undefined ? {} : { input: run.input }),
+    stdio: [run.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...(run.inherit ?? []).map(parseDescriptor)],
     encoding: 'buffer',
     maxBuffer: LONGEST_OUTPUT,
     stripFinalNewline: false,

@@ -9,8 +9,6 @@ const refused = (field: string) => (error: unknown) => isHypemanError(error, 'no
 
 test('fields that ask for what can not be done yet are refused by name', () => {
   for (const [field, fields] of [
-    ['network.bandwidth_download', { network: { bandwidth_download: '1Gbps' } }],
-    ['network.bandwidth_upload', { network: { bandwidth_upload: '1Gbps' } }],
     ['network.egress', { network: { egress: { enabled: true } } }],
     ['credentials', { credentials: { KEY: { source: { env: 'KEY' } } } }],
     ['devices', { devices: ['gpu0'] }],

@@ -2,16 +2,11 @@
 
 import { HypemanError } from '../api/errors.ts'
 import type { CreateInstanceBody } from '../api/schemas/instance-requests.ts'
-import { parseBandwidth } from '../api/units.ts'
 
 /** A field, what is missing, and whether the body asks for it. */
 type Row<Body> = readonly [field: string, what: string, asked: (body: Body) => boolean]
 
-const bandwidth = 'limiting the bandwidth of a network in user mode'
-
 const ofCreate: readonly Row<CreateInstanceBody>[] = [
-  ['network.bandwidth_download', bandwidth, ({ network }) => isLimit(network?.bandwidth_download)],
-  ['network.bandwidth_upload', bandwidth, ({ network }) => isLimit(network?.bandwidth_upload)],
   ['network.egress', 'rules for outgoing traffic', ({ network }) => network?.egress?.enabled === true],
   ['credentials', 'credentials injected into outgoing traffic', ({ credentials }) => Object.keys(credentials ?? {}).length > 0],
   ['devices', 'passing devices of the host through', ({ devices }) => (devices ?? []).length > 0],
@@ -43,8 +38,4 @@ function refuse<Body>(rows: readonly Row<Body>[], body: Body): void {
   throw new HypemanError('not_supported', `${first[0]}: ${first[1]} is not supported yet; leave the field out`, {
     details: details.length > 1 ? details : [],
   })
-}
-
-function isLimit(text: string | undefined): boolean {
-  return text !== undefined && text !== '' && parseBandwidth(text) !== 0
 }

@@ -1,6 +1,7 @@
 // Flow: restore in place. The instance keeps its id, name and network identity and takes everything else from the snapshot, all or nothing.
 
 import { HypemanError } from '../api/errors.ts'
+import type { Hypervisor } from '../hypervisors/driver.ts'
 import {
   claimVolumes,
   driverOf,
@@ -10,6 +11,7 @@ import {
   reachState,
   replaceInstance,
   reserveFor,
+  restoredNetwork,
   sealMemory,
   type InstanceEntry,
   type InstanceRecord,
@@ -53,7 +55,7 @@ export async function restoreSnapshot(
       await together([step(flow, 'check', () => checkSnapshot(context, record, withMemory)), made])
       const asleep = withMemory && target.state === 'Standby'
       const savedMemory = asleep ? await sealMemory(instances, target, directory) : null
-      return { ...restoredRecord(entry.record, record, target, withMemory), savedMemory }
+      return { ...restoredRecord(driverOf(instances, target), entry.record, record, target, withMemory), savedMemory }
     },
     holdsMemory: withMemory,
     reach: () => reachState(instances, entry, target.state, flow),
@@ -61,7 +63,13 @@ export async function restoreSnapshot(
 }
 
 /** The snapshot's record under the instance's own identity. */
-function restoredRecord(present: InstanceRecord, snapshot: SnapshotRecord, target: Target, withMemory: boolean): InstanceRecord {
+function restoredRecord(
+  driver: Hypervisor,
+  present: InstanceRecord,
+  snapshot: SnapshotRecord,
+  target: Target,
+  withMemory: boolean,
+): InstanceRecord {
   const { instance } = snapshot
   return {
     ...instance,
@@ -70,10 +78,7 @@ function restoredRecord(present: InstanceRecord, snapshot: SnapshotRecord, targe
     createdAt: present.createdAt,
     hypervisor: target.hypervisor,
     machineId: present.machineId,
-    network:
-      instance.network === null
-        ? null
-        : { mac: present.network?.mac ?? instance.network.mac, ports: present.network?.ports ?? instance.network.ports },
+    network: restoredNetwork(driver, instance.network, present.network),
     generation: Math.max(present.generation, instance.generation),
     forkedFrom: present.forkedFrom,
     expiresAt: present.expiresAt,

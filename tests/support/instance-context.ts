@@ -40,6 +40,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
       restoreTimeoutMs: 1_000,
       stopGraceMs: 10,
       lockWaitMs: 1_000,
+      networkMode: 'auto',
       maxVcpus: 4,
       maxMemoryBytes: 2 ** 30,
       maxOverlayBytes: 2 ** 34,
@@ -50,6 +51,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     volumes: someVolumes({ imagePath: (id) => path.join(root, 'volumes', id) }),
     connectAgent: () => untouched('the agent'),
     hostConnections: () => Promise.resolve([]),
+    hostNetwork: new Proxy({} as InstanceContext['hostNetwork'], { get: () => untouched("the host's network") }),
     kernel: { id: 'kernel', kernel: '/kernel', initrd: '/initrd' },
     store: new InstanceStore(layout, log),
     locks: new KeyedLock(),
@@ -82,7 +84,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
 
 export function aRecord(): InstanceRecord {
   return {
-    version: 5,
+    version: 6,
     id: newId(),
     name: `vm-${newId().slice(0, 8)}`,
     createdAt: new Date().toISOString(),
@@ -100,7 +102,7 @@ export function aRecord(): InstanceRecord {
     tags: {},
     skipGuestAgent: false,
     volumes: [],
-    network: { mac: newMac(), ports: [] },
+    network: { kind: 'user', mac: newMac(), ports: [] },
     machineId: newMachineId(),
     generation: 0,
     identityDue: null,

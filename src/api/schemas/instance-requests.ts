@@ -26,7 +26,8 @@ import { compression } from './compression.ts'
 import { healthCheck, restartPolicy } from './supervision.ts'
 
 const unsupported = 'Not supported yet: 501 unless absent, empty or disabled.'
-const noBandwidth = 'Not supported by a network in user mode: 501 unless absent, empty or 0.'
+const limit =
+  'as `100Mbps` or `12.5MB/s`; absent, empty or 0: no limit. Needs a tap device: 501 where none can be had, or `network.mode` is `user`.'
 
 const portRequest = z.object({
   guest_port: port,
@@ -41,8 +42,12 @@ const portRequest = z.object({
 const networkRequest = z.object({
   enabled: z.boolean().default(true),
   ports: z.array(portRequest).max(256).default([]).meta({ description: 'Ports to publish on the host.' }),
-  bandwidth_download: bandwidth('invalid_bandwidth_download').optional().meta({ description: noBandwidth }),
-  bandwidth_upload: bandwidth('invalid_bandwidth_upload').optional().meta({ description: noBandwidth }),
+  bandwidth_download: bandwidth('invalid_bandwidth_download')
+    .optional()
+    .meta({ description: `What it may receive, ${limit}` }),
+  bandwidth_upload: bandwidth('invalid_bandwidth_upload')
+    .optional()
+    .meta({ description: `What it may send, ${limit}` }),
   egress: z.looseObject({ enabled: z.boolean().optional() }).optional().meta({ description: unsupported }),
 })
 

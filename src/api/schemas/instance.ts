@@ -41,8 +41,10 @@ const publishedPort = z
 const network = z.object({
   enabled: z.boolean().optional(),
   name: z.string().optional(),
-  ip: z.string().nullable().optional(),
+  ip: z.string().nullable().optional().meta({ description: 'Its address; null: it has no network, or gets an address when it starts.' }),
   mac: z.string().nullable().optional(),
+  bandwidth_download: z.string().optional().meta({ description: 'What it may receive, such as `16Mbps`. Absent: no limit.' }),
+  bandwidth_upload: z.string().optional().meta({ description: 'What it may send. Absent: no limit.' }),
   ports: z.array(publishedPort).optional().meta({ description: 'Ports of the host that lead into the guest.' }),
 })
 

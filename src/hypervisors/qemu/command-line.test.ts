@@ -145,5 +145,5 @@ test('no machine has a device by which its guest gives memory back: QEMU would p
 
 test('on a network of the host the machine takes a device that is there, and runs no program to make one', () => {
   const arguments_ = qemuArguments({ ...spec, network: { kind: 'tap', mac: '02:00:00:00:00:01', device: 'hm-1' } }, launch)
-  assert.deepEqual(valuesOf(arguments_, '-netdev'), ['tap,id=net,ifname=hm-1,script=no,downscript=no'])
+  assert.deepEqual(valuesOf(arguments_, '-netdev'), ['tap,id=net,ifname=hm-1,script=no,downscript=no,vnet_hdr=off'])
 })

@@ -183,7 +183,8 @@ function rawDisk(disk: MachineSpec['disks'][number], bus: string, throttle: stri
 function networkArguments(network: MachineSpec['network'], bus: string): string[] {
   if (network === null) return []
   const card = ['-device', `virtio-net-${bus},netdev=net,mac=${network.mac}`]
-  if (network.kind === 'tap') return ['-netdev', `tap,id=net,ifname=${network.device},script=no,downscript=no`, ...card]
+  // Without headers of virtio the guest has the same card as in user mode, which has none: memory images go on under either.
+  if (network.kind === 'tap') return ['-netdev', `tap,id=net,ifname=${network.device},script=no,downscript=no,vnet_hdr=off`, ...card]
   const forwards = network.ports.map(
     (port) => `,hostfwd=${port.protocol}:${bracketed(port.hostAddress)}:${port.hostPort}-:${port.guestPort}`,
   )

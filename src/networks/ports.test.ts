@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { test } from 'node:test'
 import { isHypemanError } from '../api/errors.ts'
-import { allocatePorts, type PublishedPort } from './index.ts'
+import { allocatePorts, type PublishedPort } from './ports.ts'
 
 const port: PublishedPort = { guestPort: 80, hostPort: 0, protocol: 'tcp', hostAddress: '127.0.0.1', automatic: true }
 

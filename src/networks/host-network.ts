@@ -1,0 +1,245 @@
+// The network of guests that have a device of the host: a tap for each, which leads to that guest alone, addresses out of one subnet, and rules of the firewall that lead out, and
+// in by published ports. What is there is told by the records of instances: this keeps no table of its own on disk (docs/networks.md).
+
+import { readFile, writeFile } from 'node:fs/promises'
+import type { Logger } from 'pino'
+import type { GuestNetwork } from '../agent/contract.ts'
+import { HypemanError } from '../api/errors.ts'
+import { messageOf } from '../platform/flow.ts'
+import { whyNotTap } from '../platform/host-rights.ts'
+import { addressOf, numberOf, type Subnet } from '../platform/ipv4.ts'
+import { runTool } from '../platform/tool.ts'
+import { guestFlows, type GuestFlow } from './flows.ts'
+import { holdPorts } from './held-ports.ts'
+import { anyTap, networkNames } from './names.ts'
+import type { PublishedPort } from './ports.ts'
+import { hasRules, presentJumps, removalText, rulesText } from './rules.ts'
+import { removeShaper, setLimits, type Bandwidth } from './shaping.ts'
+import { freeAddress, isGuestAddress, overlaps } from './subnet.ts'
+import { guestMtu, hostRoutes, resolversForGuests } from './surroundings.ts'
+import { listDevices, makeTap, removeTap } from './tap-device.ts'
+
+export interface HostNetworkSettings {
+  readonly subnet: Subnet
+  /** Absent: the host's own resolvers. */
+  readonly dnsServer?: string | undefined
+}
+
+/** What a machine is on this network. */
+export interface Attachment extends Bandwidth {
+  /** The instance's. */
+  readonly id: string
+  /** Null: the device leads nowhere yet. */
+  readonly address: string | null
+  readonly ports: readonly PublishedPort[]
+}
+
+/** Calls about one id are made one after the other: its caller has the instance's lock. */
+export interface HostNetwork extends AsyncDisposable {
+  /** Why no guest can be on it (one sentence that says what to do); undefined if one can. */
+  unavailable(): Promise<string | undefined>
+  /** A free address, nobody else's until the result is disposed of; by then a record has it. `isTaken` tells of those that records have. */
+  reserveAddress(isTaken: (address: string) => boolean): Promise<{ readonly address: string } & Disposable>
+  /** Whether a guest that had the address before may have it again, as far as this host is concerned. */
+  isUsable(address: string): Promise<boolean>
+  /** Name of the device of an instance. */
+  deviceOf(id: string): string
+  /** What the guest is told. */
+  describe(mac: string, address: string): Promise<GuestNetwork>
+  /** Makes the device, its limits, and what leads to it. If it throws, nothing of that is there. */
+  attach(attachment: Attachment): Promise<void>
+  /** Takes away all of what `attach` made; also what an earlier server has made. */
+  detach(id: string): Promise<void>
+  /** TCP connections that others have made to guests. Fails where the kernel does not show them. */
+  flows(): Promise<readonly GuestFlow[]>
+  /** At start: `running` is what is there and stays. What else this data directory has on the host is taken away. */
+  recover(running: readonly Attachment[]): Promise<void>
+}
+
+const forwarding = '/proc/sys/net/ipv4/ip_forward'
+
+/** `root` is the data directory: it names what is of this server. Disposing leaves devices and rules as long as there is a guest that has them. */
+export function createHostNetwork(root: string, settings: HostNetworkSettings, log: Logger): HostNetwork {
+  const { subnet } = settings
+  const cidr = `${addressOf(subnet.first)}/${subnet.prefixBits}`
+  const names = networkNames(root)
+  const attached = new Map<string, { readonly attachment: Attachment; readonly held: AsyncDisposable }>()
+  const reserved = new Set<string>()
+  let prepared: Promise<void> | undefined
+  let isProven = false
+  /** Our chains are there, and the host's lead into them. */
+  let isInForce = false
+  let lastChange: Promise<void> = Promise.resolve()
+  let nextWrite: Promise<void> | undefined
+
+  /** One after the other: rules are read before they are changed. */
+  const inTurn = (act: () => Promise<void>): Promise<void> => {
+    const turn = lastChange.then(act, act)
+    lastChange = turn.catch(() => undefined) // told to who waits for it
+    return turn
+  }
+
+  /** Brings the rules to what is attached at the time they are written: whoever comes while they are being written shares the next time. */
+  const writeRules = (): Promise<void> => {
+    nextWrite ??= inTurn(async () => {
+      nextWrite = undefined
+      const present = isInForce ? undefined : presentJumps(await savedRules(), names)
+      const forwarded = [...attached.values()].flatMap(({ attachment: { address, ports } }) =>
+        address === null ? [] : [{ address, ports }],
+      )
+      const missing = (jump: { readonly chain: string; readonly target: string }): boolean =>
+        present !== undefined && !present.some(({ chain, target }) => chain === jump.chain && target === jump.target)
+      await applyRules(rulesText(names, cidr, forwarded, missing))
+      isInForce = true
+    })
+    return nextWrite
+  }
+
+  const removeRules = (): Promise<void> =>
+    inTurn(async () => {
+      if (attached.size > 0) return
+      const saved = await savedRules()
+      isInForce = false
+      if (hasRules(saved, names)) await applyRules(removalText(names, saved))
+    })
+
+  const prepare = async (): Promise<void> => {
+    const reason = await whyNot(subnet, cidr)
+    if (reason !== undefined) throw new HypemanError('host_unavailable', `no guest can be on the host's network: ${reason}`)
+    if ((await readFile(forwarding, 'latin1')).trim() !== '0') return
+    await writeFile(forwarding, '1')
+    log.warn('net.ipv4.ip_forward was off and is on now, for guests on tap devices; see docs/networks.md')
+  }
+
+  const detach = async (id: string): Promise<void> => {
+    const known = attached.get(id)
+    attached.delete(id)
+    await using undo = new AsyncDisposableStack()
+    if (known !== undefined) undo.use(known.held)
+    undo.defer(() => removeShaper(names.shaper(id)))
+    undo.defer(() => removeTap(names.tap(id)))
+    if (known !== undefined && known.attachment.ports.length > 0) undo.defer(writeRules)
+  }
+
+  return {
+    async unavailable() {
+      if (isProven) return undefined
+      const reason = await whyNot(subnet, cidr)
+      isProven = reason === undefined
+      return reason
+    },
+    async reserveAddress(isTaken) {
+      const routes = await hostRoutes()
+      const routed = new Set(routes.filter(({ first, last }) => first === last).map(({ first }) => addressOf(first)))
+      const address = freeAddress(subnet, (one) => reserved.has(one) || routed.has(one) || isTaken(one))
+      if (address === undefined)
+        throw new HypemanError(
+          'insufficient_resources',
+          `no address of ${cidr} is free; delete instances or set network.subnet_cidr to a larger network`,
+        )
+      reserved.add(address)
+      return { address, [Symbol.dispose]: () => void reserved.delete(address) }
+    },
+    async isUsable(address) {
+      if (!isGuestAddress(subnet, address)) return false
+      const number = numberOf(address)
+      return !(await hostRoutes()).some(
+        ({ first, last, device }) => first === number && last === number && !device.startsWith(names.tapPrefix),
+      )
+    },
+    deviceOf: (id) => names.tap(id),
+    async describe(mac, address) {
+      const [dns, mtu] = await Promise.all([settings.dnsServer === undefined ? resolversForGuests() : [settings.dnsServer], guestMtu()])
+      return { mac, address: `${address}/${subnet.prefixBits}`, gateway: subnet.gateway, dns, mtu }
+    },
+    async attach(attachment) {
+      const { id, address, ports } = attachment
+      prepared ??= prepare()
+      await prepared.catch((error: unknown) => {
+        prepared = undefined
+        throw error
+      })
+      await using undo = new AsyncDisposableStack()
+      const held = undo.use(await holdPorts(ports))
+      undo.defer(() => detach(id))
+      await makeTap({
+        name: names.tap(id),
+        alias: `${names.owner} ${id}`,
+        addresses: address === null ? null : { host: subnet.gateway, guest: address },
+        fromLoopback: ports.some(({ hostAddress }) => hostAddress === '0.0.0.0' || hostAddress.startsWith('127.')),
+      })
+      await setLimits(names.tap(id), names.shaper(id), attachment)
+      attached.set(id, { attachment, held })
+      if (ports.length > 0 || !isInForce) await writeRules()
+      undo.move()
+    },
+    detach,
+    flows: guestFlows,
+    async recover(running) {
+      const stays = new Set(running.flatMap(({ id }) => [names.tap(id), names.shaper(id)]))
+      const stale = (await listDevices()).filter(
+        (name) => (name.startsWith(names.tapPrefix) || name.startsWith(names.shaperPrefix)) && !stays.has(name),
+      )
+      for (const name of stale) {
+        try {
+          await (name.startsWith(names.tapPrefix) ? removeTap(name) : removeShaper(name))
+        } catch (error) {
+          log.warn({ device: name, error: messageOf(error) }, 'a network device of no instance could not be removed')
+        }
+      }
+      if (stale.length > 0) log.info({ devices: stale }, 'network devices of no instance are removed')
+      for (const attachment of running) {
+        const held = await holdPorts(attachment.ports).catch((error: unknown) => {
+          log.warn({ instance: attachment.id, error: messageOf(error) }, 'a published port may be given to another program, too')
+          return new AsyncDisposableStack()
+        })
+        attached.set(attachment.id, { attachment, held })
+      }
+      // Who may not look at rules has made none. For nobody to wait: what follows waits for its turn.
+      const work = running.length > 0 ? writeRules() : process.getuid?.() === 0 ? removeRules() : Promise.resolve()
+      work.catch((error: unknown) =>
+        log[running.length > 0 || stale.length > 0 ? 'error' : 'debug'](
+          { error: messageOf(error) },
+          "the firewall's rules for guests could not be brought up to date",
+        ),
+      )
+    },
+    async [Symbol.asyncDispose]() {
+      await lastChange
+      for (const { held } of attached.values()) await held[Symbol.asyncDispose]()
+      if (attached.size > 0 || !isInForce) return
+      await removeRules().catch((error: unknown) =>
+        log.warn({ error: messageOf(error) }, 'rules of the firewall that nobody needs could not be removed'),
+      )
+    },
+  }
+}
+
+async function whyNot(subnet: Subnet, cidr: string): Promise<string | undefined> {
+  const why = whyNotTap()
+  if (why !== undefined) return why
+  const other = (await hostRoutes()).find((route) => overlaps(subnet, route) && !isTapRoute(route))
+  if (other !== undefined)
+    return `the host has a network of its own on ${other.device} that has addresses of ${cidr}; set network.subnet_cidr to another network`
+  try {
+    await savedRules()
+    return undefined
+  } catch (error) {
+    return `iptables can't be used (${messageOf(error)}); install it, and run as root or with CAP_NET_ADMIN`
+  }
+}
+
+function isTapRoute({ device }: { readonly device: string }): boolean {
+  return device.startsWith(anyTap.slice(0, -1))
+}
+
+const forever = new AbortController().signal
+
+async function savedRules(): Promise<string> {
+  return (await runTool('iptables-save', [], { cwd: '/', signal: forever })).toString()
+}
+
+/** All or nothing in each table. */
+async function applyRules(text: string): Promise<void> {
+  await runTool('iptables-restore', ['--noflush', '--wait', '10'], { cwd: '/', signal: forever, input: text })
+}

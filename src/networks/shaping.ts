@@ -1,0 +1,57 @@
+// Limits of bandwidth on a tap device, by tc(8): a token bucket on what goes to the guest, and another on a device of its own (ifb) through which goes what comes from it, since
+// a device can only hold back what it sends.
+
+import { runTool } from '../platform/tool.ts'
+import { listDevices } from './tap-device.ts'
+
+/** In bytes per second; null: no limit. */
+export interface Bandwidth {
+  /** To the guest. */
+  readonly downloadBytesPerSecond: number | null
+  /** From the guest. */
+  readonly uploadBytesPerSecond: number | null
+}
+
+/** At most so much is let through at once: what a limit lets through in 50 ms, so that the rate holds over any time that people notice, and never less than a few large packets. */
+const BURST_SECONDS = 0.05
+const SMALLEST_BURST = 32 * 1024
+/** tc takes no more, in bytes. */
+const LARGEST_BURST = 256 * 1024 ** 2
+/** Packets wait so long for their turn before they are dropped. */
+const LATENCY = '100ms'
+
+/** Sets the limits of a device that has none. `shaper` is the name of the other device, which is made if it is needed. */
+export async function setLimits(
+  tap: string,
+  shaper: string,
+  { downloadBytesPerSecond: down, uploadBytesPerSecond: up }: Bandwidth,
+): Promise<void> {
+  const signal = new AbortController().signal
+  if (up !== null) {
+    await removeShaper(shaper)
+    await runTool('ip', ['-batch', '-'], { cwd: '/', signal, input: `link add ${shaper} type ifb\nlink set ${shaper} up\n` })
+  }
+  const lines = [
+    ...(down === null ? [] : [`qdisc replace dev ${tap} root ${bucketOf(down)}`]),
+    ...(up === null
+      ? []
+      : [
+          `qdisc replace dev ${shaper} root ${bucketOf(up)}`,
+          `qdisc add dev ${tap} handle ffff: ingress`,
+          `filter add dev ${tap} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ${shaper}`,
+        ]),
+  ]
+  if (lines.length > 0) await runTool('tc', ['-batch', '-'], { cwd: '/', signal, input: `${lines.join('\n')}\n` })
+}
+
+/** The tap's own limits go with it. */
+export async function removeShaper(shaper: string): Promise<void> {
+  if (!(await listDevices()).includes(shaper)) return
+  await runTool('ip', ['link', 'delete', shaper], { cwd: '/', signal: new AbortController().signal })
+}
+
+/** tc's `bps` are bytes per second. */
+function bucketOf(bytesPerSecond: number): string {
+  const burst = Math.min(LARGEST_BURST, Math.max(SMALLEST_BURST, Math.ceil(bytesPerSecond * BURST_SECONDS)))
+  return `tbf rate ${bytesPerSecond}bps burst ${burst}b latency ${LATENCY}`
+}
