@@ -3,15 +3,16 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { readFile, readdir } from 'node:fs/promises'
-import { createServer, type AddressInfo, type Server } from 'node:net'
+import { connect, createServer, type AddressInfo, type Server } from 'node:net'
 import path from 'node:path'
 import { after, test } from 'node:test'
+import { APIError } from '@onkernel/hypeman'
 import { run } from '../support/command.ts'
-import { runIn, runMachine, shell, small, untilRunning } from '../support/machine.ts'
+import { runIn, runMachine, shell, small } from '../support/machine.ts'
 import { startServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { countVm } from '../support/vm-count.ts'
-import { killVmms } from '../support/vmm.ts'
+import { killVmm } from '../support/vmm.ts'
 
 const rights = process.getuid?.() === 0 ? false : 'needs root: devices and rules of the host'
 const SUBNET = '10.213.0.0/24'
@@ -76,6 +77,153 @@ test('a published port leads into the guest, from a loopback address and its own
   assert.equal(await pageOf(80, ip), 'page')
 })
 
+test('two forks of one snapshot answer on addresses and ports of their own, and their source goes on', { skip: rights }, async () => {
+  const snapshot = await instances().snapshots.create(first, { kind: 'Standby' })
+  const forks = await Promise.all(['one', 'two'].map((name) => server.client.snapshots.fork(snapshot.id, { name })))
+  countVm('fork')
+  countVm('fork')
+  for (const { id, name } of forks) await shell(server, id, `echo ${name} > /www/index.html`)
+  const networks = await Promise.all([first, ...forks.map(({ id }) => id)].map(networkOf))
+  for (const what of ['ip', 'mac'] as const) assert.equal(new Set(networks.map((one) => one[what])).size, 3, what)
+  assert.deepEqual(await Promise.all(networks.map(({ ports: [port] }) => pageOf(port?.host_port ?? 0))), ['page', 'one', 'two'])
+  const [, one, two] = networks
+  assert.notEqual(
+    (await runIn(server, forks[0]?.id ?? '', `nc -w 2 ${two?.ip} 80 </dev/null`)).exitCode,
+    0,
+    'guests do not reach each other',
+  )
+  const { devices } = await ownedByServer()
+  assert.equal(devices.length, 3)
+  await instances().delete(forks[0]?.id ?? '')
+  assert.equal((await ownedByServer()).devices.length, 2)
+  await assert.rejects(pageOf(one?.ports[0]?.host_port ?? 0), 'nothing is published of one that is gone')
+  await instances().delete(forks[1]?.id ?? '')
+  await server.client.snapshots.delete(snapshot.id)
+})
+
+test('standby takes the device away, and the guest that is back has its address and ports as before', { skip: rights }, async () => {
+  const before = await networkOf(first)
+  await instances().standby(first)
+  assert.deepEqual((await ownedByServer()).devices, [])
+  await instances().restore(first)
+  const { ip, mac, ports } = await networkOf(first)
+  assert.deepEqual([ip, mac], [before.ip, before.mac])
+  assert.equal(await pageOf(ports[0]?.host_port ?? 0), 'page')
+})
+
+test(
+  'guests, devices and ports outlive the server; what its crash left of a guest that is gone goes with the next start',
+  { skip: rights },
+  async () => {
+    const gone = await runMachine(server, { name: 'gone', ...web })
+    const [port, goneWith] = [(await networkOf(first)).ports[0]?.host_port ?? 0, (await networkOf(gone)).ports[0]?.host_port ?? 0]
+    await server.crash()
+    await killVmm(server, gone)
+    assert.equal((await ownedByServer()).devices.length, 2)
+    assert.equal(await pageOf(port), 'page')
+    await server.restart()
+    assert.equal(await pageOf(port), 'page')
+    await until('the device of the other is gone', async () => (await ownedByServer()).devices.length === 1)
+    await assert.rejects(pageOf(goneWith))
+    await instances().delete(gone)
+  },
+)
+
+test('a limit holds back what a guest receives and sends, is shown, and goes with its forks', { skip: rights }, async () => {
+  const limits = { bandwidth_download: '16Mbps', bandwidth_upload: '16Mbps' }
+  const slow = await runMachine(server, { name: 'slow', network: limits })
+  await using source = await serveBytes()
+  // Connections are made and guests are woken in both: the difference is what the limit takes.
+  const millisecondsFor = async (id: string, transfer: string): Promise<number> => {
+    const started = performance.now()
+    await shell(server, id, transfer)
+    return performance.now() - started
+  }
+  const transfers = {
+    download: `nc -w 30 ${GATEWAY} ${source.port} </dev/null | wc -c | grep -q ${BYTES}`,
+    upload: `head -c ${BYTES} /dev/zero | nc -w 30 ${GATEWAY} ${source.sink} | grep -q ${BYTES}`,
+  }
+  for (const [direction, transfer] of Object.entries(transfers)) {
+    const [free, limited] = [await millisecondsFor(first, transfer), await millisecondsFor(slow, transfer)]
+    // 4 MiB at 2 MB/s take two seconds, whatever else they wait for.
+    assert.ok(limited > 1_500 && limited > 2 * free, `${direction}: ${limited} ms with a limit, ${free} ms without`)
+  }
+  const shown = (await instances().get(slow)).network
+  assert.deepEqual([shown?.bandwidth_download, shown?.bandwidth_upload], ['16Mbps', '16Mbps'])
+  await instances().stop(slow)
+  const fork = await instances().fork(slow, { name: 'slow-fork', target_state: 'Running' })
+  countVm('fork')
+  assert.equal(fork.network?.bandwidth_upload, '16Mbps')
+  assert.ok((await millisecondsFor(fork.id, transfers.upload)) > 1_500)
+  await instances().delete(fork.id)
+  await instances().delete(slow)
+})
+
+test('a published port that a program listens on is refused, and nothing is left of the instance', { skip: rights }, async () => {
+  await using taken = await listen('127.0.0.1')
+  const network = { ports: [{ guest_port: 80, host_port: taken.port }] } as object
+  await assert.rejects(instances().create({ ...small, name: 'taken', network }), (error) => codeOf(error) === 'port_in_use')
+  const { host_port: used } = (await networkOf(first)).ports[0] ?? { host_port: 0 }
+  const other = { ports: [{ guest_port: 80, host_port: used }] } as object
+  await assert.rejects(instances().create({ ...small, name: 'taken', network: other }), (error) => codeOf(error) === 'port_in_use')
+  assert.equal((await ownedByServer()).devices.length, 1)
+})
+
+test('a connection to its published port keeps a guest awake, and it sleeps when that is over', { skip: rights }, async () => {
+  await instances().update(first, { auto_standby: { enabled: true, idle_timeout: '2s' } })
+  const socket = connect({ host: '127.0.0.1', port: (await networkOf(first)).ports[0]?.host_port ?? 0 })
+  await once(socket, 'connect')
+  await until('it is seen', async () => (await instances().autoStandby.status(first)).active_inbound_connections === 1)
+  assert.equal((await instances().autoStandby.status(first)).tracking_mode, 'host_conntrack')
+  socket.resume().end()
+  await once(socket, 'close')
+  await until('it is in standby', async () => (await instances().get(first)).state === 'Standby', 120_000)
+})
+
+test('in user mode a limit is refused and says what to set', { skip: rights }, async () => {
+  await server.restart({ NETWORK__MODE: 'user' })
+  const network = { bandwidth_upload: '1Mbps' }
+  await assert.rejects(instances().create({ ...small, name: 'no-limit', network }), (error) => {
+    assert.equal(codeOf(error), 'not_supported')
+    return error instanceof Error && /network\.mode/.test(error.message)
+  })
+  await server.restart()
+})
+
+test('when the last guest is gone and the server ends, the host has neither device nor rule of it', { skip: rights }, async () => {
+  await instances().delete(first)
+  assert.deepEqual((await ownedByServer()).devices, [])
+  await server.stop()
+  assert.deepEqual(await ownedByServer(), { devices: [], rules: [] })
+})
+
+const codeOf = (error: unknown): string | undefined => (error instanceof APIError ? (error.error as { code: string }).code : undefined)
+
+const BYTES = 4 * 1024 ** 2
+
+/** A port that sends bytes, and one that takes as many and then says how many came. */
+async function serveBytes(): Promise<{ readonly port: number; readonly sink: number } & AsyncDisposable> {
+  const sending = createServer((socket) => socket.end(Buffer.alloc(BYTES))).listen(0, '0.0.0.0')
+  const taking = createServer((socket) => {
+    let taken = 0
+    socket.on('data', (bytes) => {
+      taken += bytes.length
+      if (taken >= BYTES) socket.end(`${taken}\n`)
+    })
+  }).listen(0, '0.0.0.0')
+  await Promise.all([once(sending, 'listening'), once(taking, 'listening')])
+  return {
+    port: (sending.address() as AddressInfo).port,
+    sink: (taking.address() as AddressInfo).port,
+    async [Symbol.asyncDispose]() {
+      for (const one of [sending, taking]) {
+        one.close()
+        await once(one, 'close')
+      }
+    },
+  }
+}
+
 async function listen(address: string): Promise<{ readonly port: number } & AsyncDisposable> {
   const listening: Server = createServer((socket) => socket.end('hello')).listen(0, address)
   await once(listening, 'listening')
@@ -87,4 +235,3 @@ async function listen(address: string): Promise<{ readonly port: number } & Asyn
     },
   }
 }
-void [small, untilRunning, until, countVm, killVmms, ownedByServer]
