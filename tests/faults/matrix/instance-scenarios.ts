@@ -56,6 +56,18 @@ export const create: Scenario = {
   vmm: ['stopped'],
 }
 
+/** On a device of the host, which a limit of bandwidth needs. */
+const onTap = { network: { bandwidth_upload: '1Gbps', ports: [{ guest_port: 80 }] } } as object
+
+export const createOnTap: Scenario = {
+  ...create,
+  name: 'create an instance on a device of the host',
+  async act(world) {
+    await world.client.instances.create({ ...world.guests.body, name: fresh, ...onTap })
+    await world.untilRunning(fresh)
+  },
+}
+
 export const start: Scenario = {
   name: 'start a stopped instance',
   prepare: (world) => world.ensure(subject, 'Stopped', content),
@@ -112,6 +124,16 @@ export const restore: Scenario = {
   act: async (world) => void (await world.client.instances.restore(subject)),
   judge: (world) => judgeState(world, subject, { Standby: ['as before', content], Running: ['done', content] }),
   clean,
+}
+
+export const restoreOnTap: Scenario = {
+  ...restore,
+  name: 'wake an instance on a device of the host from standby',
+  async prepare(world) {
+    const { network } = (await world.stateOf(subject)) === 'absent' ? {} : await world.client.instances.get(subject)
+    if (network?.bandwidth_upload === undefined) await world.remove(subject)
+    await world.ensure(subject, 'Standby', content, onTap)
+  },
 }
 
 export const forkRunning: Scenario = {

@@ -1,5 +1,6 @@
 // Every flow that changes something on disk.
 
+import { hasHostNetwork } from '../../support/host-network.ts'
 import * as instances from './instance-scenarios.ts'
 import type { Scenario } from './scenario.ts'
 import * as pushes from './push-scenarios.ts'
@@ -12,6 +13,7 @@ import * as volumes from './volume-scenarios.ts'
 export const guestScenarios: readonly Scenario[] = [
   ...[instances.create, instances.start, instances.stop, instances.stopAsleep, instances.standby, instances.restore],
   instances.restart,
+  ...(hasHostNetwork ? [instances.createOnTap, instances.restoreOnTap] : []),
   ...[instances.forkRunning, instances.forkStopped, instances.forkAsleep, instances.remove, instances.removeAsleep, instances.update],
   ...[snapshots.snapshotRunning, snapshots.snapshotAsleep, snapshots.snapshotStopped],
   ...[snapshots.compressSnapshot, snapshots.forkCompressed, snapshots.restoreCompressed],

@@ -5,10 +5,13 @@ import { createHash } from 'node:crypto'
 import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import type { Hypeman } from '@onkernel/hypeman'
 import { extentsOf } from '../../../src/files/extents.ts'
 import type { FaultServer } from '../../support/fault-server/server.ts'
 import type { TestServer } from '../../support/server.ts'
+import { devicesBelow } from '../../support/host-network.ts'
+import { until } from '../../support/until.ts'
 import { vmmsOf } from '../../support/vmm.ts'
 import { countVm } from '../../support/vm-count.ts'
 import { qemuGuests, type Content, type Guests } from './guests.ts'
@@ -79,8 +82,8 @@ export class World {
   }
 
   /** Makes an instance, or brings it there: in a state, with a content. */
-  async ensure(name: string, state: State, content: Content): Promise<void> {
-    if ((await this.stateOf(name)) === 'absent') await this.client.instances.create({ ...this.guests.body, name })
+  async ensure(name: string, state: State, content: Content, fields: object = {}): Promise<void> {
+    if ((await this.stateOf(name)) === 'absent') await this.client.instances.create({ ...this.guests.body, ...fields, name })
     await this.wake(name)
     await this.guests.write(this.server, name, content)
     if (state === 'Standby') await this.client.instances.standby(name)
@@ -179,6 +182,7 @@ export class World {
     assert.deepEqual(this.#freeze(), this.#frozen, 'what no test touches has changed on disk')
     await this.checkDisk()
     await this.#checkPromises()
+    await this.#checkNetworks()
     this.#checkProcesses()
   }
 
@@ -234,6 +238,20 @@ export class World {
     assert.equal(cpu.allocated, sum(allocations.map(({ cpu: vcpus = 0 }) => vcpus)))
     assert.equal(parts.volumes_bytes, sum((await this.client.volumes.list()).map(({ size_gb: size }) => size * 1024 ** 3)))
     assert.equal(disk.allocated, sum(Object.values(parts)))
+  }
+
+  /** The host has devices and rules for machines that run, and for no others. */
+  async #checkNetworks(): Promise<void> {
+    const wanted = async (): Promise<string[]> =>
+      (await this.client.instances.list()).flatMap(({ id, state, network }) =>
+        network?.bandwidth_upload !== undefined && state !== 'Stopped' && state !== 'Standby' ? [id] : [],
+      )
+    const there = async (): Promise<string[]> =>
+      (await devicesBelow(this.server.dataDirectory)).map(({ alias }) => alias.split(' ').at(-1) ?? '')
+    // A machine that ended by itself is seen to be gone before its device is.
+    await until('there is a device for each machine that has one', async () =>
+      isDeepStrictEqual((await wanted()).toSorted(), (await there()).toSorted()),
+    )
   }
 
   #checkProcesses(): void {

@@ -39,7 +39,8 @@ export function createStandIn({ name, program, version = '1' }: StandInOptions):
   return {
     name,
     features: ['snapshots', 'standby', 'fork', 'pause'],
-    networks: ['user'],
+    // Its machines leave their device alone: it is there, and leads nowhere.
+    networks: ['user', 'tap'],
     maxVolumes: 20,
     transientFiles: Object.values(sockets),
     memory: memorySnapshots(program, stamp),
