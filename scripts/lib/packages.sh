@@ -13,6 +13,8 @@ debian_packages=(
   cpio            # packs the initramfs
   zstd            # compresses the memory of snapshots,
   lz4             # or this one does
+  iproute2        # ip and tc: limits of bandwidth of machines on the host's network,
+  iptables        # and the rules that lead into and out of them
   ca-certificates # TLS to registries
   libatomic1      # the pinned Node is linked with it
   docker-registry # a real registry for the tests; never started as a service

@@ -77,6 +77,27 @@ test('files, mounts and loop devices are found; what is mounted is not removed',
   }
 })
 
+test('network devices and rules are found by the run that they name; devices are removed', { skip: notRoot }, async () => {
+  const directory = await runDirectory()
+  const device = `hmleft${process.pid}`
+  const rule = ['INPUT', '-i', device, '-m', 'comment', '--comment', `hypeman ${directory}/data`, '-j', 'ACCEPT']
+  await run('ip', ['tuntap', 'add', 'dev', device, 'mode', 'tap'])
+  await run('ip', ['link', 'set', 'dev', device, 'alias', `hypeman ${directory}/data some-instance`])
+  await run('iptables', ['-w', '10', '-A', ...rule])
+  try {
+    const found = await findLeftovers(directory, AbortSignal.timeout(0))
+    assert.deepEqual(
+      found.map(({ kind }) => kind),
+      ['network device', 'rule'],
+    )
+    await clearLeftovers(directory, found)
+    assert.ok(!existsSync(`/sys/class/net/${device}`))
+  } finally {
+    await run('iptables', ['-w', '10', '-D', ...rule])
+    await clearLeftovers(directory, [])
+  }
+})
+
 function pidsOf(found: readonly Leftover[]): number[] {
   return found.flatMap(({ kind, pid }) => (kind === 'process' ? [pid ?? -1] : [])).toSorted((one, other) => one - other)
 }

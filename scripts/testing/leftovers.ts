@@ -1,16 +1,19 @@
-// What a test run left behind on the machine: processes, mounts, loop devices, files. Everything of the run is known by its
+// What a test run left behind on the machine: processes, mounts, loop devices, network devices, rules of the firewall, files. Everything of the run is known by its
 // temporary directory: tests have it as TMPDIR and in their environment, which what they start inherits.
 // Other runs on the same machine are never touched.
 
+import { spawnSync } from 'node:child_process'
 import { readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 
 export interface Leftover {
-  readonly kind: 'process' | 'mount' | 'loop device' | 'file'
+  readonly kind: 'process' | 'mount' | 'loop device' | 'network device' | 'rule' | 'file'
   /** For people: what it is and where. */
   readonly what: string
   readonly pid?: number
+  /** Name of a network device. */
+  readonly device?: string
 }
 
 /** Lists what the run left. Processes that are just ending get until `deadline` to be gone. */
@@ -26,13 +29,14 @@ export async function findLeftovers(run: string, deadline: AbortSignal): Promise
 /** Ends the processes, and removes the directory unless something is mounted below it. */
 export async function clearLeftovers(run: string, leftovers: readonly Leftover[]): Promise<void> {
   for (const { pid } of leftovers) if (pid !== undefined) orGone(() => process.kill(pid, 'SIGKILL'))
+  for (const { device } of leftovers) if (device !== undefined) spawnSync('ip', ['link', 'delete', device])
   if (leftovers.some((one) => one.kind === 'mount')) return
   await findLeftovers(run, AbortSignal.timeout(5_000))
   rmSync(run, { recursive: true, force: true })
 }
 
 function leftoversNow(run: string): Leftover[] {
-  return [...processesOf(run), ...mountsBelow(run), ...loopDevicesOf(run), ...filesOf(run)]
+  return [...processesOf(run), ...mountsBelow(run), ...loopDevicesOf(run), ...networkDevicesOf(run), ...rulesOf(run), ...filesOf(run)]
 }
 
 function processesOf(run: string): Leftover[] {
@@ -68,6 +72,22 @@ function loopDevicesOf(run: string): Leftover[] {
     .map((name) => ({ name, file: orGone(() => readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8').trim()) ?? '' }))
     .filter(({ file }) => isBelow(file, run))
     .map(({ name, file }) => ({ kind: 'loop device', what: `/dev/${name} over ${file}` }))
+}
+
+// Servers name their data directory in the alias of each device, and in a comment of each rule that leads to theirs.
+function networkDevicesOf(run: string): Leftover[] {
+  return readdirSync('/sys/class/net')
+    .filter((name) => (orGone(() => readFileSync(`/sys/class/net/${name}/ifalias`, 'utf8')) ?? '').includes(` ${run}/`))
+    .map((device) => ({ kind: 'network device', device, what: `network device ${device}` }))
+}
+
+function rulesOf(run: string): Leftover[] {
+  if (process.getuid?.() !== 0) return []
+  const { stdout } = spawnSync('iptables-save', { encoding: 'utf8' })
+  return stdout
+    .split('\n')
+    .filter((line) => line.includes(` ${run}/`))
+    .map((line) => ({ kind: 'rule', what: `rule ${line}` }))
 }
 
 function filesOf(run: string): Leftover[] {

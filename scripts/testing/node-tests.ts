@@ -98,7 +98,7 @@ async function checkLeftovers(run: string, inMemory: string | undefined): Promis
   for (const what of [...leftovers.map((leftover) => leftover.what), ...files]) console.log(`✖ left behind: ${what}`)
   await clearLeftovers(run, leftovers)
   const isTidy = leftovers.length === 0 && files.length === 0
-  if (isTidy) console.log('✔ nothing is left behind: no process, mount, loop device or file')
+  if (isTidy) console.log('✔ nothing is left behind: no process, mount, loop device, network device, rule or file')
   return isTidy ? onePassed : oneFailed
 }
 

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { aDriver, testContext } from '../../tests/support/instance-context.ts'
+import { aDriver, aHostNetwork, testContext } from '../../tests/support/instance-context.ts'
 import { capabilities } from '../api/schemas/capabilities.ts'
 import type { InstanceContext } from './context.ts'
 import { describeCapabilities, hostPlatform } from './capabilities.ts'
@@ -11,6 +11,15 @@ async function described(drivers: InstanceContext['drivers']): ReturnType<typeof
   await using world = await testContext({ drivers })
   return capabilities.parse(await describeCapabilities(world.context, '1.2.3'))
 }
+
+test('the addresses of guests are told where new ones are on the host’s network', async () => {
+  const drivers = new Map([['qemu', aDriver('qemu', { networks: ['user', 'tap'] })]] as const)
+  await using world = await testContext({ drivers, hostNetwork: aHostNetwork() })
+  const networkIn = async (networkMode: 'auto' | 'tap') =>
+    (await describeCapabilities({ ...world.context, settings: { ...world.context.settings, networkMode } }, '1')).network
+  assert.deepEqual(await networkIn('auto'), { model: 'nat', guest_to_guest: false })
+  assert.deepEqual(await networkIn('tap'), { model: 'nat', guest_to_guest: false, gateway: '10.100.0.1', subnet: '10.100.0.0/16' })
+})
 
 test('every hypervisor that the wire knows is listed by name; only what is here and can run is available', async () => {
   const { runtimes, default_runtime: preferred } = await described(

@@ -3,6 +3,7 @@
 import { hypervisorNames } from '../api/schemas/common.ts'
 import type { Capabilities } from '../api/schemas/capabilities.ts'
 import type { InstanceContext } from './context.ts'
+import { usualKind } from './network.ts'
 
 /** The version of the wire that the official clients speak. */
 const API_VERSION = '0.3.0'
@@ -14,7 +15,10 @@ export function hostPlatform(): string {
   return `linux/${architectures[process.arch] ?? process.arch}`
 }
 
-export async function describeCapabilities(context: Pick<InstanceContext, 'drivers' | 'settings'>, version: string): Promise<Capabilities> {
+export async function describeCapabilities(
+  context: Pick<InstanceContext, 'drivers' | 'settings' | 'hostNetwork'>,
+  version: string,
+): Promise<Capabilities> {
   const runtimes = await Promise.all(
     hypervisorNames.map(async (name) => {
       const driver = context.drivers.get(name)
@@ -23,6 +27,9 @@ export async function describeCapabilities(context: Pick<InstanceContext, 'drive
     }),
   )
   const { defaultHypervisor } = context.settings
+  const preferred = context.drivers.get(defaultHypervisor)
+  const { hostNetwork } = context
+  const isOnHost = preferred !== undefined && usualKind(context, preferred) === 'tap'
   const platform = hostPlatform()
   return {
     server: { version, api_version: API_VERSION },
@@ -34,6 +41,10 @@ export async function describeCapabilities(context: Pick<InstanceContext, 'drive
     runtimes: runtimes.toSorted((one, other) => one.name.localeCompare(other.name)),
     features: ['instances', 'images', 'volumes', 'exec', 'logs'],
     images: { default_platform: platform, platforms: [platform] },
-    network: { model: 'nat', guest_to_guest: false },
+    network: {
+      model: 'nat',
+      guest_to_guest: false,
+      ...(isOnHost ? { gateway: hostNetwork.gateway, subnet: hostNetwork.subnet } : {}),
+    },
   }
 }

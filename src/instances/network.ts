@@ -50,6 +50,11 @@ export function restoredNetwork(
   return kind === network.kind ? network : { ...networkOf(kind, network.ports, limitsOf(network)), mac: network.mac }
 }
 
+/** Where a new instance is that asks for nothing special. */
+export function usualKind({ settings }: Pick<InstanceContext, 'settings'>, driver: Hypervisor): Network['kind'] | undefined {
+  return settings.networkMode === 'auto' ? driver.networks[0] : settings.networkMode
+}
+
 function kindFor({ settings }: InstanceContext, driver: Hypervisor, limits: Bandwidth): Network['kind'] {
   const isLimited = hasLimits(limits)
   const kind =

@@ -140,6 +140,11 @@ function checkedHealth(
 
 function networkOf(network: CreateInstanceBody['network']): WantedNetwork | undefined {
   if (network?.enabled === false) {
+    if (hasLimit(network))
+      throw new HypemanError(
+        'invalid_request',
+        'network.bandwidth_download, bandwidth_upload: there is no network to limit; set network.enabled to true',
+      )
     if (network.ports.length === 0) return undefined
     throw new HypemanError('invalid_request', 'network.ports: ports need a network; set network.enabled to true or leave the ports out')
   }
@@ -155,6 +160,10 @@ function networkOf(network: CreateInstanceBody['network']): WantedNetwork | unde
     downloadBytesPerSecond: bandwidthOf('bandwidth_download', network?.bandwidth_download),
     uploadBytesPerSecond: bandwidthOf('bandwidth_upload', network?.bandwidth_upload),
   }
+}
+
+function hasLimit({ bandwidth_download: down, bandwidth_upload: up }: NonNullable<CreateInstanceBody['network']>): boolean {
+  return [down, up].some((text = '') => (parseBandwidth(text) ?? 0) > 0)
 }
 
 /** Slower than that a guest would hardly be told from one that hangs; and more than tc(8) takes. In bytes per second. */

@@ -23,7 +23,11 @@ const MEMORY_RESERVE = 2
  */
 export function canBeSpare(context: InstanceContext, record: InstanceRecord): boolean {
   const { network, volumes } = record
-  return driverOf(context, record).memory?.movable === true && volumes.length === 0 && (network === null || (network.kind === 'user' && network.ports.length === 0))
+  return (
+    driverOf(context, record).memory?.movable === true &&
+    volumes.length === 0 &&
+    (network === null || (network.kind === 'user' && network.ports.length === 0))
+  )
 }
 
 /** The caller sees to it that the payload stays meanwhile. */

@@ -36,6 +36,9 @@ export interface Attachment extends Bandwidth {
 
 /** Calls about one id are made one after the other: its caller has the instance's lock. */
 export interface HostNetwork extends AsyncDisposable {
+  /** In CIDR notation, and the host's own address in it. */
+  readonly subnet: string
+  readonly gateway: string
   /** Why no guest can be on it (one sentence that says what to do); undefined if one can. */
   unavailable(): Promise<string | undefined>
   /** A free address, nobody else's until the result is disposed of; by then a record has it. `isTaken` tells of those that records have. */
@@ -122,6 +125,8 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
   }
 
   return {
+    subnet: cidr,
+    gateway: subnet.gateway,
     async unavailable() {
       if (isProven) return undefined
       const reason = await whyNot(subnet, cidr)

@@ -94,7 +94,10 @@ async function attachTo(name: string, flags: number, act: (fd: number) => void):
 }
 
 async function configure({ name, alias, addresses, fromLoopback }: TapDevice): Promise<void> {
-  await writeFile(path.join('/sys/class/net', name, 'ifalias'), alias)
+  // For people, and root's to write: without it the device is as good.
+  await writeFile(path.join('/sys/class/net', name, 'ifalias'), alias).catch((error: unknown) => {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EACCES')) throw error
+  })
   // What the guest sends under another address than its own is dropped.
   await setting('ipv4', name, 'rp_filter', '1')
   if (fromLoopback) await setting('ipv4', name, 'route_localnet', '1')

@@ -18,6 +18,8 @@ const tools: readonly Tool[] = [
   tool('umoci', '--version', 'unpacks image layers', 'no image can be pulled or imported', true),
   tool('mkfs.erofs', '-V', 'makes the read-only disks of images', 'no image can be converted', true),
   tool('mkfs.ext4', '-V', 'formats system disks and volumes', 'no machine or volume can be created', true),
+  tool('iptables', '--version', "leads into and out of machines on the host's network", "no machine can be on the host's network", false),
+  tool('tc', '-V', 'limits the bandwidth of machines', 'bandwidth can not be limited', false),
   tool('zstd', '--version', 'compresses the memory of snapshots', 'snapshots can not be compressed by zstd', false),
   tool('lz4', '--version', 'compresses the memory of snapshots', 'snapshots can not be compressed by lz4', false),
 ]

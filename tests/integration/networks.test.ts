@@ -2,10 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { readdir } from 'node:fs/promises'
 import { connect, createServer, type AddressInfo, type Server } from 'node:net'
 import { after, test } from 'node:test'
 import { APIError } from '@onkernel/hypeman'
+import { dataLayout } from '../../src/files/layout.ts'
 import { devicesBelow, hasHostNetwork, rulesBelow } from '../support/host-network.ts'
+import { eventsOf } from '../support/instance-events.ts'
 import { runIn, runMachine, shell, small } from '../support/machine.ts'
 import { startServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -15,7 +18,8 @@ import { killVmm } from '../support/vmm.ts'
 const rights = hasHostNetwork ? false : 'needs root and /dev/net/tun: devices and rules of the host'
 const SUBNET = '10.213.0.0/24'
 const GATEWAY = '10.213.0.1'
-const server = await startServer({ NETWORK__MODE: 'tap', NETWORK__SUBNET_CIDR: SUBNET })
+const settings = { NETWORK__MODE: 'tap', NETWORK__SUBNET_CIDR: SUBNET }
+const server = await startServer(settings)
 after(() => server[Symbol.asyncDispose]())
 
 const instances = () => server.client.instances
@@ -171,6 +175,25 @@ test('a connection to its published port keeps a guest awake, and it sleeps when
   socket.resume().end()
   await once(socket, 'close')
   await until('it is in standby', async () => (await instances().get(first)).state === 'Standby', 120_000)
+})
+
+test('a guest begins on its device with a template that was made without one', { skip: rights }, async () => {
+  await server.restart({ ...settings, TEMPLATES: 'true' })
+  const body = { cmd: ['sleep', '1000'] }
+  const cold = await runMachine(server, { name: 'cold', ...body })
+  await until('a template is there', async () => (await readdir(dataLayout(server.dataDirectory).templates)).length === 1, 120_000)
+  countVm('template')
+  const warm = await runMachine(server, { name: 'warm', ...body })
+  assert.ok((await eventsOf(server, warm)).some(({ flow, step }) => flow === 'instance.create' && step === 'load'))
+  await using everywhere = await listen('0.0.0.0')
+  for (const id of [cold, warm]) {
+    const { ip } = await networkOf(id)
+    assert.match(
+      await shell(server, id, `ip addr show eth0; nc -w 5 ${GATEWAY} ${everywhere.port} </dev/null`),
+      new RegExp(`inet ${ip}/24[^]*hello`),
+    )
+    await instances().delete(id)
+  }
 })
 
 test('in user mode a limit is refused and says what to set', { skip: rights }, async () => {

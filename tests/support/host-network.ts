@@ -25,8 +25,8 @@ export async function devicesBelow(directory: string): Promise<readonly HostDevi
   return devices
 }
 
-/** Rules that lead into chains of such servers. */
-export async function rulesBelow(directory: string): Promise<readonly string[]> {
+/** Lines of the host's rules: those that lead into chains of such servers, or those that begin with a text. */
+export async function rulesBelow(directory: string, beginning = ''): Promise<readonly string[]> {
   const { stdout } = await run('iptables-save', [])
-  return stdout.split('\n').filter((line) => line.includes(`hypeman ${directory}`))
+  return stdout.split('\n').filter((line) => (beginning === '' ? line.includes(`hypeman ${directory}`) : line.startsWith(beginning)))
 }

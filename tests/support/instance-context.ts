@@ -126,6 +126,29 @@ export function aRecord(): InstanceRecord {
   }
 }
 
+/** The host's network, of which nothing is on the host; `parts` replaces what the test needs. */
+export function aHostNetwork(parts: Partial<InstanceContext['hostNetwork']> = {}): InstanceContext['hostNetwork'] {
+  return {
+    subnet: '10.100.0.0/16',
+    gateway: '10.100.0.1',
+    unavailable: () => Promise.resolve(undefined),
+    reserveAddress: (isTaken) => {
+      const address = ['10.100.0.2', '10.100.0.3', '10.100.0.4'].find((one) => !isTaken(one))
+      if (address === undefined) throw new Error('the test has more guests than addresses')
+      return Promise.resolve({ address, [Symbol.dispose]: () => undefined })
+    },
+    isUsable: () => Promise.resolve(true),
+    deviceOf: (id) => `tap-${id}`,
+    describe: (mac, address) => Promise.resolve({ mac, address: `${address}/16`, gateway: '10.100.0.1', dns: ['1.1.1.1'], mtu: 1500 }),
+    attach: () => Promise.resolve(),
+    detach: () => Promise.resolve(),
+    flows: () => Promise.resolve([]),
+    recover: () => Promise.resolve(),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+    ...parts,
+  }
+}
+
 /** Volumes that are all there and in no snapshot; `parts` replaces what the test needs. */
 export function someVolumes(parts: Partial<VolumeSource> = {}): VolumeSource {
   return {

@@ -21,8 +21,10 @@ export const capabilities = z
     network: z.object({
       model: z.enum(['bridge', 'nat']),
       guest_to_guest: z.boolean(),
-      gateway: z.string().optional(),
-      subnet: z.string().optional(),
+      gateway: z.string().optional().meta({
+        description: "The host's address for guests that have a device of the host; absent where the usual network is that of the VMM.",
+      }),
+      subnet: z.string().optional().meta({ description: 'Addresses of such guests.' }),
     }),
   })
   .meta({ id: 'Capabilities', description: 'What this server and host can do.' })

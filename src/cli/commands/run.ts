@@ -33,6 +33,8 @@ interface Options extends CredentialOptions, EnvironmentOptions {
   readonly overlaySize?: string
   readonly hotplugSize?: string
   readonly diskIo?: string
+  readonly bandwidthDown?: string
+  readonly bandwidthUp?: string
   readonly hypervisor?: string
   readonly entrypoint?: readonly string[]
   readonly cmd?: readonly string[]
@@ -55,6 +57,7 @@ export function runCommand(cli: Cli): Command {
     ['hypeman run -d -e MODE=test --env-file app.env --memory 512MB --cpus 1 my/app:1', "doesn't wait until it runs"],
     ['hypeman run --restart on-failure:5 --health-http-port 80 nginx:alpine', 'started again when it fails, or answers no more'],
     ['hypeman run -p 8080:80 --auto-standby-idle-timeout 10m nginx:alpine', 'sleeps when nobody was there for ten minutes'],
+    ['hypeman run --bandwidth-down 100Mbps --bandwidth-up 20Mbps my/crawler:1', 'held to that by a network device of the host'],
     ['hypeman run -v data:/var/lib/data --ttl 2h postgres:17', 'with a volume, deleted after two hours'],
     ['hypeman run -v model:/srv/model:overlay=2GB my/app:1', 'sees the volume, and writes up to 2 GB into a layer of its own'],
   ])
@@ -76,6 +79,8 @@ export function runCommand(cli: Cli): Command {
     .option('--overlay-size <size>', 'size of the writable disk, such as 10GB')
     .addOption(new Option('--hotplug-size <size>', 'memory to add later, where a hypervisor can').hideHelp())
     .option('--disk-io <rate>', 'limit of what its disks together read and write, such as 100MB/s')
+    .option('--bandwidth-down <rate>', 'limit of what it receives, such as 100Mbps or 12.5MB/s')
+    .option('--bandwidth-up <rate>', 'limit of what it sends')
     .option('--hypervisor <name>', 'hypervisor, as hypeman capabilities lists them')
     .option('--entrypoint <word>', "another entrypoint than the image's; may be repeated, or a JSON array", words)
     .option('--cmd <word>', 'command for the guest, as the arguments after the image; may be repeated, or a JSON array', words)
@@ -118,6 +123,8 @@ export function runCommand(cli: Cli): Command {
 async function instanceOf(image: string, trailing: readonly string[], options: Options, self: Command, cli: Cli): Promise<InstanceCreate> {
   if (trailing.length > 0 && options.cmd !== undefined) throw new UsageError('give the command with --cmd or after the image, not both')
   if (options.network === false && options.publish !== undefined) throw new UsageError('--publish needs a network: leave out --no-network')
+  if (options.network === false && (options.bandwidthDown !== undefined || options.bandwidthUp !== undefined))
+    throw new UsageError('--bandwidth-down and --bandwidth-up need a network: leave out --no-network')
   // Both spellings of one option: what the user gave, whichever it was.
   const spelled = self.opts<Readonly<Record<string, unknown>> & { readonly size?: string; readonly vcpus?: number }>()
   return {
@@ -134,7 +141,12 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
     cmd: trailing.length > 0 ? trailing : options.cmd,
     platform: options.platform,
     hypervisor: options.hypervisor as InstanceCreate['hypervisor'],
-    network: { enabled: options.network !== false, ports: options.publish },
+    network: {
+      enabled: options.network !== false,
+      ports: options.publish,
+      bandwidth_download: options.bandwidthDown,
+      bandwidth_upload: options.bandwidthUp,
+    },
     volumes: options.volume,
     skip_guest_agent: options.skipGuestAgent,
     ttl: options.ttl,
