@@ -264,6 +264,8 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })
   undo.defer(() => registry.close())
   capacity.count(() => [registry.held()])
+  // Rules were brought up to date meanwhile.
+  await context.hostNetwork.settled()
   // What a conversion that was cut off has made, or a removal that failed has left.
   await images.collectUnused().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'unused images could not be removed'))
   return {

@@ -128,6 +128,8 @@ export async function claimNetwork(
   { id, network }: InstanceRecord,
 ): Promise<{ readonly network: InstanceRecord['network'] } & Disposable> {
   if (network === null) return { network, [Symbol.dispose]: () => undefined }
+  // Of a machine that has ended just now: its ports are to be this one's.
+  if (network.kind === 'tap') await context.hostNetwork.detach(id)
   using held = new DisposableStack()
   const { ports } = held.use(await allocatePorts(network.ports))
   if (network.kind === 'user') return claimed({ ...network, ports }, held.move())

@@ -57,6 +57,8 @@ export interface HostNetwork extends AsyncDisposable {
   flows(): Promise<readonly GuestFlow[]>
   /** At start: `running` is what is there and stays. What else this data directory has on the host is taken away. */
   recover(running: readonly Attachment[]): Promise<void>
+  /** The rules are as they should be, or the log says why not. */
+  settled(): Promise<void>
 }
 
 const forwarding = '/proc/sys/net/ipv4/ip_forward'
@@ -200,7 +202,7 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
         })
         attached.set(attachment.id, { attachment, held })
       }
-      // Who may not look at rules has made none. For nobody to wait: what follows waits for its turn.
+      // Who may not look at rules has made none.
       const work = running.length > 0 ? writeRules() : process.getuid?.() === 0 ? removeRules() : Promise.resolve()
       work.catch((error: unknown) =>
         log[running.length > 0 || stale.length > 0 ? 'error' : 'debug'](
@@ -209,6 +211,7 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
         ),
       )
     },
+    settled: () => lastChange,
     async [Symbol.asyncDispose]() {
       await lastChange
       for (const { held } of attached.values()) await held[Symbol.asyncDispose]()

@@ -2,7 +2,7 @@
 // a device can only hold back what it sends.
 
 import { runTool } from '../platform/tool.ts'
-import { listDevices } from './tap-device.ts'
+import { isDevice } from './tap-device.ts'
 
 /** In bytes per second; null: no limit. */
 export interface Bandwidth {
@@ -46,7 +46,7 @@ export async function setLimits(
 
 /** The tap's own limits go with it. */
 export async function removeShaper(shaper: string): Promise<void> {
-  if (!(await listDevices()).includes(shaper)) return
+  if (!isDevice(shaper)) return
   await runTool('ip', ['link', 'delete', shaper], { cwd: '/', signal: new AbortController().signal })
 }
 

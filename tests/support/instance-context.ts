@@ -144,6 +144,7 @@ export function aHostNetwork(parts: Partial<InstanceContext['hostNetwork']> = {}
     detach: () => Promise.resolve(),
     flows: () => Promise.resolve([]),
     recover: () => Promise.resolve(),
+    settled: () => Promise.resolve(),
     [Symbol.asyncDispose]: () => Promise.resolve(),
     ...parts,
   }
