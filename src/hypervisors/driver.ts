@@ -159,8 +159,8 @@ export interface Hypervisor {
   readonly maxVolumes: number
   /** Why this hypervisor can't run here (one sentence that says what to do), or undefined. Cheap after the first call. */
   unavailable(): Promise<string | undefined>
-  /** Version of the binary found, and what a memory image written now would need. */
-  stamp(): Promise<VersionStamp>
+  /** What a memory image written now would need: the version of the binary that new machines start on. With a version: of the binary of just that version where it is here. */
+  stamp(version?: string): Promise<VersionStamp>
   /**
    * Throws if a file of the driver's in a directory leads to another place. Asked of what this server may not have made: a snapshot's payload
    * before it is used, an instance's directory when the server starts.

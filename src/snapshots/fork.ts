@@ -72,7 +72,7 @@ export async function checkTarget(context: SnapshotContext, record: SnapshotReco
   demandDiskLimit(driver, record.instance)
   const { stamp } = record.instance
   if (record.kind !== 'Standby' || target.state === 'Stopped' || stamp === null) return
-  const here = await driver.stamp()
+  const here = await driver.stamp(stamp.version)
   if (here.version === stamp.version && here.machineType === stamp.machineType && here.accelerator === stamp.accelerator) return
   const words = (one: typeof stamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
   throw new HypemanError(

@@ -3,7 +3,7 @@
 import { isHypemanError } from '../../api/errors.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { messageOf } from '../../platform/flow.ts'
-import { findBinaries } from '../../platform/binaries.ts'
+import { findBinaries, type Binary } from '../../platform/binaries.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
 import type { Hypervisor, VersionStamp } from '../driver.ts'
 import { maxVolumes, qemuFiles, type QemuMachineType } from './command-line.ts'
@@ -28,11 +28,12 @@ export interface QemuDriverOptions {
   readonly whyNotLive?: string | undefined
 }
 
+const systemProgram = 'qemu-system-x86_64'
 const names = { q35: 'qemu', microvm: 'qemu-microvm' } as const
 
 export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
   const program: QemuProgram = {
-    command: options.command ?? 'qemu-system-x86_64',
+    command: options.command ?? systemProgram,
     machineType: options.machineType,
     accelerator: options.accelerator,
     tscKhz: options.tscKhz,
@@ -41,14 +42,16 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
   }
   const name = names[options.machineType]
   const advice = 'install qemu-system-x86 (npm run setup)'
-  const binaries = findBinaries({ command: program.command, pattern: /version (\S+)/, advice })
-  const findVersion = async (): Promise<string> => (await binaries.usual()).version
-  const stamp = async (): Promise<VersionStamp> => ({
+  // Both machine types are of one program.
+  const installed = { directory: options.layout.hypervisor(names.q35), program: systemProgram }
+  const binaries = findBinaries({ command: program.command, installed, pattern: /version (\S+)/, advice })
+  const stampOf = ({ version }: Binary): VersionStamp => ({
     hypervisor: name,
-    version: await findVersion(),
+    version,
     machineType: options.machineType,
     accelerator: options.accelerator,
   })
+  const writerOf = async (version: string): Promise<Binary> => (await binaries.of(version)) ?? (await binaries.usual())
   /** A program that was replaced while the server runs is asked for its version again. */
   const onSameVersion = async (start: () => Promise<QemuMachine>): Promise<QemuMachine> => {
     try {
@@ -65,11 +68,11 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     networks: ['user', 'tap'],
     maxVolumes: maxVolumes[options.machineType],
     transientFiles: [qemuFiles.qmp, qemuFiles.agent],
-    memory: memorySnapshots(program, stamp, onSameVersion),
+    memory: memorySnapshots(program, { writerOf, stampOf }, onSameVersion),
     partOf: (file) => imagePart(file) ?? (layerNumber(file) === undefined ? undefined : 'disk'),
-    stamp,
+    stamp: async (version) => stampOf(version === undefined ? await binaries.usual() : await writerOf(version)),
     unavailable: () =>
-      findVersion().then(
+      binaries.usual().then(
         () => undefined,
         (error: unknown) => messageOf(error),
       ),
@@ -79,8 +82,8 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     exportDisk: (directory, file, signal) => exportRaw(directory, file, signal),
     importDisk: (directory, file) => importRaw(directory, file),
     boot: async (spec, signal) => {
-      const expected = await findVersion()
-      return onSameVersion(() => startCold(program, spec, expected, signal))
+      const { path: command, version } = await binaries.usual()
+      return onSameVersion(() => startCold({ ...program, command }, spec, version, signal))
     },
     async adopt(spec, process) {
       // A record that was copied names the process of the instance that it was copied from.
