@@ -147,6 +147,8 @@ export type FilePart = 'state' | 'memory' | 'disk'
 
 export interface Hypervisor {
   readonly name: HypervisorName
+  /** How it keeps system disks. Drivers with the same word take each other's payloads, without memory, as they are; between others a disk goes through `exportDisk` and `importDisk`. */
+  readonly diskFormat: string
   /** Wire feature ids, in the order of GET /capabilities. */
   readonly features: readonly string[]
   /** Absent: no standby, no Standby snapshots, no memory forks. */

@@ -25,7 +25,7 @@ async function program(file: string, version: string): Promise<string> {
 const install = (home: string, version: string, says = version): Promise<string> => program(path.join(home, version, 'vmm'), says)
 
 function binariesOf(home: string, command = 'vmm-that-is-nowhere'): Binaries {
-  return findBinaries({ command, installed: { directory: home, program: 'vmm' }, pattern: /v(\S+)/, advice: 'install it' })
+  return findBinaries({ command, installed: { directory: home, program: 'vmm' }, pattern: /v(\d\S*)/, advice: 'install it' })
 }
 
 test('new machines start on the newest version that is installed', async () => {
@@ -51,7 +51,7 @@ test('where none is installed the one on PATH is taken, and it is found by its v
   const onPath = findBinaries({
     command: 'node',
     installed: { directory: home, program: 'node' },
-    pattern: /v(\S+)/,
+    pattern: /v(\d\S*)/,
     advice: 'install it',
   })
   assert.deepEqual(await onPath.usual(), { path: 'node', version: process.versions.node })
@@ -88,6 +88,15 @@ test('no program is an error that says what to do, and one that is installed lat
   await assert.rejects(binaries.usual(), (error) => isHypemanError(error, 'host_unavailable') && error.message.endsWith('install it'))
   await install(home, '1.0.0')
   assert.equal((await binaries.usual()).version, '1.0.0')
+})
+
+test('an installed version that does not run is an error that names it, not a reason to take another one', async () => {
+  const home = freshHome()
+  await install(home, '1.0.0')
+  await writeFile(await install(home, '2.0.0'), '#!/bin/sh\nexit 1\n')
+  const refusal = (error: unknown): boolean =>
+    isHypemanError(error, 'host_unavailable') && /install version 2\.0\.0 again/.test(error.message)
+  await assert.rejects(binariesOf(home).usual(), refusal)
 })
 
 test('the usual one stays the same until it is gone or forgotten, whatever is installed meanwhile', async () => {

@@ -47,7 +47,8 @@ export function findBinaries(wanted: WantedBinary): Binaries {
   let found: Promise<Binary> | undefined
   const choose = async (): Promise<Binary> => {
     const [newest] = installed === undefined || path.isAbsolute(command) ? [] : await installedVersions(installed)
-    return ask(newest?.path ?? command, wanted)
+    if (newest === undefined) return ask(command, wanted)
+    return ask(newest.path, { ...wanted, advice: `install version ${newest.version} again, or remove ${path.dirname(newest.path)}` })
   }
   const usual = async (): Promise<Binary> => {
     const known = await found?.catch(() => undefined)

@@ -3,7 +3,7 @@
 import { HypemanError } from '../api/errors.ts'
 import {
   canBeSpare,
-  demandDiskLimit,
+  demandFit,
   driverOf,
   forkFromPayload,
   makeSpare,
@@ -59,17 +59,10 @@ function beginFork(context: SnapshotContext, record: SnapshotRecord): ForkUnderW
   })
 }
 
-/** Refuses what could only fail later: a hypervisor that isn't here, a memory image of another version. */
+/** Refuses what could only fail later: a hypervisor that can't run what is in the snapshot, a memory image of another version. */
 export async function checkTarget(context: SnapshotContext, record: SnapshotRecord, target: Target): Promise<void> {
   const driver = driverOf(context.instances, target)
-  const reason = await driver.unavailable()
-  if (reason !== undefined) throw new HypemanError('host_unavailable', `${target.hypervisor} can't run here: ${reason}`)
-  if (record.instance.volumes.length > driver.maxVolumes)
-    throw new HypemanError(
-      'not_supported',
-      `${target.hypervisor} takes at most ${driver.maxVolumes} volumes, the snapshot has ${record.instance.volumes.length}`,
-    )
-  demandDiskLimit(driver, record.instance)
+  await demandFit(driver, record.instance)
   const { stamp } = record.instance
   if (record.kind !== 'Standby' || target.state === 'Stopped' || stamp === null) return
   const here = await driver.stamp(stamp.version)

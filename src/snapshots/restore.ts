@@ -3,7 +3,7 @@
 import { HypemanError } from '../api/errors.ts'
 import {
   claimVolumes,
-  driverOf,
+  fillFromPayload,
   lockInstance,
   noRestarts,
   permit,
@@ -49,7 +49,8 @@ export async function restoreSnapshot(
   if (prepared !== undefined) flow.onStep(prepared)
   await replaceInstance(instances, entry, flow, {
     fill: async (directory) => {
-      const made = driverOf(instances, target).materialise(payload, directory, withMemory)
+      const from = { payload, hypervisor: record.instance.hypervisor, withMemory }
+      const made = fillFromPayload(instances, flow, from, target.hypervisor, directory)
       await together([step(flow, 'check', () => checkSnapshot(context, record, withMemory)), made])
       const asleep = withMemory && target.state === 'Standby'
       const savedMemory = asleep ? await sealMemory(instances, target, directory) : null
@@ -69,6 +70,7 @@ function restoredRecord(present: InstanceRecord, snapshot: SnapshotRecord, targe
     name: present.name,
     createdAt: present.createdAt,
     hypervisor: target.hypervisor,
+    stamp: target.hypervisor === instance.hypervisor ? instance.stamp : null,
     machineId: present.machineId,
     network:
       instance.network === null

@@ -64,6 +64,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
 
   return {
     name,
+    diskFormat: 'qcow2-layers',
     features: ['snapshots', 'standby', 'fork', 'pause', 'disk-io-limit'],
     networks: ['user', 'tap'],
     maxVolumes: maxVolumes[options.machineType],
