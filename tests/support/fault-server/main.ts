@@ -19,5 +19,6 @@ const striker = createStriker(orders, dataDirectory)
 await interceptCalls(striker, dataDirectory)
 const standIns: MakeDrivers = async () => createStandIns(program ?? '')
 process.exitCode = await runCommandLine(process.argv.slice(2), processTerminal(process.env), {
+  hypervisors: () => Promise.reject(new Error('stand-ins have no programs to look after')),
   serve: (flags, signal) => serve(flags, signal, program === undefined ? undefined : standIns, faultPlanOf(striker)),
 })

@@ -8,5 +8,6 @@ import { standInProgram } from './program.ts'
 
 const program = process.env['HYPEMAN_STAND_IN'] ?? (await standInProgram())
 process.exitCode = await runCommandLine(process.argv.slice(2), processTerminal(process.env), {
+  hypervisors: () => Promise.reject(new Error('stand-ins have no programs to look after')),
   serve: (flags, signal) => serve(flags, signal, async () => createStandIns(program)),
 })
