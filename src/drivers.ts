@@ -6,6 +6,7 @@ import type { Hypervisor } from './hypervisors/driver.ts'
 import { cloudHypervisorRelease } from './hypervisors/cloud-hypervisor/release.ts'
 import { firecrackerRelease } from './hypervisors/firecracker/release.ts'
 import { createQemuDriver } from './hypervisors/qemu/index.ts'
+import { machineTypesOn } from './hypervisors/qemu/machines.ts'
 import type { Release } from './hypervisors/release.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
 import type { ServerConfig } from './platform/config.ts'
@@ -26,7 +27,7 @@ async function qemuDrivers(layout: DataLayout, log: Logger, { snapshots }: Serve
   log.info(verdict, 'accelerator')
   const whyNotLive = snapshots.live ? whyNotCatchWrites() : 'snapshots.live is off'
   if (whyNotLive !== undefined) log.info({ reason: whyNotLive }, 'a machine that booted stands still while its memory is saved')
-  return (['q35', 'microvm'] as const).map((machineType) =>
+  return machineTypesOn(process.arch).map((machineType) =>
     createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout, live: whyNotLive === undefined, whyNotLive }),
   )
 }

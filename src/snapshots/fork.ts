@@ -1,15 +1,7 @@
 // Flow: a new instance from a snapshot. Any number may run at once; a snapshot is not deleted while one does.
 
 import { HypemanError } from '../api/errors.ts'
-import {
-  canBeSpare,
-  demandFit,
-  driverOf,
-  forkFromPayload,
-  makeSpare,
-  type ForkUnderWay,
-  type InstanceEntry,
-} from '../instances/index.ts'
+import { canBeSpare, demandFit, driverOf, forkFromPayload, makeSpare, type ForkUnderWay, type InstanceEntry } from '../instances/index.ts'
 import type { FlowContext } from '../platform/flow.ts'
 import { checkSnapshot } from './check.ts'
 import { holdSnapshot, payloadOf, type SnapshotContext } from './context.ts'
