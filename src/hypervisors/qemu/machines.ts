@@ -1,6 +1,6 @@
 // The machine types of QEMU that guests run on, and all that is different between them. What follows from it in QEMU's arguments: command-line.ts.
 
-import { emulators } from '../../platform/emulator.ts'
+import type { emulators } from '../../platform/emulator.ts'
 import type { Accelerator } from '../../platform/accelerator.ts'
 
 export type QemuMachineType = 'q35' | 'microvm' | 'virt'
