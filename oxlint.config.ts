@@ -19,7 +19,8 @@ export const folders: Readonly<Record<string, Folder>> = {
   platform: { imports: ['api'], doors: 'all' },
   files: { imports: ['api', 'platform'], doors: 'all' },
   agent: { imports: ['api', 'platform'], doors: ['index.ts', 'contract.ts'] },
-  hypervisors: { imports: ground, doors: ['driver.ts'] },
+  hypervisors: { imports: ground, doors: ['driver.ts', 'release.ts'] },
+  programs: { imports: [...ground, 'hypervisors'], doors: resource },
   kernels: { imports: ground, doors: resource },
   images: { imports: ground, doors: resource },
   volumes: { imports: ground, doors: resource },
@@ -72,7 +73,7 @@ function importRules(name: string, folder: Folder): OxlintOverride[] {
     })
     const patterns = [
       {
-        group: [...forbidden, `${up}main.ts`, `${up}compose.ts`, `${up}drivers.ts`],
+        group: [...forbidden, `${up}main.ts`, `${up}compose.ts`, `${up}drivers.ts`, `${up}host-hypervisors.ts`],
         message: `src/${name} may import from ${folder.imports.join(', ') || 'nothing'} only, through their doors (oxlint.config.ts)`,
       },
     ]

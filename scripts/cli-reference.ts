@@ -12,7 +12,10 @@ export const referenceFile = path.join(import.meta.dirname, '../docs/cli.md')
 
 /** All commands, as the command line has them. */
 export async function wholeProgram(): Promise<Command> {
-  return await createProgram(createCli(processTerminal({})), { serve: () => Promise.resolve(0) })
+  return await createProgram(createCli(processTerminal({})), {
+    serve: () => Promise.resolve(0),
+    hypervisors: () => Promise.reject(new Error('nothing is run')),
+  })
 }
 
 /** Each command that does something, with its whole name. */

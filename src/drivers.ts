@@ -3,7 +3,11 @@
 import type { Logger } from 'pino'
 import type { DataLayout } from './files/layout.ts'
 import type { Hypervisor } from './hypervisors/driver.ts'
+import { cloudHypervisorRelease } from './hypervisors/cloud-hypervisor/release.ts'
+import { firecrackerRelease } from './hypervisors/firecracker/release.ts'
 import { createQemuDriver } from './hypervisors/qemu/index.ts'
+import { machineTypesOn } from './hypervisors/qemu/machines.ts'
+import type { Release } from './hypervisors/release.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
 import type { ServerConfig } from './platform/config.ts'
 import { whyNotCatchWrites } from './platform/host-rights.ts'
@@ -15,12 +19,15 @@ export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig
 /** All that there are, whether or not they can run here: each says so itself. */
 export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [...(await qemuDrivers(layout, log, config))]
 
+/** Of those whose programs can be installed beside each other. */
+export const hypervisorReleases: readonly Release[] = [cloudHypervisorRelease, firecrackerRelease]
+
 async function qemuDrivers(layout: DataLayout, log: Logger, { snapshots }: ServerConfig): Promise<readonly Hypervisor[]> {
   const [verdict, tscKhz] = await Promise.all([judgeAccelerator(), hostTscKhz()])
   log.info(verdict, 'accelerator')
   const whyNotLive = snapshots.live ? whyNotCatchWrites() : 'snapshots.live is off'
   if (whyNotLive !== undefined) log.info({ reason: whyNotLive }, 'a machine that booted stands still while its memory is saved')
-  return (['q35', 'microvm'] as const).map((machineType) =>
+  return machineTypesOn(process.arch).map((machineType) =>
     createQemuDriver({ machineType, accelerator: verdict.accelerator, tscKhz, layout, live: whyNotLive === undefined, whyNotLive }),
   )
 }

@@ -122,10 +122,7 @@ func exchange(one, other string) error {
 	return nil
 }
 
-const (
-	atCurrentDirectory = -100
-	sysRenameat2       = 316 // of x86-64; the package syscall is older
-)
+const atCurrentDirectory = -100
 
 // createFile writes beside and renames, and returns the open file. An image may have no /etc.
 func (s *Server) createFile(name, content string, mode uint32) (int, error) {

@@ -33,7 +33,7 @@ manifest_install() {
 manifest() {
   cat <<JSON
 {
-  "arch": "amd64",
+  "arch": "$architecture",
   "kernel_version": "$(kernel_release)",
   "agent_version": "$(short agent)",
   "digests": {

@@ -2,7 +2,7 @@
 # The guest kernel: Debian's cloud kernel package, unpacked and never installed on the host. Sourced by scripts/setup.
 # It stays what it is once unpacked, since memory snapshots need the very same kernel; remove .assets/kernel to get the newest.
 
-kernel_meta_package=linux-image-cloud-amd64
+kernel_meta_package=linux-image-cloud-$architecture
 
 kernel_missing() { [[ -f $assets/kernel/release && -f $assets/vmlinuz ]] || echo "the guest kernel ($kernel_meta_package)"; }
 

@@ -1,8 +1,12 @@
 # shellcheck shell=bash disable=SC2154
 # The Debian packages that hypeman and its tests use, and the rules for installing them. Sourced by scripts/setup.
 
+# Processors that guests run on, as Debian names them, with the package of QEMU for each.
+declare -A qemu_packages=([amd64]=qemu-system-x86 [arm64]=qemu-system-arm)
+architecture=$(dpkg --print-architecture 2>/dev/null || true)
+
 debian_packages=(
-  qemu-system-x86 # runs the machines
+  "${qemu_packages[$architecture]:-}" # runs the machines
   qemu-utils      # qemu-img: writable layers of system disks
   erofs-utils     # mkfs.erofs: read-only image disks
   e2fsprogs       # mkfs.ext4: system disks and volumes
@@ -28,9 +32,7 @@ apt_lists_fresh=0
 
 require_debian() {
   command -v apt-get >/dev/null || fail 'this set-up knows Debian 12 and 13 only, and there is no apt-get here'
-  local architecture
-  architecture=$(dpkg --print-architecture)
-  [[ $architecture == amd64 ]] || fail "guests are built for amd64 so far, and this machine is $architecture"
+  [[ -n ${qemu_packages[$architecture]:-} ]] || fail "guests are built for ${!qemu_packages[*]} so far, and this machine is $architecture"
 }
 
 packages_missing() {

@@ -3,10 +3,12 @@
 import type { Command } from 'commander'
 import type { Cli } from './context.ts'
 import type { Serve } from './commands/serve.ts'
+import type { LoadHostHypervisors } from './host-hypervisors.ts'
 
 /** What other parts of the product bring to the command line. */
 export interface Parts {
   readonly serve: Serve
+  readonly hypervisors: LoadHostHypervisors
 }
 
 export type Loader = (cli: Cli, parts: Parts) => Promise<Command>
@@ -41,7 +43,8 @@ export const commandGroups = {
   },
   'Server:': {
     serve: async (cli, parts) => (await import('./commands/serve.ts')).serveCommand(cli, parts.serve),
-    doctor: async (cli) => (await import('./commands/doctor.ts')).doctorCommand(cli),
+    doctor: async (cli, parts) => (await import('./commands/doctor.ts')).doctorCommand(cli, parts.hypervisors),
+    hypervisor: async (cli, parts) => (await import('./commands/hypervisor.ts')).hypervisorCommand(cli, parts.hypervisors),
     token: async (cli) => (await import('./commands/token.ts')).tokenCommand(cli),
     health: async (cli) => (await import('./commands/server.ts')).healthCommand(cli),
     capabilities: async (cli) => (await import('./commands/server.ts')).capabilitiesCommand(cli),

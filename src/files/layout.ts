@@ -24,6 +24,8 @@ export interface DataLayout {
   readonly volumes: string
   readonly kernels: string
   readonly templates: string
+  /** Programs of hypervisors: a directory for each hypervisor, with one for each version. */
+  readonly hypervisors: string
   /** One record for each instance that is snapshotted by itself. */
   readonly schedules: string
   /** One record for each image that was sent, or is to be sent, to another registry. */
@@ -41,6 +43,8 @@ export interface DataLayout {
   kernel(id: string): string
   /** By the hexadecimal digits of what it was made for. */
   template(key: string): string
+  /** The versions of a hypervisor's program that are installed, by the hypervisor's name. */
+  hypervisor(name: string): string
   /** The record of an instance's snapshot schedule, which may outlive the instance. */
   schedule(instanceId: string): string
   /** The record of a push. */
@@ -64,6 +68,7 @@ export function dataLayout(root: string): DataLayout {
     volumes: at('volumes'),
     kernels: at('kernels'),
     templates: at('templates'),
+    hypervisors: at('hypervisors'),
     schedules: at('schedules'),
     pushes: at('pushes'),
     cache: at('cache'),
@@ -75,6 +80,7 @@ export function dataLayout(root: string): DataLayout {
     volume: (id) => at('volumes', id),
     kernel: (id) => at('kernels', id),
     template: (key) => at('templates', key),
+    hypervisor: (name) => at('hypervisors', name),
     schedule: (instanceId) => at('schedules', `${instanceId}.json`),
     push: (id) => at('pushes', `${id}.json`),
   }

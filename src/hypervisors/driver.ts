@@ -147,6 +147,8 @@ export type FilePart = 'state' | 'memory' | 'disk'
 
 export interface Hypervisor {
   readonly name: HypervisorName
+  /** How it keeps system disks. Drivers with the same word take each other's payloads, without memory, as they are; between others a disk goes through `exportDisk` and `importDisk`. */
+  readonly diskFormat: string
   /** Wire feature ids, in the order of GET /capabilities. */
   readonly features: readonly string[]
   /** Absent: no standby, no Standby snapshots, no memory forks. */
@@ -159,8 +161,8 @@ export interface Hypervisor {
   readonly maxVolumes: number
   /** Why this hypervisor can't run here (one sentence that says what to do), or undefined. Cheap after the first call. */
   unavailable(): Promise<string | undefined>
-  /** Version of the binary found, and what a memory image written now would need. */
-  stamp(): Promise<VersionStamp>
+  /** What a memory image written now would need: the version of the binary that new machines start on. With a version: of the binary of just that version where it is here. */
+  stamp(version?: string): Promise<VersionStamp>
   /**
    * Throws if a file of the driver's in a directory leads to another place. Asked of what this server may not have made: a snapshot's payload
    * before it is used, an instance's directory when the server starts.

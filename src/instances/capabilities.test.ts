@@ -21,19 +21,21 @@ test('the addresses of guests are told where new ones are on the host’s networ
   assert.deepEqual(await networkIn('tap'), { model: 'nat', guest_to_guest: false, gateway: '10.100.0.1', subnet: '10.100.0.0/16' })
 })
 
-test('every hypervisor that the wire knows is listed by name; only what is here and can run is available', async () => {
+test('every hypervisor that the wire knows is listed by name; only what is here and can run is available, the others say why not', async () => {
+  const stamp = { hypervisor: 'qemu', version: '7.2', machineType: 'q35', accelerator: 'kvm' } as const
   const { runtimes, default_runtime: preferred } = await described(
     new Map([
-      ['qemu', aDriver('qemu', { features: ['memory-snapshots', 'fork'] })],
+      ['qemu', aDriver('qemu', { features: ['memory-snapshots', 'fork'], stamp: () => Promise.resolve(stamp) })],
       ['qemu-microvm', aDriver('qemu-microvm', { features: ['fork'], unavailable: () => Promise.resolve('there is no QEMU; install it') })],
     ]),
   )
+  const unknown = { available: false, features: [], reason: 'this server knows no such hypervisor; choose another' }
   assert.deepEqual(runtimes, [
-    { name: 'cloud-hypervisor', available: false, features: [] },
-    { name: 'firecracker', available: false, features: [] },
-    { name: 'qemu', available: true, features: ['memory-snapshots', 'fork'] },
-    { name: 'qemu-microvm', available: false, features: ['fork'] },
-    { name: 'vz', available: false, features: [] },
+    { name: 'cloud-hypervisor', ...unknown },
+    { name: 'firecracker', ...unknown },
+    { name: 'qemu', available: true, features: ['memory-snapshots', 'fork'], version: '7.2' },
+    { name: 'qemu-microvm', available: false, features: ['fork'], reason: 'there is no QEMU; install it' },
+    { name: 'vz', ...unknown },
   ])
   assert.deepEqual(preferred, { name: 'qemu', available: true })
 })

@@ -2,6 +2,7 @@
 
 import { hypervisorNames } from '../api/schemas/common.ts'
 import type { Capabilities } from '../api/schemas/capabilities.ts'
+import type { Hypervisor } from '../hypervisors/driver.ts'
 import type { InstanceContext } from './context.ts'
 import { usualKind } from './network.ts'
 
@@ -9,6 +10,13 @@ import { usualKind } from './network.ts'
 const API_VERSION = '0.3.0'
 
 const architectures: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' }
+
+async function describeRuntime(driver: Hypervisor): Promise<Capabilities['runtimes'][number]> {
+  const { name, features } = driver
+  const reason = await driver.unavailable()
+  if (reason !== undefined) return { name, available: false, features: [...features], reason }
+  return { name, available: true, features: [...features], version: (await driver.stamp()).version }
+}
 
 /** The platform of guests on this host, as images name it. */
 export function hostPlatform(): string {
@@ -22,8 +30,9 @@ export async function describeCapabilities(
   const runtimes = await Promise.all(
     hypervisorNames.map(async (name) => {
       const driver = context.drivers.get(name)
-      if (driver === undefined) return { name, available: false, features: [] }
-      return { name, available: (await driver.unavailable()) === undefined, features: [...driver.features] }
+      if (driver === undefined)
+        return { name, available: false, features: [], reason: 'this server knows no such hypervisor; choose another' }
+      return await describeRuntime(driver)
     }),
   )
   const { defaultHypervisor } = context.settings

@@ -12,6 +12,7 @@ import { newId, newMachineId } from '../platform/ids.ts'
 import { checkSizes, reserveFor } from './capacity.ts'
 import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
+import { demandAvailable } from './fit.ts'
 import { demandDiskLimit, driverOf } from './machine.ts'
 import { newNetwork, type WantedNetwork } from './network.ts'
 import { layerSizesOf, withLayers, type WantedVolume } from './overlays.ts'
@@ -58,8 +59,7 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   const driver = driverOf(context, { hypervisor })
   checkRoom(driver, request.volumes)
   demandDiskLimit(driver, request)
-  const reason = await driver.unavailable()
-  if (reason !== undefined) throw new HypemanError('host_unavailable', `${hypervisor} can't run here: ${reason}`)
+  await demandAvailable(driver)
   const network = request.network === undefined ? null : await newNetwork(context, driver, request.network)
   using _name = context.store.reserveName(request.name, id)
   using _share = reserveFor(context, { ...request, id }, true)

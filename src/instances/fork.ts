@@ -12,7 +12,9 @@ import { newId, newMachineId } from '../platform/ids.ts'
 import { Turns } from '../platform/turns.ts'
 import { checkCopy, reserveFor } from './capacity.ts'
 import { flowOn, holdInstance, lockInstance, type InstanceContext } from './context.ts'
+import { fillFromPayload } from './disks.ts'
 import { InstanceEntry } from './entry.ts'
+import { demandFit } from './fit.ts'
 import { driverOf, memoryOf, specOf } from './machine.ts'
 import { forkedNetwork } from './network.ts'
 import { liveMachine, permit } from './permission.ts'
@@ -75,7 +77,6 @@ const stagings = new Turns(LOADS_AT_ONCE, LONG_LOAD_MS)
 /** The caller holds the name under the id, has claimed the source's volumes, and holds what the fork takes of the host. */
 async function makeFork(context: InstanceContext, id: string, source: ForkSource, request: ForkRequest): Promise<InstanceEntry> {
   using _lock = await holdInstance(context, { id, record: request })
-  const driver = driverOf(context, request)
   using flow = flowOn(context, id, 'instance.fork', {
     about: { sourceId: source.record.id, ...(source.snapshotId === null ? {} : { snapshotId: source.snapshotId }) },
   })
@@ -88,13 +89,14 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   const checked = (): Promise<unknown>[] => (check === undefined ? [] : [step(flow, 'check', check)])
   const staged = spare?.staged ?? (await step(flow, 'stage', async () => undo.use(await stageInstance(context, id))))
   if (spare === undefined) {
-    const made = step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
+    const from = { payload: source.payload, hypervisor: source.record.hypervisor, withMemory }
+    const made = fillFromPayload(context, flow, from, request.hypervisor, staged.path)
     // The check runs while the disk makes links; what it finds explains why they could not be made, too.
     await together([...checked(), made])
   } else await together(checked())
   const asleep = withMemory && request.targetState === 'Standby'
   const savedMemory = asleep ? await sealMemory(context, request, staged.path) : null
-  const record = { ...forkRecord(driver, source, request, id, withMemory), savedMemory }
+  const record = { ...forkRecord(driverOf(context, request), source, request, id, withMemory), savedMemory }
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, withMemory)
   undo.defer(() => removeCommitted(context, entry))
@@ -147,6 +149,7 @@ function forkRecord(driver: Hypervisor, source: ForkSource, request: ForkRequest
     forkedFrom: { snapshotId: source.snapshotId, instanceId: record.id },
     process: null,
     startedAt: withMemory ? record.startedAt : null,
+    stamp: request.hypervisor === record.hypervisor ? record.stamp : null,
     stoppedAt: null,
     programStartedAt: withMemory ? record.programStartedAt : null,
     agentReadyAt: withMemory ? record.agentReadyAt : null,
@@ -163,11 +166,15 @@ export interface ForkInstance {
   readonly fromRunning: boolean
   /** By default the source's own state. */
   readonly targetState: TargetState | undefined
+  /** By default the source's own hypervisor; another one for a Stopped source alone. */
+  readonly targetHypervisor: HypervisorName | undefined
 }
 
 /** `POST /instances/{id}/fork`: a payload of the source is made in the staging area, forked and dropped. */
 export async function forkInstance(context: InstanceContext, entry: InstanceEntry, request: ForkInstance): Promise<InstanceEntry> {
   const id = newId()
+  const hypervisor = request.targetHypervisor ?? entry.record.hypervisor
+  if (request.targetHypervisor !== undefined) await demandFit(driverOf(context, { hypervisor }), entry.record)
   // Before the source is frozen: a fork that can't be shall not make it stand still.
   using _name = context.store.reserveName(request.name, id)
   await using payload = await createStaged(context.layout, `payload-${newId()}`)
@@ -179,7 +186,7 @@ export async function forkInstance(context: InstanceContext, entry: InstanceEntr
   return await makeFork(context, id, source, {
     name: request.name,
     targetState: request.targetState ?? state,
-    hypervisor: entry.record.hypervisor,
+    hypervisor,
   })
 }
 
@@ -201,6 +208,11 @@ async function freezeForFork(
     throw new HypemanError(
       'invalid_state',
       `${record.name} is Running; send from_running: true (hypeman fork --from-running) to fork it as it runs, or stop it first`,
+    )
+  if (request.targetHypervisor !== undefined && state !== 'Stopped')
+    throw new HypemanError(
+      'invalid_request',
+      `target_hypervisor: ${record.name} is ${state}, and its memory runs on ${record.hypervisor} only; stop it first, or leave the field out`,
     )
   reserve({ record, withMemory: state !== 'Stopped' }, state)
   using flow = flowOn(context, entry.id, 'instance.freeze')

@@ -70,8 +70,8 @@ export function createInstanceService(context: InstanceContext, removed: () => v
     standby: (ref) => change(ref, (entry) => standbyInstance(context, entry)),
     restore: (ref) => change(ref, (entry) => restoreInstance(context, entry)),
     async fork(ref, body) {
-      const request = { name: body.name, fromRunning: body.from_running, targetState: body.target_state }
-      return viewOf(await forkInstance(context, find(ref), request))
+      const target = { targetState: body.target_state, targetHypervisor: body.target_hypervisor }
+      return viewOf(await forkInstance(context, find(ref), { name: body.name, fromRunning: body.from_running, ...target }))
     },
     attachVolume: (ref, volumeRef, body) => change(ref, (entry) => attachVolume(context, entry, attachmentOf(context, volumeRef, body))),
     detachVolume: (ref, volumeRef) => change(ref, (entry) => detachVolume(context, entry, volumeRef)),

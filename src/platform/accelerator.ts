@@ -8,6 +8,7 @@ import { homedir } from 'node:os'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import { z } from 'zod'
+import { emulators, hostEmulator } from './emulator.ts'
 
 export type Accelerator = 'kvm' | 'tcg'
 
@@ -37,7 +38,8 @@ const verdicts = new Map<string, Promise<AcceleratorVerdict>>()
 
 /** As `acceleratorOf`, with the reason. Never throws for a host without KVM; a failure to look is thrown and tried again by the next call. */
 export function judgeAccelerator(options: AcceleratorOptions = {}): Promise<AcceleratorVerdict> {
-  const { qemu = 'qemu-system-x86_64', kernel = installedKernel, cacheFile = defaultCacheFile(), fresh = false } = options
+  const { qemu = hostEmulator()?.program, kernel = installedKernel, cacheFile = defaultCacheFile(), fresh = false } = options
+  if (qemu === undefined) return Promise.resolve({ accelerator: 'tcg', reason: `there are no guests for ${process.arch} processors` })
   const id = JSON.stringify([qemu, kernel, cacheFile])
   const known = verdicts.get(id)
   if (known !== undefined && !fresh) return known
@@ -146,10 +148,11 @@ function lastLine(text: string): string {
 const lastWords = 'Kernel panic - not syncing: VFS'
 
 function bootArguments({ kernel, accelerator }: BootAttempt): string[] {
+  const { machine, console } = hostEmulator() ?? emulators.x64
   return [
-    ...['-M', `q35,accel=${accelerator}`, '-cpu', accelerator === 'kvm' ? 'host' : 'max', '-m', '128'],
+    ...['-M', `${machine},accel=${accelerator}`, '-cpu', accelerator === 'kvm' ? 'host' : 'max', '-m', '128'],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-serial', 'stdio'],
-    ...['-kernel', kernel, '-append', 'console=ttyS0 loglevel=1 panic=-1'],
+    ...['-kernel', kernel, '-append', `console=${console} loglevel=1 panic=-1`],
   ]
 }
 

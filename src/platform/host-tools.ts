@@ -1,4 +1,4 @@
-// The programs that hypeman calls: are they there, and which versions. Not for what the kernel allows (host-rights.ts).
+// The programs that hypeman calls: are they there, and which versions. Not for the hypervisors' own (their drivers) nor for what the kernel allows (host-rights.ts).
 
 import { execFile } from 'node:child_process'
 import { found, lacking, type Probe, type Wording } from './probe.ts'
@@ -12,7 +12,6 @@ interface Tool {
 const setup = 'npm run setup installs it'
 
 const tools: readonly Tool[] = [
-  tool('qemu-system-x86_64', '--version', 'runs the machines', 'no machine can run', true),
   tool('qemu-img', '--version', 'makes the writable disks of machines', 'no machine can be created', true),
   tool('skopeo', '--version', 'fetches images from registries and archives', 'no image can be pulled or imported', true),
   tool('umoci', '--version', 'unpacks image layers', 'no image can be pulled or imported', true),

@@ -1,15 +1,7 @@
 // Flow: a new instance from a snapshot. Any number may run at once; a snapshot is not deleted while one does.
 
 import { HypemanError } from '../api/errors.ts'
-import {
-  canBeSpare,
-  demandDiskLimit,
-  driverOf,
-  forkFromPayload,
-  makeSpare,
-  type ForkUnderWay,
-  type InstanceEntry,
-} from '../instances/index.ts'
+import { canBeSpare, demandFit, driverOf, forkFromPayload, makeSpare, type ForkUnderWay, type InstanceEntry } from '../instances/index.ts'
 import type { FlowContext } from '../platform/flow.ts'
 import { checkSnapshot } from './check.ts'
 import { holdSnapshot, payloadOf, type SnapshotContext } from './context.ts'
@@ -59,20 +51,13 @@ function beginFork(context: SnapshotContext, record: SnapshotRecord): ForkUnderW
   })
 }
 
-/** Refuses what could only fail later: a hypervisor that isn't here, a memory image of another version. */
+/** Refuses what could only fail later: a hypervisor that can't run what is in the snapshot, a memory image of another version. */
 export async function checkTarget(context: SnapshotContext, record: SnapshotRecord, target: Target): Promise<void> {
   const driver = driverOf(context.instances, target)
-  const reason = await driver.unavailable()
-  if (reason !== undefined) throw new HypemanError('host_unavailable', `${target.hypervisor} can't run here: ${reason}`)
-  if (record.instance.volumes.length > driver.maxVolumes)
-    throw new HypemanError(
-      'not_supported',
-      `${target.hypervisor} takes at most ${driver.maxVolumes} volumes, the snapshot has ${record.instance.volumes.length}`,
-    )
-  demandDiskLimit(driver, record.instance)
+  await demandFit(driver, record.instance)
   const { stamp } = record.instance
   if (record.kind !== 'Standby' || target.state === 'Stopped' || stamp === null) return
-  const here = await driver.stamp()
+  const here = await driver.stamp(stamp.version)
   if (here.version === stamp.version && here.machineType === stamp.machineType && here.accelerator === stamp.accelerator) return
   const words = (one: typeof stamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
   throw new HypemanError(

@@ -5,6 +5,7 @@ import type { Hypervisor } from '../hypervisors/driver.ts'
 import {
   claimVolumes,
   driverOf,
+  fillFromPayload,
   lockInstance,
   noRestarts,
   permit,
@@ -51,7 +52,8 @@ export async function restoreSnapshot(
   if (prepared !== undefined) flow.onStep(prepared)
   await replaceInstance(instances, entry, flow, {
     fill: async (directory) => {
-      const made = driverOf(instances, target).materialise(payload, directory, withMemory)
+      const from = { payload, hypervisor: record.instance.hypervisor, withMemory }
+      const made = fillFromPayload(instances, flow, from, target.hypervisor, directory)
       await together([step(flow, 'check', () => checkSnapshot(context, record, withMemory)), made])
       const asleep = withMemory && target.state === 'Standby'
       const savedMemory = asleep ? await sealMemory(instances, target, directory) : null
@@ -77,6 +79,7 @@ function restoredRecord(
     name: present.name,
     createdAt: present.createdAt,
     hypervisor: target.hypervisor,
+    stamp: target.hypervisor === instance.hypervisor ? instance.stamp : null,
     machineId: present.machineId,
     network: restoredNetwork(driver, instance.network, present.network),
     generation: Math.max(present.generation, instance.generation),

@@ -1,6 +1,7 @@
 // The command line in this process, against a server of the test's, with streams instead of a terminal.
 
 import { PassThrough, Writable } from 'node:stream'
+import type { Parts } from '../../src/cli/commands.ts'
 import { runCommandLine } from '../../src/cli/program.ts'
 import { Interrupted } from '../../src/cli/terminal.ts'
 
@@ -20,7 +21,14 @@ export interface Running {
   readonly stdin: PassThrough
 }
 
+/** A command line without a server and without hypervisors of its own. */
+export const noParts: Parts = {
+  serve: () => Promise.resolve(0),
+  hypervisors: () => Promise.reject(new Error('the test has no hypervisors')),
+}
+
 export interface TerminalOptions {
+  readonly parts?: Partial<Parts>
   readonly env?: Readonly<Record<string, string>>
   /** Standard input; ended when given. */
   readonly input?: string | Uint8Array
@@ -40,7 +48,7 @@ export function startHypeman(url: string, words: readonly string[], options: Ter
     home: options.home ?? '/nonexistent',
     signal: controller.signal,
   }
-  const ended = runCommandLine(words, terminal, { serve: () => Promise.resolve(0) }).then((code) => ({
+  const ended = runCommandLine(words, terminal, { ...noParts, ...options.parts }).then((code) => ({
     code,
     stdout: out.text(),
     stderr: err.text(),

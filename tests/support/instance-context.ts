@@ -187,6 +187,7 @@ export function aDriver(name: Hypervisor['name'], parts: Partial<Hypervisor> = {
   }
   return {
     name,
+    diskFormat: 'none',
     features: [],
     networks: ['user'],
     maxVolumes: 4,

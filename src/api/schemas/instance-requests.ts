@@ -137,6 +137,7 @@ export const forkInstanceBody = z
     name: resourceName,
     from_running: z.boolean().default(false).meta({ description: 'Needed to fork a Running instance, which stands still for a moment.' }),
     target_state: z.enum(targetStates).optional().meta({ description: "By default the source's state." }),
+    target_hypervisor: hypervisorName.optional().meta({ description: 'Another hypervisor; from Stopped instances only.' }),
   })
   .meta({ id: 'ForkInstance' })
 

@@ -26,7 +26,7 @@ test('doctor --json tells every fact, exits 0 only if nothing essential is missi
     probes.every((probe) => probe.ok || !probe.essential),
   )
   assert.equal(code, ok ? 0 : 1)
-  for (const name of ['KVM', 'userfaultfd', 'reflink', 'tap devices', 'qemu-system-x86_64', 'guest parts']) {
+  for (const name of ['KVM', 'userfaultfd', 'reflink', 'tap devices', 'hypervisor qemu', 'hypervisor qemu-microvm', 'guest parts']) {
     assert.ok(
       probes.some((probe) => probe.name === name),
       name,

@@ -20,7 +20,9 @@ export function healthCommand(cli: Cli): Command {
 const runtimeColumns: readonly Column<Capabilities['runtimes'][number]>[] = [
   { title: 'HYPERVISOR', value: (runtime) => runtime.name },
   { title: 'AVAILABLE', value: (runtime) => (runtime.available ? 'yes' : 'no') },
+  { title: 'VERSION', value: (runtime) => runtime.version ?? '-' },
   { title: 'FEATURES', value: (runtime) => runtime.features.join(' '), cut: true },
+  { title: 'WHY NOT', value: (runtime) => runtime.reason ?? '-', cut: true },
 ]
 
 export function capabilitiesCommand(cli: Cli): Command {

@@ -1,7 +1,7 @@
 // hypeman snapshot …: instants of instances, to go back to or to make instances of. fork is in snapshot-fork.ts.
 
 import { Option, type Command } from 'commander'
-import type { SnapshotCompression, SnapshotKind, TargetState } from '../../client/client.ts'
+import type { RestoreSnapshot, SnapshotCompression, SnapshotKind, TargetState } from '../../client/client.ts'
 import { compression, keyValue } from '../arguments.ts'
 import { command, group } from '../command.ts'
 import type { Cli } from '../context.ts'
@@ -67,6 +67,7 @@ function createCommand(cli: Cli): Command {
 
 interface TargetOptions {
   readonly targetState?: TargetState
+  readonly targetHypervisor?: string
 }
 
 function restoreCommand(cli: Cli): Command {
@@ -77,13 +78,18 @@ function restoreCommand(cli: Cli): Command {
     .argument('<instance>', 'id, name or unique beginning of an id')
     .argument('<snapshot>', 'name, id or unique beginning of an id')
     .addOption(new Option('--target-state <state>', "state afterwards; by default the snapshot's").choices(targetStates))
+    .option('--target-hypervisor <name>', 'another hypervisor; from snapshots without memory only')
     .action(async (name: string, ref: string, options: TargetOptions, self: Command) => {
       const session = await cli.session(self)
       const { signal } = session
       using progress = session.progress()
       progress.say(`Restoring ${name} to ${ref}`)
       const id = await snapshotId(session, ref, name)
-      const instance = await session.client.instances.restoreSnapshot(name, id, { target_state: options.targetState }, { signal })
+      const body = {
+        target_state: options.targetState,
+        target_hypervisor: options.targetHypervisor as RestoreSnapshot['target_hypervisor'],
+      }
+      const instance = await session.client.instances.restoreSnapshot(name, id, body, { signal })
       await printObject(session, instance, instance.name)
     })
 }

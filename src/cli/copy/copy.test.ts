@@ -9,7 +9,7 @@ import { unpackTar, packTar } from 'modern-tar'
 import { copyOut } from '../../client/copy.ts'
 import { addFakeGuest, type FakeEntry, type FakeGuest } from '../../../tests/support/fake-guest.ts'
 import { startFakeServer, type FakeServer } from '../../../tests/support/fake-server.ts'
-import { hypeman } from '../../../tests/support/fake-terminal.ts'
+import { hypeman, noParts } from '../../../tests/support/fake-terminal.ts'
 import { until } from '../../../tests/support/until.ts'
 import { runCommandLine } from '../program.ts'
 import { PassThrough } from 'node:stream'
@@ -150,7 +150,7 @@ test('- is a tar stream, out and in', async () => {
   const stdout = new PassThrough()
   const chunks: Buffer[] = []
   stdout.on('data', (chunk: Buffer) => chunks.push(chunk))
-  assert.equal(await runCommandLine(['cp', '-q', 'web:/etc', '-'], { ...world.terminal(), stdout }, { serve: () => Promise.resolve(0) }), 0)
+  assert.equal(await runCommandLine(['cp', '-q', 'web:/etc', '-'], { ...world.terminal(), stdout }, noParts), 0)
   const entries = await unpackTar(Buffer.concat(chunks))
   assert.deepEqual(
     entries.map(({ header }) => [header.name, header.type, header.size]),

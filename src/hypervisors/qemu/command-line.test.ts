@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { MachineSpec, PortMapping } from '../driver.ts'
-import { maxVolumes, qemuArguments, type QemuLaunch } from './command-line.ts'
+import { qemuArguments, type QemuLaunch } from './command-line.ts'
+import { machineKinds, machineTypesOn } from './machines.ts'
 
 const spec: MachineSpec = {
   instanceId: 'a'.repeat(24),
@@ -58,7 +59,7 @@ test('a cold guest is told the parts of its system disk, and nothing of them whe
 test('cold and restored machines have the same devices in the same order', () => {
   const devices = (args: readonly string[]): string[] =>
     valuesOf(args, '-device').concat(valuesOf(args, '-machine'), valuesOf(args, '-cpu'))
-  for (const machineType of ['q35', 'microvm'] as const)
+  for (const machineType of ['q35', 'microvm', 'virt'] as const)
     assert.deepEqual(
       devices(qemuArguments(spec, { ...launch, machineType })),
       devices(qemuArguments(spec, { ...launch, machineType, incoming: 'defer', memoryFile: 'memory-9.base', systemLayer: 'disk-9.qcow2' })),
@@ -132,11 +133,25 @@ test('a microvm has virtio-mmio devices, and no more volumes than it has slots',
   assert.ok(valuesOf(args, '-device').every((device) => !device.includes('-pci')))
   assert.match(valuesOf(args, '-machine')[0] ?? '', /^microvm,.*acpi=on,rtc=on$/)
   const slots = valuesOf(args, '-device').filter((device) => /^virtio-.*-device/.test(device)).length
-  assert.equal(slots + maxVolumes.microvm, 24)
+  assert.equal(slots + machineKinds.microvm.maxVolumes, 24)
+})
+
+test('each processor has machines of its own, and only a PC has what a PC has', () => {
+  assert.deepEqual([machineTypesOn('x64'), machineTypesOn('arm64'), machineTypesOn('ppc64')], [['q35', 'microvm'], ['virt'], []])
+  const virt = qemuArguments(spec, { ...launch, machineType: 'virt' })
+  assert.match(valuesOf(virt, '-machine')[0] ?? '', /^virt,accel=tcg,.*gic-version=3$/)
+  assert.match(
+    valuesOf(qemuArguments(spec, { ...launch, machineType: 'virt', accelerator: 'kvm' }), '-machine')[0] ?? '',
+    /gic-version=host$/,
+  )
+  assert.match(valuesOf(virt, '-append')[0] ?? '', /^console=ttyAMA0 quiet /)
+  assert.doesNotMatch(virt.join(' '), /la57|i8042|tsc|reboot=t|acpi=on/)
+  for (const machineType of ['q35', 'microvm'] as const)
+    assert.match(valuesOf(qemuArguments(spec, { ...launch, machineType }), '-append')[0] ?? '', /^console=ttyS0 .*i8042\.nopnp/)
 })
 
 test('no machine has a device by which its guest gives memory back: QEMU would punch holes into the file that snapshots and forks share', () => {
-  for (const machineType of ['q35', 'microvm'] as const)
+  for (const machineType of ['q35', 'microvm', 'virt'] as const)
     for (const memoryFile of ['memory-1.base', undefined]) {
       const args = qemuArguments(spec, { ...launch, machineType, memoryFile })
       assert.doesNotMatch(args.join(' '), /balloon|virtio-mem|free-page-reporting/)

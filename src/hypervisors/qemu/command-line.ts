@@ -1,8 +1,8 @@
 // From a machine description to QEMU's arguments. Pure: no files, no processes. The recipes behind it are explained in README.md.
 
+import { emulators } from '../../platform/emulator.ts'
 import type { MachineSpec } from '../driver.ts'
-
-export type QemuMachineType = 'q35' | 'microvm'
+import { machineKinds, type QemuMachineKind, type QemuMachineType } from './machines.ts'
 
 /** Names inside the instance's directory, which is QEMU's working directory. */
 export const qemuFiles = {
@@ -18,13 +18,6 @@ export const memoryBlock = 'mem'
 
 /** QMP and `-drive` id of the writable system disk. */
 export const systemDisk = 'system'
-
-/** Devices beside the volumes on microvm's virtio-mmio bus: rootfs, system, serial, net, rng. */
-const otherDevices = 5
-/** virtio-mmio slots of a microvm with its second IO APIC (QEMU's microvm documentation). */
-const microvmSlots = 24
-
-export const maxVolumes = { q35: 20, microvm: microvmSlots - otherDevices } as const satisfies Record<QemuMachineType, number>
 
 export interface QemuLaunch {
   readonly machineType: QemuMachineType
@@ -42,22 +35,15 @@ export interface QemuLaunch {
 }
 
 /**
- * Kernel arguments: a quiet serial console for messages that matter, power off instead of hanging after a panic. The last ones have a guest write less memory of its own accord, since what
+ * Kernel arguments for every machine: a quiet serial console for messages that matter, power off instead of hanging after a panic. The last ones have a guest write less memory of its own accord, since what
  * an idle guest writes each of its forks keeps for itself and each of its snapshots saves: allocations are not cleared beforehand, huge pages are for programs that ask for
  * them, nothing watches for lockups (a guest that was frozen would look like one) or balances memory between nodes.
  */
 const kernelArguments = [
-  'console=ttyS0',
   'quiet',
   'loglevel=4',
   'panic=-1',
-  'reboot=t',
-  'no_timer_check',
-  'tsc=reliable',
   'random.trust_cpu=on',
-  'i8042.nopnp',
-  'i8042.noaux',
-  'i8042.nomux',
   'init_on_alloc=0',
   'transparent_hugepage=madvise',
   'nowatchdog',
@@ -70,8 +56,7 @@ const kernelArguments = [
 ]
 
 export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
-  const { machineType } = launch
-  const bus = machineType === 'q35' ? 'pci' : 'device'
+  const { bus, cpu } = kindOf(launch)
   const throttle = throttleOf(spec)
   return [
     ...['-name', `hypeman-${spec.instanceId}`],
@@ -81,16 +66,7 @@ export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
     ...['-global', 'migration.send-configuration=off'],
     // A guest that goes on is not told to announce itself to a network where only this QEMU hears it: a tenth of the code that a fork had to translate (docs/benchmarks.md).
     ...['-global', 'migration.announce-rounds=0'],
-    ...[
-      '-machine',
-      machineOptions(launch),
-      '-cpu',
-      launch.accelerator === 'kvm' ? 'host' : 'max,la57=off',
-      '-smp',
-      String(spec.vcpus),
-      '-m',
-      `${spec.memoryMib}M`,
-    ],
+    ...['-machine', machineOptions(launch), '-cpu', cpu[launch.accelerator], '-smp', String(spec.vcpus), '-m', `${spec.memoryMib}M`],
     ...['-object', memoryObject(spec, launch)],
     ...startOf(spec, launch),
     ...['-chardev', `file,id=console,path=${qemuFiles.console},append=on`, '-serial', 'chardev:console'],
@@ -120,8 +96,8 @@ export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
  * An emulated processor does by itself what its guest asks a small device for. Through QEMU's main loop each of the serial device's 64 queues is one more descriptor to
  * be made and watched, which took a twentieth of a fork's processor time. Disks and network keep working beside the processor; nothing of this shows in the guest.
  */
-function atOnce({ machineType, accelerator }: QemuLaunch): string {
-  return machineType === 'q35' && accelerator === 'tcg' ? ',ioeventfd=off' : ''
+function atOnce(launch: QemuLaunch): string {
+  return kindOf(launch).hasEventfd && launch.accelerator === 'tcg' ? ',ioeventfd=off' : ''
 }
 
 function controlAddress({ controlFd }: QemuLaunch): string {
@@ -143,8 +119,17 @@ function startOf(spec: MachineSpec, launch: QemuLaunch): string[] {
     '-initrd',
     spec.initrd,
     '-append',
-    [...kernelArguments, ...clockArguments(launch), ...partArguments(spec)].join(' '),
+    [...consoleArguments(launch), ...kernelArguments, ...clockArguments(launch), ...partArguments(spec)].join(' '),
   ]
+}
+
+function consoleArguments(launch: QemuLaunch): string[] {
+  const { processor, kernelArguments: ofKind } = kindOf(launch)
+  return [`console=${emulators[processor].console}`, ...ofKind]
+}
+
+function kindOf({ machineType }: QemuLaunch): QemuMachineKind {
+  return machineKinds[machineType]
 }
 
 /**
@@ -163,7 +148,7 @@ function partArguments({ systemParts = [] }: MachineSpec): string[] {
 
 function machineOptions(launch: QemuLaunch): string {
   const options = [launch.machineType, `accel=${launch.accelerator}`, `memory-backend=${memoryBlock}`, 'suppress-vmdesc=on']
-  return [...options, ...(launch.machineType === 'microvm' ? ['acpi=on', 'rtc=on'] : [])].join(',')
+  return [...options, ...kindOf(launch).options[launch.accelerator]].join(',')
 }
 
 /** One group for all disks, so that they share what they may read and write. It is set on the guest's side of a disk: layers come and go below it. */

@@ -1,15 +1,17 @@
-// The QEMU driver: `qemu` (q35) and `qemu-microvm`. Recipes and measurements: README.md.
+// The QEMU driver: `qemu` (q35, or virt on arm64) and `qemu-microvm`. Recipes and measurements: README.md.
 
 import { isHypemanError } from '../../api/errors.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { messageOf } from '../../platform/flow.ts'
-import { findBinaries } from '../../platform/binaries.ts'
+import { findBinaries, type Binary } from '../../platform/binaries.ts'
+import { emulators } from '../../platform/emulator.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
 import type { Hypervisor, VersionStamp } from '../driver.ts'
-import { maxVolumes, qemuFiles, type QemuMachineType } from './command-line.ts'
+import { qemuFiles } from './command-line.ts'
 import { addDiskParts } from './disk-parts.ts'
 import { addLayer, createBase, exportRaw, importRaw, lastLayer, layerNumber, linkLayers, refuseForeignLayers } from './layers.ts'
 import { QemuMachine } from './machine.ts'
+import { machineKinds, type QemuMachineType } from './machines.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
 import { checkedManifest, imagePart, lastLayerOf, linkImage } from './memory.ts'
 import { startCold, type QemuProgram } from './start.ts'
@@ -28,27 +30,30 @@ export interface QemuDriverOptions {
   readonly whyNotLive?: string | undefined
 }
 
-const names = { q35: 'qemu', microvm: 'qemu-microvm' } as const
+/** Directory of versions side by side, for all machine types: they are of one program. */
+const directoryName = 'qemu'
 
 export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
+  const { hypervisor: name, maxVolumes, processor } = machineKinds[options.machineType]
+  const emulator = emulators[processor]
   const program: QemuProgram = {
-    command: options.command ?? 'qemu-system-x86_64',
+    command: options.command ?? emulator.program,
     machineType: options.machineType,
     accelerator: options.accelerator,
     tscKhz: options.tscKhz,
     live: options.live,
     whyNotLive: options.whyNotLive,
   }
-  const name = names[options.machineType]
-  const advice = 'install qemu-system-x86 (npm run setup)'
-  const binaries = findBinaries({ command: program.command, pattern: /version (\S+)/, advice })
-  const findVersion = async (): Promise<string> => (await binaries.usual()).version
-  const stamp = async (): Promise<VersionStamp> => ({
+  const advice = `install ${emulator.debianPackage} (npm run setup)`
+  const installed = { directory: options.layout.hypervisor(directoryName), program: emulator.program }
+  const binaries = findBinaries({ command: program.command, installed, pattern: /version (\S+)/, advice })
+  const stampOf = ({ version }: Binary): VersionStamp => ({
     hypervisor: name,
-    version: await findVersion(),
+    version,
     machineType: options.machineType,
     accelerator: options.accelerator,
   })
+  const writerOf = async (version: string): Promise<Binary> => (await binaries.of(version)) ?? (await binaries.usual())
   /** A program that was replaced while the server runs is asked for its version again. */
   const onSameVersion = async (start: () => Promise<QemuMachine>): Promise<QemuMachine> => {
     try {
@@ -61,15 +66,16 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
 
   return {
     name,
+    diskFormat: 'qcow2-layers',
     features: ['snapshots', 'standby', 'fork', 'pause', 'disk-io-limit'],
     networks: ['user', 'tap'],
-    maxVolumes: maxVolumes[options.machineType],
+    maxVolumes,
     transientFiles: [qemuFiles.qmp, qemuFiles.agent],
-    memory: memorySnapshots(program, stamp, onSameVersion),
+    memory: memorySnapshots(program, { writerOf, stampOf }, onSameVersion),
     partOf: (file) => imagePart(file) ?? (layerNumber(file) === undefined ? undefined : 'disk'),
-    stamp,
+    stamp: async (version) => stampOf(version === undefined ? await binaries.usual() : await writerOf(version)),
     unavailable: () =>
-      findVersion().then(
+      binaries.usual().then(
         () => undefined,
         (error: unknown) => messageOf(error),
       ),
@@ -79,8 +85,8 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     exportDisk: (directory, file, signal) => exportRaw(directory, file, signal),
     importDisk: (directory, file) => importRaw(directory, file),
     boot: async (spec, signal) => {
-      const expected = await findVersion()
-      return onSameVersion(() => startCold(program, spec, expected, signal))
+      const { path: command, version } = await binaries.usual()
+      return onSameVersion(() => startCold({ ...program, command }, spec, version, signal))
     },
     async adopt(spec, process) {
       // A record that was copied names the process of the instance that it was copied from.

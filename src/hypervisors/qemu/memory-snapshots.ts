@@ -3,6 +3,7 @@
 import { statfs } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
+import type { Binary } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import type { CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
 import { joinLayers, linkLayers } from './layers.ts'
@@ -35,9 +36,16 @@ function stoodStill(reason: string | undefined): string {
 /** A file system with less than this is full for all that a VMM writes at once. */
 const SMALLEST_SPACE_BYTES = 1024 ** 2
 
+/** The programs that memory images are written by. */
+export interface Writers {
+  /** The one of that version, or the usual one where it isn't here. */
+  writerOf(version: string): Promise<Binary>
+  stampOf(writer: Binary): VersionStamp
+}
+
 export function memorySnapshots(
   program: QemuProgram,
-  stamp: () => Promise<VersionStamp>,
+  writers: Writers,
   onSameVersion: (start: () => Promise<QemuMachine>) => Promise<QemuMachine>,
 ): MemorySnapshots {
   return {
@@ -77,14 +85,15 @@ export function memorySnapshots(
     },
 
     async restore(spec, wanted, signal) {
-      const here = await stamp()
+      const writer = await writers.writerOf(wanted.version)
+      const here = writers.stampOf(writer)
       const words = (one: VersionStamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
       if (here.version !== wanted.version || here.machineType !== wanted.machineType || here.accelerator !== wanted.accelerator)
         throw new HypemanError(
           'incompatible_version',
           `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped), or use the version that wrote it`,
         )
-      return onSameVersion(() => startFromImage(program, spec, wanted.version, signal))
+      return onSameVersion(() => startFromImage({ ...program, command: writer.path }, spec, wanted.version, signal))
     },
 
     holdsMemory: hasManifest,

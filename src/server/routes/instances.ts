@@ -236,6 +236,7 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
             'guest_unreachable',
             'host_unavailable',
             'storage_full',
+            'not_supported',
           ] as const),
         ],
       },

@@ -17,8 +17,8 @@ export const guestScenarios: readonly Scenario[] = [
   ...[instances.forkRunning, instances.forkStopped, instances.forkAsleep, instances.remove, instances.removeAsleep, instances.update],
   ...[snapshots.snapshotRunning, snapshots.snapshotAsleep, snapshots.snapshotStopped],
   ...[snapshots.compressSnapshot, snapshots.forkCompressed, snapshots.restoreCompressed],
-  ...[snapshots.restoreToRunning, snapshots.restoreAsleep, snapshots.restoreStopped],
-  ...[snapshots.forkToRunning, snapshots.forkToStopped, snapshots.forkCold, snapshots.removeSnapshot],
+  ...[snapshots.restoreToRunning, snapshots.restoreAsleep, snapshots.restoreStopped, snapshots.restoreElsewhere],
+  ...[snapshots.forkToRunning, snapshots.forkToStopped, snapshots.forkCold, snapshots.forkElsewhere, snapshots.removeSnapshot],
 ]
 
 export const scenarios: readonly Scenario[] = [

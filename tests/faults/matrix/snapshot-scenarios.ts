@@ -55,8 +55,11 @@ export const snapshotRunning = taking('take a snapshot of a running instance', '
 export const snapshotAsleep = taking('take a snapshot of an instance in standby', 'Standby')
 export const snapshotStopped = taking('take a snapshot of a stopped instance', 'Stopped')
 
+/** Another hypervisor than that of the subject; on stand-ins one whose disks are of another format. */
+const elsewhere = 'qemu-microvm'
+
 /** Restoring one in place, to a state, from an instance in a state. `make` makes it, unless it is there. */
-function restoring(name: string, kind: Kind, from: State, to: State, make = ensurePlain(kind)): Scenario {
+function restoring(name: string, kind: Kind, from: State, to: State, make = ensurePlain(kind), on?: typeof elsewhere): Scenario {
   const present = from === 'Stopped' ? withoutMemory(later) : later
   const restored = kind === 'Stopped' || to === 'Stopped' ? withoutMemory(content) : content
   return {
@@ -67,7 +70,7 @@ function restoring(name: string, kind: Kind, from: State, to: State, make = ensu
     },
     async act(world) {
       const id = (await world.snapshotOf(shot)) ?? assert.fail('the snapshot is gone')
-      await world.client.instances.snapshots.restore(id, { id: subject, target_state: to })
+      await world.client.instances.snapshots.restore(id, { id: subject, target_state: to, ...onto(on) })
     },
     async judge(world) {
       assert.ok((await world.snapshotOf(shot)) !== undefined, 'the snapshot is there')
@@ -141,8 +144,27 @@ export const restoreCompressed = restoring(
 export const restoreAsleep = restoring('restore in place, to standby', 'Standby', 'Standby', 'Standby')
 export const restoreStopped = restoring('restore a snapshot without memory in place, to running', 'Stopped', 'Stopped', 'Running')
 
+export const restoreElsewhere = restoring(
+  'restore in place onto another hypervisor',
+  'Stopped',
+  'Stopped',
+  'Stopped',
+  ensurePlain('Stopped'),
+  elsewhere,
+)
+
+function onto(hypervisor: typeof elsewhere | undefined): { readonly target_hypervisor?: typeof elsewhere } {
+  return hypervisor === undefined ? {} : { target_hypervisor: hypervisor }
+}
+
 /** Forking one. */
-function forking(name: string, kind: Kind, to: State, settledAs: Partial<Record<State, Verdict>>, make = ensurePlain(kind)): Scenario {
+function forking(
+  name: string,
+  kind: Kind,
+  to: State,
+  settledAs: Partial<Record<State, Verdict>>,
+  { make = ensurePlain(kind), on }: { readonly make?: (world: World) => Promise<void>; readonly on?: typeof elsewhere } = {},
+): Scenario {
   const expected = kind === 'Stopped' || to === 'Stopped' ? withoutMemory(content) : content
   return {
     name,
@@ -152,7 +174,7 @@ function forking(name: string, kind: Kind, to: State, settledAs: Partial<Record<
     },
     async act(world) {
       const id = (await world.snapshotOf(shot)) ?? assert.fail('the snapshot is gone')
-      await world.client.snapshots.fork(id, { name: fresh, target_state: to })
+      await world.client.snapshots.fork(id, { name: fresh, target_state: to, ...onto(on) })
     },
     async judge(world) {
       const state = await world.stateOf(fresh)
@@ -167,9 +189,10 @@ function forking(name: string, kind: Kind, to: State, settledAs: Partial<Record<
 }
 
 export const forkToRunning = forking('fork a snapshot', 'Standby', 'Running', { Standby: 'asleep' })
-export const forkCompressed = forking('fork a compressed snapshot', 'Standby', 'Running', { Standby: 'asleep' }, ensureCompressed)
+export const forkCompressed = forking('fork a compressed snapshot', 'Standby', 'Running', { Standby: 'asleep' }, { make: ensureCompressed })
 export const forkToStopped = forking('fork a snapshot, to stopped', 'Standby', 'Stopped', {})
 export const forkCold = forking('fork a snapshot without memory, to running', 'Stopped', 'Running', { Stopped: 'stopped' })
+export const forkElsewhere = forking('fork a snapshot onto another hypervisor', 'Stopped', 'Stopped', {}, { on: elsewhere })
 
 export const removeSnapshot: Scenario = {
   name: 'delete a snapshot',

@@ -117,6 +117,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     insufficient_resources: onFullHost(send('POST', '/instances/runs/fork', { name: 'fresh', from_running: true })),
     guest_unreachable: send('POST', '/instances/deaf/fork', { name: 'fresh', from_running: true }),
     storage_full: onFullDisk(send('POST', '/instances/stopped/fork', { name: 'fresh' })),
+    not_supported: send('POST', '/instances/stopped/fork', { name: 'fresh', target_hypervisor: 'firecracker' }),
   },
   'POST /instances/{id}/volumes/{volumeId}': {
     invalid_overlay_size: attachShelf({ readonly: true, overlay: true, overlay_size: 'much' }),

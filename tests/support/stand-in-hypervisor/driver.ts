@@ -12,6 +12,7 @@ import {
   completeImage,
   demandManifest,
   diskName,
+  diskOf,
   diskOver,
   imageName,
   linkFrozen,
@@ -32,12 +33,20 @@ export interface StandInOptions {
   readonly program: string
   /** Images restore only under an equal version. */
   readonly version?: string
+  /** Another word than another stand-in's: disks between the two are converted. */
+  readonly diskFormat?: string
 }
 
-export function createStandIn({ name, program, version = '1' }: StandInOptions): Hypervisor {
+/** Two hypervisors, which do not take each other's disks as they are. */
+export function createStandIns(program: string): readonly Hypervisor[] {
+  return (['qemu', 'qemu-microvm'] as const).map((name) => createStandIn({ name, program, diskFormat: `of ${name}` }))
+}
+
+export function createStandIn({ name, program, version = '1', diskFormat = 'stand-in' }: StandInOptions): Hypervisor {
   const stamp: VersionStamp = { hypervisor: name, version, machineType: 'stand-in', accelerator: 'none' }
   return {
     name,
+    diskFormat,
     features: ['snapshots', 'standby', 'fork', 'pause'],
     // Its machines leave their device alone: it is there, and leads nowhere.
     networks: ['user', 'tap'],
@@ -65,7 +74,7 @@ export function createStandIn({ name, program, version = '1' }: StandInOptions):
       }
     },
     async exportDisk(directory, file) {
-      await copyPayload(path.join(directory, diskName(await ownDisk(directory))), file)
+      await copyPayload(path.join(directory, diskName(await diskOf(directory))), file)
     },
     importDisk: (directory, file) => rename(file, path.join(directory, diskName(0))),
     async boot(spec, signal) {

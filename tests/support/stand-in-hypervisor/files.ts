@@ -84,7 +84,7 @@ export async function removeImage(directory: string): Promise<void> {
 }
 
 /** Number of the disk of what is frozen or stopped here. */
-async function diskOf(directory: string): Promise<number> {
+export async function diskOf(directory: string): Promise<number> {
   return (await readManifest(directory))?.disk ?? lastDisk(directory)
 }
 

@@ -1,0 +1,4 @@
+package agent
+
+// renameat2(2), which the package syscall is older than.
+const sysRenameat2 = 276

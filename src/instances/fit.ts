@@ -1,0 +1,29 @@
+// Whether a hypervisor can run an instance as it is recorded: asked before anything is touched, where an instance gets its disks from elsewhere.
+
+import { HypemanError } from '../api/errors.ts'
+import type { Hypervisor } from '../hypervisors/driver.ts'
+import { demandDiskLimit } from './machine.ts'
+import type { InstanceRecord } from './record.ts'
+
+/** `host_unavailable` where the hypervisor can't run here, `not_supported` for the first thing of the record that its machines can't have. */
+export async function demandFit(
+  driver: Hypervisor,
+  record: Pick<InstanceRecord, 'volumes' | 'diskBytesPerSecond' | 'network'>,
+): Promise<void> {
+  await demandAvailable(driver)
+  const { length } = record.volumes
+  if (length > driver.maxVolumes)
+    throw new HypemanError(
+      'not_supported',
+      `${driver.name} takes at most ${driver.maxVolumes} volumes, and here are ${length}; detach some first`,
+    )
+  demandDiskLimit(driver, record)
+  if (record.network !== null && driver.networks.length === 0)
+    throw new HypemanError('not_supported', `network: machines of ${driver.name} can't be on a network; choose another hypervisor`)
+}
+
+/** `host_unavailable` with the driver's own reason. */
+export async function demandAvailable(driver: Hypervisor): Promise<void> {
+  const reason = await driver.unavailable()
+  if (reason !== undefined) throw new HypemanError('host_unavailable', `${driver.name} can't run here: ${reason}`)
+}
