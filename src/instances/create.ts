@@ -38,6 +38,9 @@ export interface CreateInstance {
   readonly overlayBytes: number
   readonly diskBytesPerSecond: number | null
   readonly env: Readonly<Record<string, string>>
+  readonly secrets: InstanceRecord['secrets']
+  /** Who asks. */
+  readonly owner: string
   readonly tags: Readonly<Record<string, string>>
   readonly entrypoint: readonly string[] | undefined
   readonly cmd: readonly string[] | undefined
@@ -148,7 +151,7 @@ function newRecord(
   template: TemplateRecord | undefined,
 ): InstanceRecord {
   return {
-    version: 5,
+    version: 6,
     id,
     name: request.name,
     createdAt: new Date().toISOString(),
@@ -163,6 +166,8 @@ function newRecord(
     entrypoint: request.entrypoint ?? null,
     cmd: request.cmd ?? null,
     env: request.env,
+    secrets: request.secrets,
+    owner: request.owner,
     tags: request.tags,
     skipGuestAgent: request.skipGuestAgent,
     volumes: [],
@@ -170,6 +175,7 @@ function newRecord(
     machineId: newMachineId(),
     generation: 0,
     identityDue: null,
+    environmentDue: false,
     expiresAt: request.expiresAt,
     forkedFrom: null,
     stamp: template?.kind.stamp ?? null,

@@ -22,6 +22,7 @@ import { removeCommitted } from './remove.ts'
 import { noRestarts } from './restart-policy.ts'
 import { checkMemory, sealMemory } from './saved-memory.ts'
 import { suspendInstance } from './standby.ts'
+import { changedEnvironment, inheritedSecrets, type Environment, type EnvironmentChange } from './secrets.ts'
 import { bootInstance, LOADS_AT_ONCE, LONG_LOAD_MS, resumeInstance } from './start.ts'
 import type { Spare } from './spares.ts'
 import { claimVolumes, forbidWritableVolumes } from './volumes.ts'
@@ -42,6 +43,10 @@ export interface ForkSource {
 
 export interface ForkRequest {
   readonly name: string
+  /** Who asks. */
+  readonly owner: string
+  /** Variables of its own, beside the source's. */
+  readonly environment: EnvironmentChange
   readonly targetState: TargetState
   readonly hypervisor: HypervisorName
 }
@@ -54,6 +59,16 @@ export async function forkFromPayload(context: InstanceContext, source: ForkSour
   using _volumes = await claimVolumes(context, source.record.volumes)
   using _share = reserveForFork(context, id, source, request)
   return await makeFork(context, id, source, request)
+}
+
+/** What the fork has of its source's variables, and of its own; throws if it may not have them. */
+export function environmentOfFork(
+  { sealer }: InstanceContext,
+  { record, withMemory }: Pick<ForkSource, 'record' | 'withMemory'>,
+  { owner, environment, targetState }: Pick<ForkRequest, 'owner' | 'environment' | 'targetState'>,
+): Environment {
+  const secrets = inheritedSecrets(record, owner, withMemory && targetState !== 'Stopped')
+  return changedEnvironment(sealer, { env: record.env, secrets }, environment, owner)
 }
 
 /** What the fork will hold, before anything is made; its processors and memory are not needed where it only lies there. */
@@ -93,7 +108,7 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   } else await together(checked())
   const asleep = withMemory && request.targetState === 'Standby'
   const savedMemory = asleep ? await sealMemory(context, request, staged.path) : null
-  const record = { ...forkRecord(source, request, id, withMemory), savedMemory }
+  const record = { ...forkRecord(context, source, request, id, withMemory), savedMemory }
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, withMemory)
   undo.defer(() => removeCommitted(context, entry))
@@ -131,10 +146,15 @@ export async function reachState(
 /** What a fork is when its directory is there. */
 const phaseOfTarget = { Running: 'created', Standby: 'standby', Stopped: 'stopped' } as const satisfies Record<TargetState, string>
 
-function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMemory: boolean): InstanceRecord {
+function forkRecord(context: InstanceContext, source: ForkSource, request: ForkRequest, id: string, withMemory: boolean): InstanceRecord {
   const { record } = source
+  const { env, secretEnv } = request.environment
+  const isGiven = Object.keys({ ...env, ...secretEnv }).length > 0
   return {
     ...record,
+    ...environmentOfFork(context, source, request),
+    owner: request.owner,
+    environmentDue: withMemory && (isGiven || record.environmentDue),
     id,
     name: request.name,
     createdAt: new Date().toISOString(),
@@ -160,8 +180,7 @@ function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMe
   }
 }
 
-export interface ForkInstance {
-  readonly name: string
+export interface ForkInstance extends Pick<ForkRequest, 'name' | 'owner' | 'environment'> {
   readonly fromRunning: boolean
   /** By default the source's own state. */
   readonly targetState: TargetState | undefined
@@ -174,12 +193,14 @@ export async function forkInstance(context: InstanceContext, entry: InstanceEntr
   using _name = context.store.reserveName(request.name, id)
   await using payload = await createStaged(context.layout, `payload-${newId()}`)
   using share = new DisposableStack()
-  using frozen = await freezeForFork(context, entry, request, payload.path, (from, stateNow) =>
-    share.use(reserveForFork(context, id, from, { name: request.name, targetState: request.targetState ?? stateNow })),
-  )
+  using frozen = await freezeForFork(context, entry, request, payload.path, (from, stateNow) => {
+    const wanted = { ...request, targetState: request.targetState ?? stateNow }
+    environmentOfFork(context, from, wanted)
+    share.use(reserveForFork(context, id, from, wanted))
+  })
   const { source, state } = frozen
   return await makeFork(context, id, source, {
-    name: request.name,
+    ...{ name: request.name, owner: request.owner, environment: request.environment },
     targetState: request.targetState ?? state,
     hypervisor: entry.record.hypervisor,
   })

@@ -11,6 +11,7 @@ import type { Hypervisor, Machine, MachineStatus } from '../../src/hypervisors/d
 import { firstPhase } from '../../src/instances/phases.ts'
 import { EventLog, InstanceEntry, InstanceStore, noRestarts, type InstanceContext, type InstanceRecord } from '../../src/instances/index.ts'
 import { KeyedLock } from '../../src/platform/keyed-lock.ts'
+import { createSealer } from '../../src/platform/sealing.ts'
 import type { VolumeSource } from '../../src/volumes/types.ts'
 import { newId, newMac, newMachineId } from '../../src/platform/ids.ts'
 import { roomForAll } from './capacity.ts'
@@ -54,6 +55,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     store: new InstanceStore(layout, log),
     locks: new KeyedLock(),
     digests,
+    sealer: createSealer(['the key of tests']),
     templates: undefined,
     spares: undefined,
     events: new EventLog(layout, log),
@@ -82,7 +84,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
 
 export function aRecord(): InstanceRecord {
   return {
-    version: 5,
+    version: 6,
     id: newId(),
     name: `vm-${newId().slice(0, 8)}`,
     createdAt: new Date().toISOString(),
@@ -97,6 +99,8 @@ export function aRecord(): InstanceRecord {
     entrypoint: null,
     cmd: null,
     env: {},
+    secrets: [],
+    owner: null,
     tags: {},
     skipGuestAgent: false,
     volumes: [],
@@ -104,6 +108,7 @@ export function aRecord(): InstanceRecord {
     machineId: newMachineId(),
     generation: 0,
     identityDue: null,
+    environmentDue: false,
     expiresAt: null,
     forkedFrom: null,
     stamp: null,
