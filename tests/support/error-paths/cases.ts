@@ -120,8 +120,8 @@ export const cases: Readonly<Record<string, Cases>> = {
     guest_unreachable: send('POST', '/instances/deaf/fork', { name: 'fresh', from_running: true }),
     storage_full: onFullDisk(send('POST', '/instances/stopped/fork', { name: 'fresh' })),
     forbidden: sendAsAnother('POST', '/instances/runs/fork', { name: 'fresh', from_running: true }),
-    // The agent of a stand-in is as those of older versions: it takes no variables with a fork's identity.
-    not_supported: send('POST', '/instances/runs/fork', { name: 'fresh', from_running: true, env: { A: '1' } }),
+    // With that variable the agent of a stand-in is as those of older versions: it takes none with a fork's identity.
+    not_supported: send('POST', '/instances/runs/fork', { name: 'fresh', from_running: true, env: { OLD_AGENT: '1' } }),
   },
   'POST /instances/{id}/volumes/{volumeId}': {
     invalid_overlay_size: attachShelf({ readonly: true, overlay: true, overlay_size: 'much' }),
