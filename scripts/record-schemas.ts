@@ -6,6 +6,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
 import { embeddedRecords, type RecordFormat } from '../src/files/record-format.ts'
+import { keyRingFormat } from '../src/files/key-ring.ts'
 import { manifestFormat } from '../src/hypervisors/qemu/memory.ts'
 import { imageFormat, referenceFormat } from '../src/images/records.ts'
 import { instanceFormat } from '../src/instances/record.ts'
@@ -33,6 +34,7 @@ export const recordFormats: readonly RecordFormat<unknown>[] = [
   templateFormat,
   scheduleFormat,
   pushFormat,
+  keyRingFormat,
 ]
 
 /** Directory of a format's samples (`v1.json`) and schemas (`v1.schema.json`). */

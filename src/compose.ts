@@ -9,6 +9,7 @@ import { connectAgent } from './agent/index.ts'
 import { HypemanError, isHypemanError } from './api/errors.ts'
 import { Digests } from './files/digests.ts'
 import { makeHostDrivers, type MakeDrivers } from './drivers.ts'
+import { openKeyRing } from './files/key-ring.ts'
 import { dataLayout, type DataLayout } from './files/layout.ts'
 import { makeDataDirectories, sweep } from './files/stage.ts'
 import type { Hypervisor, HypervisorName } from './hypervisors/driver.ts'
@@ -45,7 +46,7 @@ import { messageOf, type FaultPlan } from './platform/flow.ts'
 import { refuseUnsuitable } from './platform/host-storage.ts'
 import { KeyedLock } from './platform/keyed-lock.ts'
 import { killProcess } from './platform/process.ts'
-import { readOrMakeSecret, secretsOf, warnOfSecret } from './platform/secret.ts'
+import { readOrMakeSecret, secretsKeys, secretsOf, warnOfSecret } from './platform/secret.ts'
 import { createPushService } from './pushes/index.ts'
 import { createRegistry } from './registry/index.ts'
 import { createResourceService, suppliesOf } from './resources/index.ts'
@@ -87,7 +88,7 @@ export async function serve(
     if (!isHypemanError(error, 'storage_full')) throw error
     log.warn({ dataDir: layout.root }, 'no space is left in the data directory: delete snapshots, instances or images')
   })
-  const secret = config.jwt_secret ?? (await readOrMakeSecret(layout.secret))
+  const secret = config.jwt_secret ?? (await readOrMakeSecret(layout.secret, 'JWT_SECRET'))
   const stopping = new AbortController()
   const version = await ownVersion()
   const faults = faultPlan ?? (config.hypeman_faults === undefined ? undefined : parseFaults(config.hypeman_faults))
@@ -209,6 +210,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     store,
     locks: new KeyedLock(),
     digests: undo.use(new Digests()),
+    sealer: await openKeyRing(layout.keyRing, await secretsKeys(config, layout.secretsKey), log),
     templates,
     spares,
     events: new EventLog(layout, log),

@@ -50,6 +50,9 @@ func (s *Server) renewalSteps(request Identity) []step {
 		steps = append(steps, s.machineID(request), s.bootID(), s.hostname(request))
 		steps = append(steps, s.network(request)...)
 		steps = append(steps, step{"connections", s.Guest.ResetConnections})
+		if len(request.Program.Env) > 0 {
+			steps = append(steps, s.environment(request))
+		}
 	}
 	request.InstanceID = s.identity.configured
 	s.identity.generation.Store(int64(request.Generation))

@@ -67,6 +67,13 @@ func (w *Workload) Environment(changes map[string]string) map[string]string {
 	return env
 }
 
+// SetEnvironment replaces what Environment starts from. The program that runs keeps what it was started with.
+func (w *Workload) SetEnvironment(variables map[string]string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.command.Env = variables
+}
+
 // Cwd is the program's working directory.
 func (w *Workload) Cwd() string {
 	w.mu.Lock()

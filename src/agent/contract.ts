@@ -35,6 +35,8 @@ export interface GuestIdentity {
   /** 32 hexadecimal digits. */
   readonly machineId: string
   readonly network: GuestNetwork | null
+  /** All variables of a fork that was given others than its source: what exec and hooks run has them from then on. Absent: as in the source. */
+  readonly env?: Readonly<Record<string, string>> | undefined
 }
 
 export interface GuestVolume {

@@ -96,6 +96,14 @@ test('a guest is told who it is, one value a line, with fresh entropy and the ti
   assert.ok(Math.abs(Number(timeIn(first?.join('\n') ?? '') / 1_000_000n) - Date.now()) < 1_000)
 })
 
+test('a fork is told variables only where it was given some, each kept on its line', async () => {
+  await using guest = await connectGuest(atOnce)
+  await guest.agent.identity('fork', { ...identity, env: { TENANT: '7', KEY: 'two\nlines' } }, 1)
+  await guest.agent.identity('fork', identity, 1)
+  const variablesIn = (lines: readonly string[] | undefined): string[] => lines?.filter((line) => line.startsWith('variable ')) ?? []
+  assert.deepEqual(guest.heard.map(variablesIn), [['variable TENANT=7', String.raw`variable KEY=two\nlines`], []])
+})
+
 test('a guest without a network is told of none', async () => {
   await using guest = await connectGuest(atOnce)
   await guest.agent.identity('fork', { ...identity, network: null }, 1)

@@ -71,7 +71,7 @@ function isOff(timeMs: number): boolean {
 type Line = readonly [key: string, value: string | number]
 
 function linesOf({ reason, identity, generation }: Renewal): readonly Line[] {
-  return [['reason', reason], ['generation', generation], ...linesOfIdentity(identity)]
+  return [['reason', reason], ['generation', generation], ...variableLines(identity.env ?? {}), ...linesOfIdentity(identity)]
 }
 
 function linesOfBoot({ identity, volumes, workload }: Boot): readonly Line[] {
@@ -79,7 +79,7 @@ function linesOfBoot({ identity, volumes, workload }: Boot): readonly Line[] {
     ['reason', 'boot'],
     ...volumes.map((volume): Line => ['volume', `${volume.disk} ${modeOf(volume)} ${escape(volume.mountPath)}`]),
     ...workload.argv.map((argument): Line => ['argument', escape(argument)]),
-    ...Object.entries(workload.env).map(([name, value]): Line => ['variable', escape(`${name}=${value}`)]),
+    ...variableLines(workload.env),
     ['directory', escape(workload.cwd)],
     ['user', escape(workload.user)],
     ['stop-signal', workload.stopSignal],
@@ -89,6 +89,10 @@ function linesOfBoot({ identity, volumes, workload }: Boot): readonly Line[] {
 
 function modeOf({ readOnly, layerPart }: GuestVolume): string {
   return layerPart === null ? (readOnly ? 'ro' : 'rw') : `over:${layerPart}`
+}
+
+function variableLines(env: GuestWorkload['env']): Line[] {
+  return Object.entries(env).map(([name, value]): Line => ['variable', escape(`${name}=${value}`)])
 }
 
 /** Keeps a value on its line. */

@@ -38,7 +38,7 @@ export const catalogue = {
   invalid_archive: { status: 400, hint: 'Send an intact archive in one of the documented formats.' },
   // 401, 403
   unauthorized: { status: 401, hint: 'Send Authorization: Bearer <token>; hypeman token create makes one.' },
-  forbidden: { status: 403, hint: 'Use a token that carries the named scope.' },
+  forbidden: { status: 403, hint: 'Use a token that carries the named scope, or of the subject that may do this.' },
   // 404
   not_found: { status: 404, hint: 'List what there is and check the id or name.' },
   route_not_found: { status: 404, hint: 'Check method and path against /spec.json.' },

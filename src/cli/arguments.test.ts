@@ -43,7 +43,7 @@ test('pairs, words, durations', () => {
 
 test('env files: comments, blank lines, values from here; a line that is neither is named', () => {
   assert.deepEqual(parseEnvFile('f', '# c\n\n A=1 \r\nB="x"\nHERE\nMISSING\n', { HERE: 'h' }), { A: '1 ', B: '"x"', HERE: 'h' })
-  assert.throws(() => parseEnvFile('app.env', 'A=1\nno way\n', {}), /app\.env, line 2: 'no way'/)
+  assert.throws(() => parseEnvFile('app.env', 'A=1\nno way\n', {}), /app\.env, line 2: it is neither/)
 })
 
 test('names are made of the image so that the server takes them', () => {

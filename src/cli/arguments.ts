@@ -134,8 +134,7 @@ export function parseEnvFile(file: string, text: string, own: Readonly<Record<st
     const line = raw.replace(/\r$/, '').replace(/^[ \t]+/, '')
     if (line === '' || line.startsWith('#')) continue
     const name = line.split('=', 1)[0] ?? ''
-    if (name === '' || /\s/.test(name))
-      throw new InvalidArgumentError(`${file}, line ${index + 1}: '${line}' is neither KEY=VALUE nor KEY.`)
+    if (name === '' || /\s/.test(name)) throw new InvalidArgumentError(`${file}, line ${index + 1}: it is neither KEY=VALUE nor KEY.`)
     Object.assign(variables, environmentEntry(line, own))
   }
   return variables

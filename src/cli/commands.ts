@@ -35,6 +35,7 @@ export const commandGroups = {
   },
   'Snapshots, images, volumes:': {
     snapshot: async (cli) => (await import('./commands/snapshot.ts')).snapshotCommand(cli),
+    'fork-check': async (cli) => (await import('./commands/fork-check.ts')).forkCheckCommand(cli),
     image: async (cli) => (await import('./commands/image.ts')).imageCommand(cli),
     pull: async (cli) => (await import('./commands/pull.ts')).pullCommand(cli),
     push: async (cli) => (await import('./commands/push.ts')).pushCommand(cli),

@@ -75,6 +75,8 @@ test('update restart-policy, health-check and env send what was given, and want 
   await hypeman(server.url, ['update', 'env', 'web', '-e', 'A=1=2', '-e', 'HERE', '-e', 'ABSENT'], { env: { HERE: 'x' } })
   assert.deepEqual(sent(server, 'PATCH /instances/web'), { env: { A: '1=2', HERE: 'x' } })
   assert.equal((await hypeman(server.url, ['update', 'env', 'web', '-e', 'ABSENT'])).code, 2)
+  await hypeman(server.url, ['update', 'env', 'web', '--no-inherit-secrets'])
+  assert.deepEqual(sent(server, 'PATCH /instances/web'), { inherit_secrets: false })
   assert.equal((await hypeman(server.url, ['update', 'restart-policy', 'web', '--backoff', '1s'])).code, 2)
   assert.equal((await hypeman(server.url, ['update', 'health-check', 'web'])).code, 2)
 })

@@ -8,6 +8,10 @@ export interface DataLayout {
   readonly root: string
   readonly lock: string
   readonly secret: string
+  /** Opens the key ring. */
+  readonly secretsKey: string
+  /** Keys of the secrets in records. */
+  readonly keyRing: string
   /** Where new directories are made before they are renamed into place; swept at start. */
   readonly staging: string
   /** Where directories are renamed to before they are removed; swept at start. */
@@ -57,6 +61,8 @@ export function dataLayout(root: string): DataLayout {
     root,
     lock: at('lock'),
     secret: at('jwt-secret'),
+    secretsKey: at('secrets-key'),
+    keyRing: at('key-ring.json'),
     staging: at('staging'),
     trash: at('trash'),
     instances: at('instances'),

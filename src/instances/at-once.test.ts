@@ -40,8 +40,8 @@ test('what waited for its turn while the instance was deleted finds nothing, and
     service.stop(entry.id),
     service.standby(entry.id),
     service.restore(entry.id),
-    service.fork(entry.id, { name: 'forked', from_running: true }),
-    service.update(entry.id, { ttl: '1h' }),
+    service.fork(entry.id, { name: 'forked', from_running: true }, 'tests'),
+    service.update(entry.id, { ttl: '1h' }, 'tests'),
     service.remove(entry.id, { gracefulShutdown: false }),
   ].map((operation) => assert.rejects(operation, hasCode('not_found')))
   world.context.store.forget(entry)
@@ -53,7 +53,7 @@ test('a fork whose name is taken does not make its source stand still', async ()
   await using world = await testContext({ drivers: new Map([['qemu', aDriver('qemu')]]) })
   const [entry, other] = [await running(world), await world.add()]
   const service = createInstanceService(world.context, () => undefined)
-  await assert.rejects(service.fork(entry.id, { name: other.record.name, from_running: true }), hasCode('name_conflict'))
+  await assert.rejects(service.fork(entry.id, { name: other.record.name, from_running: true }, 'tests'), hasCode('name_conflict'), 'tests')
 })
 
 test('a command that comes while the guest stands still for a snapshot waits for it', async () => {

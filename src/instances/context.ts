@@ -12,6 +12,7 @@ import type { HostConnection, HostNetwork } from '../networks/index.ts'
 import type { Capacity } from '../platform/capacity.ts'
 import { openFlow, type FaultPlan, type FlowSubject, type OpenFlow } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
+import type { Sealer } from '../platform/sealing.ts'
 import type { VolumeSource } from '../volumes/types.ts'
 import type { InstanceEntry } from './entry.ts'
 import type { EventLog } from './events.ts'
@@ -56,6 +57,8 @@ export interface InstanceContext {
   readonly store: InstanceStore
   readonly locks: KeyedLock
   readonly digests: Digests
+  /** For secrets in records. */
+  readonly sealer: Sealer
   /** Absent: every machine is booted. */
   readonly templates: Templates | undefined
   /** Absent: every fork is loaded when it is asked for. */

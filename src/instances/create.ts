@@ -39,6 +39,9 @@ export interface CreateInstance {
   readonly overlayBytes: number
   readonly diskBytesPerSecond: number | null
   readonly env: Readonly<Record<string, string>>
+  readonly secrets: InstanceRecord['secrets']
+  /** Who asks. */
+  readonly owner: string
   readonly tags: Readonly<Record<string, string>>
   readonly entrypoint: readonly string[] | undefined
   readonly cmd: readonly string[] | undefined
@@ -164,6 +167,8 @@ function newRecord(
     entrypoint: request.entrypoint ?? null,
     cmd: request.cmd ?? null,
     env: request.env,
+    secrets: request.secrets,
+    owner: request.owner,
     tags: request.tags,
     skipGuestAgent: request.skipGuestAgent,
     volumes: [],
@@ -171,6 +176,7 @@ function newRecord(
     machineId: newMachineId(),
     generation: 0,
     identityDue: null,
+    environmentDue: false,
     expiresAt: request.expiresAt,
     forkedFrom: null,
     stamp: template?.kind.stamp ?? null,

@@ -6,7 +6,7 @@ import type { TargetState } from '../api/actions.ts'
 import { HypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
 import { createStaged, stageRecord, type StagedDirectory } from '../files/stage.ts'
-import type { Hypervisor, HypervisorName, Machine } from '../hypervisors/driver.ts'
+import type { HypervisorName, Machine } from '../hypervisors/driver.ts'
 import { step, together, type FlowContext, type StepEvent } from '../platform/flow.ts'
 import { newId, newMachineId } from '../platform/ids.ts'
 import { Turns } from '../platform/turns.ts'
@@ -25,6 +25,7 @@ import { removeCommitted } from './remove.ts'
 import { noRestarts } from './restart-policy.ts'
 import { checkMemory, sealMemory } from './saved-memory.ts'
 import { suspendInstance } from './standby.ts'
+import { changedEnvironment, inheritedSecrets, type Environment, type EnvironmentChange } from './secrets.ts'
 import { bootInstance, LOADS_AT_ONCE, LONG_LOAD_MS, resumeInstance } from './start.ts'
 import type { Spare } from './spares.ts'
 import { claimVolumes, forbidWritableVolumes } from './volumes.ts'
@@ -45,6 +46,10 @@ export interface ForkSource {
 
 export interface ForkRequest {
   readonly name: string
+  /** Who asks. */
+  readonly owner: string
+  /** Variables of its own, beside the source's. */
+  readonly environment: EnvironmentChange
   readonly targetState: TargetState
   readonly hypervisor: HypervisorName
 }
@@ -57,6 +62,16 @@ export async function forkFromPayload(context: InstanceContext, source: ForkSour
   using _volumes = await claimVolumes(context, source.record.volumes)
   using _share = reserveForFork(context, id, source, request)
   return await makeFork(context, id, source, request)
+}
+
+/** What the fork has of its source's variables, and of its own; throws if it may not have them. */
+export function environmentOfFork(
+  { sealer }: InstanceContext,
+  { record, withMemory }: Pick<ForkSource, 'record' | 'withMemory'>,
+  { owner, environment, targetState }: Pick<ForkRequest, 'owner' | 'environment' | 'targetState'>,
+): Environment {
+  const secrets = inheritedSecrets(record, owner, withMemory && targetState !== 'Stopped')
+  return changedEnvironment(sealer, { env: record.env, secrets }, environment, owner)
 }
 
 /** What the fork will hold, before anything is made; its processors and memory are not needed where it only lies there. */
@@ -96,7 +111,7 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   } else await together(checked())
   const asleep = withMemory && request.targetState === 'Standby'
   const savedMemory = asleep ? await sealMemory(context, request, staged.path) : null
-  const record = { ...forkRecord(driverOf(context, request), source, request, id, withMemory), savedMemory }
+  const record = { ...forkRecord(context, source, request, id, withMemory), savedMemory }
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, withMemory)
   undo.defer(() => removeCommitted(context, entry))
@@ -134,15 +149,20 @@ export async function reachState(
 /** What a fork is when its directory is there. */
 const phaseOfTarget = { Running: 'created', Standby: 'standby', Stopped: 'stopped' } as const satisfies Record<TargetState, string>
 
-function forkRecord(driver: Hypervisor, source: ForkSource, request: ForkRequest, id: string, withMemory: boolean): InstanceRecord {
+function forkRecord(context: InstanceContext, source: ForkSource, request: ForkRequest, id: string, withMemory: boolean): InstanceRecord {
   const { record } = source
+  const { env, secretEnv } = request.environment
+  const isGiven = Object.keys({ ...env, ...secretEnv }).length > 0
   return {
     ...record,
+    ...environmentOfFork(context, source, request),
+    owner: request.owner,
+    environmentDue: withMemory && (isGiven || record.environmentDue),
     id,
     name: request.name,
     createdAt: new Date().toISOString(),
     hypervisor: request.hypervisor,
-    network: record.network === null ? null : forkedNetwork(driver, record.network, source.spare?.mac),
+    network: record.network === null ? null : forkedNetwork(driverOf(context, request), record.network, source.spare?.mac),
     machineId: newMachineId(),
     identityDue: withMemory ? 'fork' : null,
     expiresAt: null,
@@ -161,8 +181,7 @@ function forkRecord(driver: Hypervisor, source: ForkSource, request: ForkRequest
   }
 }
 
-export interface ForkInstance {
-  readonly name: string
+export interface ForkInstance extends Pick<ForkRequest, 'name' | 'owner' | 'environment'> {
   readonly fromRunning: boolean
   /** By default the source's own state. */
   readonly targetState: TargetState | undefined
@@ -179,12 +198,14 @@ export async function forkInstance(context: InstanceContext, entry: InstanceEntr
   using _name = context.store.reserveName(request.name, id)
   await using payload = await createStaged(context.layout, `payload-${newId()}`)
   using share = new DisposableStack()
-  using frozen = await freezeForFork(context, entry, request, payload.path, (from, stateNow) =>
-    share.use(reserveForFork(context, id, from, { name: request.name, targetState: request.targetState ?? stateNow })),
-  )
+  using frozen = await freezeForFork(context, entry, request, payload.path, (from, stateNow) => {
+    const wanted = { ...request, targetState: request.targetState ?? stateNow }
+    environmentOfFork(context, from, wanted)
+    share.use(reserveForFork(context, id, from, wanted))
+  })
   const { source, state } = frozen
   return await makeFork(context, id, source, {
-    name: request.name,
+    ...{ name: request.name, owner: request.owner, environment: request.environment },
     targetState: request.targetState ?? state,
     hypervisor,
   })

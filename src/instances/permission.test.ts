@@ -36,11 +36,11 @@ const attempts: Partial<Record<InstanceAction, Attempt>> = {
   stop: (world, id) => instancesOf(world).stop(id),
   standby: (world, id) => instancesOf(world).standby(id),
   restore: (world, id) => instancesOf(world).restore(id),
-  fork: (world, id) => instancesOf(world).fork(id, { name: 'forked', from_running: true }),
+  fork: (world, id) => instancesOf(world).fork(id, { name: 'forked', from_running: true }, 'tests'),
   exec: (world, id) => instancesOf(world).agent(id, 0, AbortSignal.timeout(1_000)),
   stat: (world, id) => instancesOf(world).stat(id, '/', false, AbortSignal.timeout(1_000)),
-  snapshotStandby: (world, id) => snapshotsOf(world).create(id, { kind: 'Standby' }),
-  snapshotStopped: (world, id) => snapshotsOf(world).create(id, { kind: 'Stopped' }),
+  snapshotStandby: (world, id) => snapshotsOf(world).create(id, { kind: 'Standby' }, 'tests'),
+  snapshotStopped: (world, id) => snapshotsOf(world).create(id, { kind: 'Stopped' }, 'tests'),
 }
 
 for (const [action, attempt] of Object.entries(attempts) as [InstanceAction, Attempt][])

@@ -12,6 +12,7 @@ import { guestNetworkOf } from './network.ts'
 import { layerPartOf } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterExit, withoutPlan } from './restart-policy.ts'
+import { openSecrets } from './secrets.ts'
 
 /** Starts `makeReady` in the background; a guest that doesn't get ready in time is stopped, with the reason in its record and log. */
 export function readyInBackground(context: InstanceContext, entry: InstanceEntry): void {
@@ -110,9 +111,15 @@ async function configure(context: InstanceContext, entry: InstanceEntry, agent: 
 async function renewIdentity(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<void> {
   const { record } = entry
   const reason = record.identityDue ?? 'restore'
-  const steps = await agent.identity(reason, await identityOf(context, record), record.generation, signal)
+  const env = record.environmentDue ? workloadOf(context, record).env : undefined
+  const steps = await agent.identity(reason, { ...(await identityOf(context, record)), env }, record.generation, signal)
   context.events.identity(entry.id, reason, steps)
   const failed = steps.filter((one) => !one.ok)
+  if (env !== undefined && !steps.some(({ name }) => name === 'environment'))
+    throw new HypemanError(
+      'not_supported',
+      `the guest agent of ${record.name} is of an older version, which can't be given variables in a fork; fork it with target_state Stopped, or without env and secret_env`,
+    )
   if (failed.length === 0) return
   const reasons = failed.map((one) => `${one.name}: ${one.message ?? 'failed'}`).join('; ')
   throw new HypemanError(
@@ -126,7 +133,7 @@ async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Pr
   const { programStartedAt, agentReadyAt, runningSince, identityDue } = entry.record
   const change = {
     ...{ programStartedAt: programStartedAt ?? now, agentReadyAt: agentReadyAt ?? now, runningSince: runningSince ?? now },
-    ...{ identityDue: null, savedMemory: null },
+    ...{ identityDue: null, environmentDue: false, savedMemory: null },
   }
   // A fork's memory has the identity of its source: it is gone for good before the record says that the fork has its own.
   if (identityDue === 'fork' && entry.holdsMemory) {
@@ -186,7 +193,7 @@ function workloadOf(context: InstanceContext, record: InstanceRecord): GuestWork
   const cmd = record.cmd ?? (record.entrypoint === null ? config.cmd : [])
   return {
     argv: [...entrypoint, ...cmd],
-    env: { ...config.env, ...record.env },
+    env: { ...config.env, ...record.env, ...openSecrets(context.sealer, record.secrets) },
     cwd: config.workingDir === '' ? '/' : config.workingDir,
     user: config.user,
     stopSignal: config.stopSignal === '' ? 'SIGTERM' : config.stopSignal,

@@ -8,6 +8,7 @@ import { autoStandbyRecord } from './auto-standby.ts'
 import { healthCheckRecord } from './health.ts'
 import { phasesOfOlder, phasesRecord } from './phases.ts'
 import { noRestarts, restartPolicyRecord, restartsRecord } from './restart-policy.ts'
+import { secretBlock } from './secrets.ts'
 
 const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
 
@@ -80,6 +81,10 @@ const instanceRecord = z
     entrypoint: z.array(z.string()).readonly().nullable(),
     cmd: z.array(z.string()).readonly().nullable(),
     env: environment.readonly(),
+    /** Secret variables, sealed. */
+    secrets: z.array(secretBlock).readonly(),
+    /** Subject of the token that made it; null: of a time when that was not recorded. */
+    owner: z.string().nullable(),
     tags: tags.readonly(),
     skipGuestAgent: z.boolean(),
     volumes: z.array(attachedVolume).readonly(),
@@ -89,6 +94,8 @@ const instanceRecord = z
     generation: z.int(),
     /** What the guest must be told before it counts as Running: that it is a fork (a new identity), or that it was restored (entropy, clock). */
     identityDue: z.enum(['fork', 'restore']).nullable(),
+    /** A fork was given variables of its own, and its guest must be told them with its identity. */
+    environmentDue: z.boolean(),
     expiresAt: timestamp.nullable(),
     forkedFrom: z.object({ snapshotId: z.string().nullable(), instanceId: z.string() }).readonly().nullable(),
     /** The VMM that the instance last started on: what wrote its memory image, if there is one. */
@@ -140,9 +147,10 @@ export const instanceFormat = defineRecord({
     }),
     // Version 4 knew neither a limit of disk throughput nor standby by itself, and kept no phases.
     4: (record) => ({ ...record, diskBytesPerSecond: null, autoStandby: null, phases: phasesOfOlder(record) }),
-    // Version 5 knew networks in user mode alone.
+    // Version 5 knew networks in user mode alone, and neither secrets nor owners.
     5: (record) => ({
       ...record,
+      ...{ secrets: [], owner: null, environmentDue: false },
       network: record['network'] === null ? null : { kind: 'user', ...z.looseObject({}).parse(record['network']) },
     }),
   },

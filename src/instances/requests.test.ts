@@ -5,13 +5,16 @@ import { test } from 'node:test'
 import { aRecord, someVolumes, testContext } from '../../tests/support/instance-context.ts'
 import { isHypemanError, type ErrorCode } from '../api/errors.ts'
 import { createInstanceBody, updateInstanceBody } from '../api/schemas/instance-requests.ts'
+import { createSealer } from '../platform/sealing.ts'
 import { hostPlatform } from './capabilities.ts'
 import type { CreateInstance } from './create.ts'
 import { changeOf, createRequestOf, expiryOf } from './requests.ts'
 
+const sealer = createSealer(['the key of tests'])
+
 async function requestOf(body: Record<string, unknown>): Promise<CreateInstance> {
   await using world = await testContext({ volumes: someVolumes({ resolve: (ref) => `id-of-${ref}` }) })
-  return createRequestOf(world.context, createInstanceBody.parse({ name: 'web', image: 'alpine', ...body }))
+  return createRequestOf(world.context, createInstanceBody.parse({ name: 'web', image: 'alpine', ...body }), 'tests')
 }
 
 test('a bare body gets the defaults', async () => {
@@ -25,6 +28,8 @@ test('a bare body gets the defaults', async () => {
     overlayBytes: 10 * 2 ** 30,
     diskBytesPerSecond: null,
     env: {},
+    secrets: [],
+    owner: 'tests',
     tags: {},
     entrypoint: undefined,
     cmd: undefined,
@@ -131,9 +136,9 @@ test('an end is a time of any offset in the future, and is kept in UTC', () => {
 
 test('an update of the environment adds to it, and says nothing of the rest; one of nothing is refused', () => {
   const record = { ...aRecord(), env: { A: '1', B: '2' } }
-  assert.deepEqual(changeOf({ env: { B: '', C: '3' } })(record), { env: { A: '1', B: '', C: '3' } })
+  assert.deepEqual(changeOf({ sealer }, { env: { B: '', C: '3' } }, 'tests')(record), { env: { A: '1', B: '', C: '3' }, secrets: [] })
   assert.throws(
-    () => changeOf({ env: {} }),
+    () => changeOf({ sealer }, { env: {} }, 'tests'),
     (error) => isHypemanError(error, 'invalid_request'),
   )
 })
@@ -142,11 +147,13 @@ test('an end that is over is not moved any more; what else is updated does not a
   const over = { ...aRecord(), expiresAt: new Date(Date.now() - 1).toISOString() }
   for (const body of [{ ttl: '1h' }, { ttl: '0s' }, { expires_at: '2999-01-31T12:00:00Z' }])
     assert.throws(
-      () => changeOf(updateInstanceBody.parse(body))(over),
+      () => changeOf({ sealer }, updateInstanceBody.parse(body), 'tests')(over),
       (error) => isHypemanError(error, 'instance_expired'),
     )
-  assert.deepEqual(changeOf({ env: { A: '1' } })(over), { env: { A: '1' } })
-  assert.deepEqual(changeOf({ ttl: '0s' })({ ...over, expiresAt: new Date(Date.now() + 60_000).toISOString() }), { expiresAt: null })
+  assert.deepEqual(changeOf({ sealer }, { env: { A: '1' } }, 'tests')(over), { env: { A: '1' }, secrets: [] })
+  assert.deepEqual(changeOf({ sealer }, { ttl: '0s' }, 'tests')({ ...over, expiresAt: new Date(Date.now() + 60_000).toISOString() }), {
+    expiresAt: null,
+  })
 })
 
 const refusals: readonly (readonly [what: string, body: Parameters<typeof expiryOf>[0], code: ErrorCode])[] = [

@@ -12,9 +12,10 @@ import type { WantedNetwork } from './network.ts'
 import { checkDiskSize, type WantedVolume } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterPolicyChange, policyOf } from './restart-policy.ts'
+import { changedEnvironment, type EnvironmentChange } from './secrets.ts'
 import { plainPath } from './volumes.ts'
 
-export function createRequestOf(context: InstanceContext, body: CreateInstanceBody): CreateInstance {
+export function createRequestOf(context: InstanceContext, body: CreateInstanceBody, by: string): CreateInstance {
   if (body.platform !== undefined && body.platform !== hostPlatform())
     throw new HypemanError('invalid_platform', `platform: this server runs ${hostPlatform()} images, not ${body.platform}`)
   return {
@@ -26,7 +27,8 @@ export function createRequestOf(context: InstanceContext, body: CreateInstanceBo
     hotplugBytes: bytesOf(body.hotplug_size ?? '0'),
     overlayBytes: bytesOf(body.overlay_size),
     diskBytesPerSecond: diskLimitOf(body.disk_io_bps),
-    env: body.env,
+    ...changedEnvironment(context.sealer, { env: {}, secrets: [] }, environmentOf(body), by),
+    owner: by,
     tags: body.tags,
     entrypoint: body.entrypoint,
     cmd: body.cmd,
@@ -93,21 +95,30 @@ export function expiryOf(body: { readonly ttl?: string | undefined; readonly exp
   return new Date(Date.now() + ttlMs).toISOString()
 }
 
+/** What a body says of variables. */
+export function environmentOf(body: Pick<UpdateInstanceBody, 'env' | 'secret_env' | 'inherit_secrets'>): EnvironmentChange {
+  return { env: body.env, secretEnv: body.secret_env, inherit: body.inherit_secrets }
+}
+
 /** What an update changes in the record. Throws if it asks for nothing, or for what does not go with the instance. */
-export function changeOf(body: UpdateInstanceBody): (record: InstanceRecord) => Partial<InstanceRecord> {
+export function changeOf(
+  { sealer }: Pick<InstanceContext, 'sealer'>,
+  body: UpdateInstanceBody,
+  by: string,
+): (record: InstanceRecord) => Partial<InstanceRecord> {
   const expiresAt = expiryOf(body)
-  const { restart_policy: policy, health_check: check, auto_standby: standby, env = {} } = body
-  const hasEnv = Object.keys(env).length > 0
+  const { restart_policy: policy, health_check: check, auto_standby: standby, env = {}, secret_env: secrets = {} } = body
+  const hasEnv = Object.keys({ ...env, ...secrets }).length > 0 || body.inherit_secrets !== undefined
   if ([expiresAt, policy, check, standby].every((one) => one === undefined) && !hasEnv)
     throw new HypemanError(
       'invalid_request',
-      'there is nothing to update; give ttl or expires_at, restart_policy, health_check, auto_standby, or env',
+      'there is nothing to update; give ttl or expires_at, restart_policy, health_check, auto_standby, env, secret_env or inherit_secrets',
     )
   return (record) => {
     if (expiresAt !== undefined) demandTime(record)
     return {
       ...(standby === undefined ? {} : { autoStandby: autoStandbyOf(standby) }),
-      ...(hasEnv ? { env: { ...record.env, ...env } } : {}),
+      ...(hasEnv ? changedEnvironment(sealer, record, environmentOf(body), by) : {}),
       ...(expiresAt === undefined ? {} : { expiresAt }),
       ...(policy === undefined
         ? {}

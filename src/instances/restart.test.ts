@@ -102,7 +102,7 @@ test('an update changes policy and check, and what it does not name stays', asyn
   await using world = await testContext()
   const service = createInstanceService(world.context, () => undefined)
   const entry = await world.add({ expiresAt: '2999-01-01T00:00:00.000Z' })
-  const update = (body: object) => service.update(entry.id, body)
+  const update = (body: object) => service.update(entry.id, body, 'tests')
   const defaults = { backoff: '5s', max_attempts: 0, stable_after: '10m' } as const
   await update({ restart_policy: { policy: 'always', ...defaults } })
   const check = { interval: '10s', timeout: '2s', start_period: '30s', failure_threshold: 3, success_threshold: 1 }
@@ -112,7 +112,7 @@ test('an update changes policy and check, and what it does not name stays', asyn
   assert.equal((await update({ restart_policy: { policy: 'never', ...defaults } })).restart_policy, undefined)
   await assert.rejects(update({}), (error) => isHypemanError(error, 'invalid_request'))
   const lonely = await world.add({ network: null })
-  await assert.rejects(service.update(lonely.id, { health_check: { tcp: { port: 80 }, ...check } }), (error) =>
+  await assert.rejects(service.update(lonely.id, { health_check: { tcp: { port: 80 }, ...check } }, 'tests'), (error) =>
     isHypemanError(error, 'invalid_health_check'),
   )
 })

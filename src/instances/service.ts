@@ -14,7 +14,7 @@ import { autoStandbyStatusOf, holdAwake, occupy } from './idle.ts'
 import { readLogs } from './logs.ts'
 import { agentOf } from './machine.ts'
 import { removeInstance, removeUnreadable } from './remove.ts'
-import { attachmentOf, changeOf, createRequestOf } from './requests.ts'
+import { attachmentOf, changeOf, createRequestOf, environmentOf } from './requests.ts'
 import { restoreInstance, startInstance } from './restore.ts'
 import { standbyInstance } from './standby.ts'
 import { statsOf } from './stats.ts'
@@ -37,8 +37,8 @@ export function createInstanceService(context: InstanceContext, removed: () => v
     return viewOf(entry)
   }
   return {
-    async create(body) {
-      return viewOf(await createInstance(context, createRequestOf(context, body)))
+    async create(body, by) {
+      return viewOf(await createInstance(context, createRequestOf(context, body, by)))
     },
     async list({ state, tags }) {
       const entries = [...context.store.entries()].filter(({ record }) => matchesTags(record.tags, tags))
@@ -50,9 +50,9 @@ export function createInstanceService(context: InstanceContext, removed: () => v
       const unreadable = context.store.unreadable().find(({ id }) => id === ref)
       return unreadable === undefined ? viewOf(find(ref)) : unreadableViewOf(unreadable)
     },
-    update: (ref, body) =>
+    update: (ref, body, by) =>
       change(ref, async (entry) => {
-        const changeOfRecord = changeOf(body)
+        const changeOfRecord = changeOf(context, body, by)
         // What can be refused at once waits for nobody.
         changeOfRecord(entry.record)
         using _lock = await lockInstance(context, entry)
@@ -69,9 +69,12 @@ export function createInstanceService(context: InstanceContext, removed: () => v
     stop: (ref) => change(ref, (entry) => stopInstance(context, entry)),
     standby: (ref) => change(ref, (entry) => standbyInstance(context, entry)),
     restore: (ref) => change(ref, (entry) => restoreInstance(context, entry)),
-    async fork(ref, body) {
-      const target = { targetState: body.target_state, targetHypervisor: body.target_hypervisor }
-      return viewOf(await forkInstance(context, find(ref), { name: body.name, fromRunning: body.from_running, ...target }))
+    async fork(ref, body, by) {
+      const request = {
+        ...{ name: body.name, fromRunning: body.from_running, targetState: body.target_state, targetHypervisor: body.target_hypervisor },
+        ...{ owner: by, environment: environmentOf(body) },
+      }
+      return viewOf(await forkInstance(context, find(ref), request))
     },
     attachVolume: (ref, volumeRef, body) => change(ref, (entry) => attachVolume(context, entry, attachmentOf(context, volumeRef, body))),
     detachVolume: (ref, volumeRef) => change(ref, (entry) => detachVolume(context, entry, volumeRef)),

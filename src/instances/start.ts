@@ -18,6 +18,7 @@ import { makeReady, readyInBackground } from './readiness.ts'
 import type { InstanceRecord } from './record.ts'
 import { withoutPlan } from './restart-policy.ts'
 import { checkMemory } from './saved-memory.ts'
+import { openSecrets } from './secrets.ts'
 
 /**
  * Boots a stopped instance. With `background` it returns when the process runs, and the guest gets ready by itself (`entry.readying`);
@@ -32,6 +33,8 @@ export async function bootInstance(
   await using undo = new AsyncDisposableStack()
   const before = entry.record
   const driver = driverOf(context, before)
+  // What no key opens is refused before anything is started.
+  openSecrets(context.sealer, before.secrets)
   using _share = reserveFor(context, before, true)
   using held = new DisposableStack()
   const { network } = await step(flow, 'ports', async () => held.use(await claimNetwork(context, before)))
@@ -78,6 +81,7 @@ export async function resumeInstance(
   if (!entry.holdsMemory || stamp === null)
     throw new HypemanError('invalid_state', `the instance ${before.name} holds no memory image to restore; use hypeman start`)
   const memory = memoryOf(context, before)
+  if (before.environmentDue) openSecrets(context.sealer, before.secrets)
   using _share = reserveFor(context, before, true)
   if (before.savedMemory !== null) await step(flow, 'check', () => checkMemory(context, before))
   using _turn = await loads.take(flow.signal)

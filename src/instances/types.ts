@@ -17,18 +17,18 @@ import type {
 import type { AttachVolumeBody } from '../api/schemas/volume.ts'
 import type { InstanceStats, InstanceView, PathInfo, WaitResult } from '../api/schemas/instance.ts'
 
-/** `ref` is an id, a name, or a unique prefix of an id. */
+/** `ref` is an id, a name, or a unique prefix of an id; `by` is the subject that asks. */
 export interface InstanceService {
-  create(body: CreateInstanceBody): Promise<InstanceView>
+  create(body: CreateInstanceBody, by: string): Promise<InstanceView>
   list(filter: InstanceFilter): Promise<InstanceView[]>
   get(ref: string): Promise<InstanceView>
-  update(ref: string, body: UpdateInstanceBody): Promise<InstanceView>
+  update(ref: string, body: UpdateInstanceBody, by: string): Promise<InstanceView>
   remove(ref: string, options: { readonly gracefulShutdown: boolean }): Promise<void>
   start(ref: string, body: StartInstanceBody): Promise<InstanceView>
   stop(ref: string): Promise<InstanceView>
   standby(ref: string): Promise<InstanceView>
   restore(ref: string): Promise<InstanceView>
-  fork(ref: string, body: ForkInstanceBody): Promise<InstanceView>
+  fork(ref: string, body: ForkInstanceBody, by: string): Promise<InstanceView>
   /** `volumeRef` is the id or name of a volume. */
   attachVolume(ref: string, volumeRef: string, body: AttachVolumeBody): Promise<InstanceView>
   detachVolume(ref: string, volumeRef: string): Promise<InstanceView>

@@ -10,6 +10,7 @@ import { healthViewOf } from './health.ts'
 import { phaseViewOf } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { restartViewOf } from './restart-policy.ts'
+import { namesOf } from './secrets.ts'
 
 export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
   const { state, error } = await entry.observe()
@@ -31,6 +32,8 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     vcpus: record.vcpus,
     ...(record.diskBytesPerSecond === null ? {} : { disk_io_bps: formatRate(record.diskBytesPerSecond) }),
     ...(isEmpty(record.env) ? {} : { env: { ...record.env } }),
+    ...(record.secrets.length === 0 ? {} : { secret_env_names: [...namesOf(record.secrets)] }),
+    ...(record.owner === null ? {} : { owner: record.owner }),
     ...(isEmpty(record.tags) ? {} : { tags: { ...record.tags } }),
     ...(record.volumes.length === 0 ? {} : { volumes: record.volumes.map(volumeOf) }),
     network: networkOf(record),

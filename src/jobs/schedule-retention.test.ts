@@ -14,7 +14,7 @@ test('what a schedule does not keep goes after a new snapshot is there; what som
   await using world = await scheduleWorld()
   const [entry, other] = [await world.add(), await world.add()]
   const tags = { 'hypeman.scheduled': 'true', 'hypeman.schedule_instance_id': entry.id }
-  const byHand = await captureSnapshot(world.context.snapshots, entry, { kind: 'Stopped', name: '', tags, scheduled: false })
+  const byHand = await captureSnapshot(world.context.snapshots, entry, { kind: 'Stopped', name: '', tags, owner: null, scheduled: false })
   await world.schedule(entry)
   await world.schedule(other, { retention: { max_age: '150m' } })
   const due = Math.max(world.dueOf(entry.id), world.dueOf(other.id))

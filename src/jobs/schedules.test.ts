@@ -133,7 +133,7 @@ test('an instance that stays busy, or a name that is taken, fails one run and no
   assert.match((await world.service.get(entry.id)).last_error ?? '', /is busy with another operation/)
   const next = new Date(due + HOUR).toISOString().replaceAll(/[-:]/g, '')
   const name = `scheduled-${next.slice(0, 8)}-${next.slice(9, 15)}`
-  const clash = await captureSnapshot(world.context.snapshots, entry, { kind: 'Stopped', name, tags: {}, scheduled: false })
+  const clash = await captureSnapshot(world.context.snapshots, entry, { kind: 'Stopped', name, tags: {}, owner: null, scheduled: false })
   await world.at(due + HOUR)
   assert.match((await world.service.get(entry.id)).last_error ?? '', new RegExp(`${clash.id} .* has the name`))
   await world.at(due + 2 * HOUR)

@@ -58,6 +58,15 @@ const settings = z.strictObject({
   jwt_secret: z.string().min(1).optional(),
   /** The key before: its tokens are good as well, until it is taken away. */
   jwt_secret_previous: z.string().min(1).optional(),
+  /** Of secret environment variables on disk. */
+  secrets: z
+    .strictObject({
+      /** Without it the server makes one and keeps it in the data directory. */
+      key: z.string().min(16, 'is shorter than 16 characters').optional(),
+      /** The key before: needed at one start, which seals with the present one what it has sealed. */
+      previous_key: z.string().min(16, 'is shorter than 16 characters').optional(),
+    })
+    .prefault({}),
   auth: z
     .strictObject({
       /** Tokens are good for so much longer (and earlier), since other hosts' clocks may differ. */

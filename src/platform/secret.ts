@@ -1,4 +1,4 @@
-// The keys of the API's tokens. Where nobody configured one it is made once, and kept in a file that only this user reads.
+// The keys of the API's tokens and of secrets on disk. Where nobody configured one it is made once, and kept in a file that only this user reads.
 
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
@@ -9,23 +9,28 @@ import { HypemanError } from '../api/errors.ts'
 import type { ServerConfig } from './config.ts'
 import { diskError } from './disk-error.ts'
 
-/** Reads the key, or makes it. Only the holder of the data directory's lock may call this. */
-export async function readOrMakeSecret(file: string): Promise<string> {
+/** Reads the key, or makes it. Only the holder of the data directory's lock may call this. `setting` is where another can be given. */
+export async function readOrMakeSecret(file: string, setting: string): Promise<string> {
+  return (await readSecret(file, setting)) ?? (await makeSecret(file))
+}
+
+/** The key in the file, undefined if there is no such file. */
+async function readSecret(file: string, setting: string): Promise<string | undefined> {
   const present = await readFile(file, { encoding: 'utf8', flag: constants.O_RDONLY | constants.O_NOFOLLOW }).catch(
     (error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return undefined
       if (error.code === 'ELOOP')
-        throw new HypemanError('invalid_request', `${file} is a link, which is never followed; set JWT_SECRET to keep the key elsewhere`, {
+        throw new HypemanError('invalid_request', `${file} is a link, which is never followed; set ${setting} to keep the key elsewhere`, {
           cause: error,
         })
       throw error
     },
   )
-  if (present === undefined) return makeSecret(file)
+  if (present === undefined) return undefined
   if (present.trim().length >= 16) return present.trim()
   throw new HypemanError(
     'invalid_request',
-    `${file} holds no usable key; remove it and start again (tokens made with the old key are then void)`,
+    `${file} holds no usable key; put the right one back, or remove it and start again (what was made with the old key is then void)`,
   )
 }
 
@@ -50,6 +55,18 @@ async function writeSynced(file: string, text: string): Promise<void> {
   await using handle = await open(file, 'wx', 0o600)
   await handle.writeFile(text)
   await handle.sync()
+}
+
+/** The key that secrets on disk are under, as configured or as kept in the file, and then those from before. */
+export async function secretsKeys(
+  { secrets: { key, previous_key: previous } }: Pick<ServerConfig, 'secrets'>,
+  file: string,
+): Promise<readonly [present: string, ...previous: string[]]> {
+  const setting = 'SECRETS__KEY'
+  const others = previous === undefined ? [] : [previous]
+  if (key === undefined) return [await readOrMakeSecret(file, setting), ...others]
+  const kept = await readSecret(file, setting)
+  return [key, ...others, ...(kept === undefined ? [] : [kept])]
 }
 
 /** A secret of fewer characters can be guessed. */

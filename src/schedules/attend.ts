@@ -86,8 +86,12 @@ async function take({ snapshots }: ScheduleContext, schedule: ScheduleRecord, no
   const { instances } = snapshots
   const { instanceId } = schedule
   try {
-    const request = { kind: 'by state', name: snapshotName(schedule, now), tags: snapshotTags(schedule), scheduled: true } as const
-    const snapshot = await captureSnapshot(snapshots, instances.store.find(instanceId), request)
+    const entry = instances.store.find(instanceId)
+    const request = {
+      ...({ kind: 'by state', name: snapshotName(schedule, now), tags: snapshotTags(schedule) } as const),
+      ...{ owner: entry.record.owner, scheduled: true },
+    }
+    const snapshot = await captureSnapshot(snapshots, entry, request)
     instances.log.info(
       { instance: instanceId, snapshot: snapshot.id, name: snapshot.name, ms: Date.now() - now },
       'scheduled snapshot taken',

@@ -11,7 +11,7 @@ const files = [{ name: 'snapshot.json', status: 'ok', size_bytes: 10, read_bytes
 test('a verification is answered whole, or step by step as events, of one snapshot or all', async () => {
   await using server = await serveFakes()
   server.services.instancesById.set('web', instanceView('web', 'Running'))
-  await server.services.snapshots.create('web', { kind: 'Standby' })
+  await server.services.snapshots.create('web', { kind: 'Standby' }, 'tests')
   const post = (path: string, headers: Readonly<Record<string, string>> = {}) => server.fetch(path, { method: 'POST', headers })
 
   assert.deepEqual(await (await post('/snapshots/snapshot0/verify')).json(), { ...found, files })

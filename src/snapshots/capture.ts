@@ -32,6 +32,8 @@ export interface CaptureRequest {
   readonly kind: SnapshotRecord['kind'] | 'by state'
   readonly name: string
   readonly tags: Readonly<Record<string, string>>
+  /** Who asks; null: not known. */
+  readonly owner: string | null
   /** The source's schedule asks for it. */
   readonly scheduled: boolean
   /** How its memory is compressed afterwards; absent: not at all. */
@@ -58,11 +60,12 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   const payload = path.join(staged.path, snapshotFiles.payload)
   const pausedMs = await fillPayload(context, entry, state, payload, flow)
   const record: SnapshotRecord = {
-    version: 2,
+    version: 3,
     id,
     name: request.name,
     kind,
     tags: request.tags,
+    owner: request.owner,
     scheduled: request.scheduled,
     sourceInstanceId: entry.id,
     sourceInstanceName: entry.record.name,

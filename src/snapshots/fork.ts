@@ -1,16 +1,24 @@
 // Flow: a new instance from a snapshot. Any number may run at once; a snapshot is not deleted while one does.
 
 import { HypemanError } from '../api/errors.ts'
-import { canBeSpare, demandFit, driverOf, forkFromPayload, makeSpare, type ForkUnderWay, type InstanceEntry } from '../instances/index.ts'
+import {
+  canBeSpare,
+  demandFit,
+  driverOf,
+  environmentOfFork,
+  forkFromPayload,
+  makeSpare,
+  type ForkRequest,
+  type ForkUnderWay,
+  type InstanceEntry,
+} from '../instances/index.ts'
 import type { FlowContext } from '../platform/flow.ts'
 import { checkSnapshot } from './check.ts'
 import { holdSnapshot, payloadOf, type SnapshotContext } from './context.ts'
 import type { SnapshotRecord } from './record.ts'
 import { targetOf, type Target, type TargetRequest } from './target.ts'
 
-export interface ForkSnapshot extends TargetRequest {
-  readonly name: string
-}
+export interface ForkSnapshot extends TargetRequest, Pick<ForkRequest, 'name' | 'owner' | 'environment'> {}
 
 export async function forkSnapshot(context: SnapshotContext, record: SnapshotRecord, request: ForkSnapshot): Promise<InstanceEntry> {
   const target = targetOf(record, request)
@@ -26,14 +34,14 @@ export async function forkSnapshot(context: SnapshotContext, record: SnapshotRec
     ...(withMemory ? { prepare: (flow: FlowContext) => context.compressor.makeReady(record, flow) } : {}),
     check: () => checkSnapshot(context, record, withMemory),
   }
+  const { name, owner, environment } = request
+  const wanted = { name, owner, environment, targetState: target.state, hypervisor: target.hypervisor }
+  // What is refused takes nothing that was loaded ahead for others.
+  environmentOfFork(context.instances, source, wanted)
   using underWay = target.state === 'Running' && withMemory ? beginFork(context, record) : undefined
   await using unused = new AsyncDisposableStack()
   const spare = unused.use(underWay?.take())
-  const fork = await forkFromPayload(
-    context.instances,
-    { ...source, spare },
-    { name: request.name, targetState: target.state, hypervisor: target.hypervisor },
-  )
+  const fork = await forkFromPayload(context.instances, { ...source, spare }, wanted)
   unused.move()
   return fork
 }

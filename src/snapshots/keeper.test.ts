@@ -91,11 +91,12 @@ function recordOf(id: string): SnapshotRecord {
   const source = { sourceInstanceId: instance.id, sourceInstanceName: instance.name, sourceHypervisor: instance.hypervisor }
   const sizes = { sizeBytes: 0, allocatedBytes: 0, pausedMs: 0 }
   return {
-    version: 2,
+    version: 3,
     id,
     name: '',
     kind: 'Standby',
     tags: {},
+    owner: null,
     scheduled: false,
     ...source,
     createdAt: new Date().toISOString(),

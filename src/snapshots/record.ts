@@ -7,12 +7,14 @@ import { instanceFormat } from '../instances/index.ts'
 
 const snapshotRecord = z
   .object({
-    version: z.literal(2),
+    version: z.literal(3),
     id: fileWord,
     /** Empty: unnamed. */
     name: z.string(),
     kind: z.enum(['Standby', 'Stopped']),
     tags: tags.readonly(),
+    /** Subject of the token that asked for it, or the owner of the instance whose schedule took it; null: not recorded. */
+    owner: z.string().nullable(),
     /** Taken by the schedule of its source, which may delete it; tags can say so too, but anybody may write those. */
     scheduled: z.boolean(),
     sourceInstanceId: fileWord,
@@ -32,10 +34,14 @@ const snapshotRecord = z
 
 export const snapshotFormat = defineRecord({
   kind: 'snapshot record',
-  version: 2,
+  version: 3,
   schema: snapshotRecord,
-  // Before there were schedules.
-  steps: { 1: (record) => ({ ...record, scheduled: false }) },
+  steps: {
+    // Before there were schedules.
+    1: (record) => ({ ...record, scheduled: false }),
+    // Before owners were recorded.
+    2: (record) => ({ ...record, owner: null }),
+  },
 })
 
 export type SnapshotRecord = z.infer<typeof snapshotRecord>

@@ -4,7 +4,7 @@ import { HypemanError } from '../api/errors.ts'
 import { defaultLevels } from '../api/schemas/compression.ts'
 import type { CreateSnapshotBody, SnapshotView } from '../api/schemas/snapshot.ts'
 import type { CompressionSetting } from '../files/compression.ts'
-import { viewOf } from '../instances/index.ts'
+import { environmentOf, viewOf } from '../instances/index.ts'
 import { captureSnapshot } from './capture.ts'
 import type { CompressionStatus } from './compression-status.ts'
 import type { SnapshotContext } from './context.ts'
@@ -19,8 +19,8 @@ import { verifyAll, verifySnapshot } from './verify.ts'
 export function createSnapshotService(context: SnapshotContext, removed: () => void): SnapshotService {
   const { instances, store } = context
   return {
-    async create(instanceRef, { kind, name = '', tags = {}, compression }) {
-      const request = { kind, name, tags, scheduled: false, compression: settingOf(kind, compression) }
+    async create(instanceRef, { kind, name = '', tags = {}, compression }, by) {
+      const request = { kind, name, tags, owner: by, scheduled: false, compression: settingOf(kind, compression) }
       return snapshotViewOf(context, await captureSnapshot(context, instances.store.find(instanceRef), request))
     },
     async list(filter) {
@@ -41,8 +41,9 @@ export function createSnapshotService(context: SnapshotContext, removed: () => v
       yield* verifySnapshot(context, store.unreadable.has(id) ? id : store.find(id).id, signal)
     },
     verifyAll: (signal) => verifyAll(context, signal),
-    async fork(id, body) {
-      return viewOf(await forkSnapshot(context, store.find(id), { name: body.name, ...targetOf(body) }))
+    async fork(id, body, by) {
+      const request = { name: body.name, owner: by, environment: environmentOf(body), ...targetOf(body) }
+      return viewOf(await forkSnapshot(context, store.find(id), request))
     },
   }
 }
@@ -85,6 +86,7 @@ function makeView(record: SnapshotRecord, compression: CompressionStatus | undef
     source_instance_id: record.sourceInstanceId,
     source_instance_name: record.sourceInstanceName,
     source_hypervisor: record.sourceHypervisor,
+    ...(record.owner === null ? {} : { owner: record.owner }),
     ...(record.scheduled ? { scheduled: true } : {}),
     ...(Object.keys(record.tags).length === 0 ? {} : { tags: { ...record.tags } }),
     ...compressionViewOf(compression),

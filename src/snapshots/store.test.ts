@@ -106,7 +106,7 @@ test('what is on disk is there again after a restart; a snapshot that can not be
   for (const record of good) await write(record.id, JSON.stringify(record))
   await write('cut-off', JSON.stringify(good[0]).slice(0, 100))
   await write('misnamed', JSON.stringify(good[0]))
-  await write('newer', JSON.stringify({ ...good[0], id: 'newer', version: 3 }))
+  await write('newer', JSON.stringify({ ...good[0], id: 'newer', version: 1_000 }))
   await mkdir(layout.snapshot('empty'))
   const store = new SnapshotStore(layout, log)
   await store.load()

@@ -4,9 +4,9 @@ import type { InstanceView } from '../api/schemas/instance.ts'
 import type { CreateSnapshotBody, ForkSnapshotBody, RestoreSnapshotBody, SnapshotFilter, SnapshotView } from '../api/schemas/snapshot.ts'
 import type { VerifyEvent } from '../api/schemas/verification.ts'
 
-/** `id` is a snapshot's id or a unique prefix of it. */
+/** `id` is a snapshot's id or a unique prefix of it; `by` is the subject that asks. */
 export interface SnapshotService {
-  create(instanceRef: string, body: CreateSnapshotBody): Promise<SnapshotView>
+  create(instanceRef: string, body: CreateSnapshotBody, by: string): Promise<SnapshotView>
   list(filter: SnapshotFilter): Promise<SnapshotView[]>
   get(id: string): Promise<SnapshotView>
   remove(id: string): Promise<void>
@@ -15,5 +15,5 @@ export interface SnapshotService {
   verify(id: string, signal: AbortSignal): AsyncIterable<VerifyEvent>
   /** All of them one after another, also those whose record can't be read. */
   verifyAll(signal: AbortSignal): AsyncIterable<VerifyEvent>
-  fork(id: string, body: ForkSnapshotBody): Promise<InstanceView>
+  fork(id: string, body: ForkSnapshotBody, by: string): Promise<InstanceView>
 }

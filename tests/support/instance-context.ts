@@ -11,6 +11,7 @@ import type { Hypervisor, Machine, MachineStatus } from '../../src/hypervisors/d
 import { firstPhase } from '../../src/instances/phases.ts'
 import { EventLog, InstanceEntry, InstanceStore, noRestarts, type InstanceContext, type InstanceRecord } from '../../src/instances/index.ts'
 import { KeyedLock } from '../../src/platform/keyed-lock.ts'
+import { createSealer } from '../../src/platform/sealing.ts'
 import type { VolumeSource } from '../../src/volumes/types.ts'
 import { newId, newMac, newMachineId } from '../../src/platform/ids.ts'
 import { roomForAll } from './capacity.ts'
@@ -56,6 +57,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     store: new InstanceStore(layout, log),
     locks: new KeyedLock(),
     digests,
+    sealer: createSealer(['the key of tests']),
     templates: undefined,
     spares: undefined,
     events: new EventLog(layout, log),
@@ -99,6 +101,8 @@ export function aRecord(): InstanceRecord {
     entrypoint: null,
     cmd: null,
     env: {},
+    secrets: [],
+    owner: null,
     tags: {},
     skipGuestAgent: false,
     volumes: [],
@@ -106,6 +110,7 @@ export function aRecord(): InstanceRecord {
     machineId: newMachineId(),
     generation: 0,
     identityDue: null,
+    environmentDue: false,
     expiresAt: null,
     forkedFrom: null,
     stamp: null,

@@ -16,11 +16,12 @@ import { aRecord } from './instance-context.ts'
 export function aSnapshot(change: Partial<SnapshotRecord> = {}): SnapshotRecord {
   const source = change.instance ?? aRecord()
   return {
-    version: 2,
+    version: 3,
     id: newId(),
     name: '',
     kind: 'Stopped',
     tags: {},
+    owner: null,
     scheduled: false,
     sourceInstanceId: source.id,
     sourceInstanceName: source.name,

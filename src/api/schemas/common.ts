@@ -90,6 +90,25 @@ export const environment = z
   )
   .meta({ description: 'Environment variables.' })
 
+export const secretEnvironment = environment.optional().meta({
+  description:
+    'Environment variables that are secret: sealed on disk, shown nowhere, and not had by forks of others unless `inherit_secrets` says so.',
+})
+
+export const inheritSecrets = z.boolean().optional().meta({
+  description: 'Forks that others make have the secrets which the caller gave, too. By default only forks of the same caller have them.',
+})
+
+/** What a fork is given. */
+export const forkEnvironment = {
+  env: environment.optional().meta({
+    description:
+      "Variables to add to the source's, or to give other values. A program that goes on from memory keeps its own; what exec, hooks and later starts run has these, and `/run/hypeman/env` in the guest names them.",
+  }),
+  secret_env: secretEnvironment,
+  inherit_secrets: inheritSecrets,
+}
+
 export const arguments_ = z.array(z.string().regex(/^[^\0]*$/, 'an argument has no zero bytes'))
 
 /** `true`, `false`, `1` or `0` in a query. */

@@ -9,13 +9,16 @@ import {
   duration,
   environment,
   expiresAt,
+  forkEnvironment,
   hypervisorName,
   imageReference,
+  inheritSecrets,
   platform,
   port,
   queryFlag,
   rate,
   resourceName,
+  secretEnvironment,
   size,
   tagFilter,
   tags,
@@ -73,6 +76,8 @@ export const createInstanceBody = z
     overlay_size: size('invalid_overlay_size').default('10GB').meta({ description: 'Writable disk; takes space as it is used.' }),
     vcpus: z.int().min(1).default(2),
     env: environment.default({}),
+    secret_env: secretEnvironment,
+    inherit_secrets: inheritSecrets,
     tags: tags.default({}),
     entrypoint: arguments_.optional().meta({ description: "Instead of the image's." }),
     cmd: arguments_.optional().meta({ description: "Instead of the image's." }),
@@ -107,6 +112,8 @@ export const updateInstanceBody = z
       description:
         'Variables to add or to give other values; those not named stay. For the next start of the program: one that runs keeps its own.',
     }),
+    secret_env: secretEnvironment,
+    inherit_secrets: inheritSecrets,
     auto_standby: autoStandby.optional(),
     health_check: healthCheck.optional(),
     restart_policy: restartPolicy.optional(),
@@ -138,6 +145,7 @@ export const forkInstanceBody = z
     from_running: z.boolean().default(false).meta({ description: 'Needed to fork a Running instance, which stands still for a moment.' }),
     target_state: z.enum(targetStates).optional().meta({ description: "By default the source's state." }),
     target_hypervisor: hypervisorName.optional().meta({ description: 'Another hypervisor; from Stopped instances only.' }),
+    ...forkEnvironment,
   })
   .meta({ id: 'ForkInstance' })
 

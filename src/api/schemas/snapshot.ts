@@ -2,7 +2,7 @@
 
 import { z } from 'zod'
 import { targetStates } from '../actions.ts'
-import { hypervisorName, resourceName, tagFilter, tags, timestamp } from './common.ts'
+import { forkEnvironment, hypervisorName, resourceName, tagFilter, tags, timestamp } from './common.ts'
 import { compression } from './compression.ts'
 
 export const snapshotKind = z
@@ -23,6 +23,7 @@ export const snapshot = z
     source_instance_id: z.string(),
     source_instance_name: z.string(),
     source_hypervisor: hypervisorName,
+    owner: z.string().optional().meta({ description: 'Subject of the token that asked for it; absent if that was not recorded.' }),
     scheduled: z.boolean().optional().meta({ description: 'True: taken by the schedule of its source, which may delete it.' }),
     tags: tags.optional(),
     compression: compression.optional().meta({ description: 'How its memory is to be compressed; absent if it is not to be.' }),
@@ -72,7 +73,7 @@ export const restoreSnapshotBody = z.object(target).meta({ id: 'RestoreSnapshot'
 
 export type RestoreSnapshotBody = z.infer<typeof restoreSnapshotBody>
 
-export const forkSnapshotBody = z.object({ name: resourceName, ...target }).meta({ id: 'ForkSnapshot' })
+export const forkSnapshotBody = z.object({ name: resourceName, ...target, ...forkEnvironment }).meta({ id: 'ForkSnapshot' })
 
 export type ForkSnapshotBody = z.infer<typeof forkSnapshotBody>
 

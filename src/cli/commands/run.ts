@@ -2,11 +2,11 @@
 
 import { Option, type Command } from 'commander'
 import type { InstanceCreate, PortMapping, VolumeMount } from '../../client/client.ts'
-import { keyValue, positiveNumber, publish, repeated, volume, words } from '../arguments.ts'
+import { keyValue, positiveNumber, publish, volume, words } from '../arguments.ts'
 import { autoStandbyPolicyOf, withAutoStandbyOptions, type AutoStandbyOptions } from '../auto-standby.ts'
 import { command, passesThrough } from '../command.ts'
 import type { Cli } from '../context.ts'
-import { environmentOf, type EnvironmentOptions } from '../environment.ts'
+import { environmentOf, withEnvironmentOptions, type EnvironmentOptions } from '../environment.ts'
 import { guestCommand } from '../guest-command.ts'
 import { nameFromImage } from '../names.ts'
 import { printObject } from '../output/format.ts'
@@ -55,6 +55,7 @@ export function runCommand(cli: Cli): Command {
     ['hypeman run --name web -p 8080:80 nginx:alpine', 'published on 127.0.0.1:8080'],
     ['hypeman run --rm alpine:3.20 uname -a', "shows the program's output, ends with its exit code, leaves nothing"],
     ['hypeman run -d -e MODE=test --env-file app.env --memory 512MB --cpus 1 my/app:1', "doesn't wait until it runs"],
+    ['DB_PASSWORD=… hypeman run --secret-env DB_PASSWORD my/app:1', 'with a secret: sealed on disk, shown nowhere'],
     ['hypeman run --restart on-failure:5 --health-http-port 80 nginx:alpine', 'started again when it fails, or answers no more'],
     ['hypeman run -p 8080:80 --auto-standby-idle-timeout 10m nginx:alpine', 'sleeps when nobody was there for ten minutes'],
     ['hypeman run --bandwidth-down 100Mbps --bandwidth-up 20Mbps my/crawler:1', 'held to that by a network device of the host'],
@@ -64,8 +65,6 @@ export function runCommand(cli: Cli): Command {
     .argument('<image>', 'reference of the image; pulled if the server lacks it')
     .argument('[command...]', "command for the guest instead of the image's")
     .option('--name <name>', 'name of the instance; by default one is made up from the image')
-    .option('-e, --env <key=value>', 'environment variable; KEY alone takes the value from here; may be repeated', repeated)
-    .option('--env-file <file>', 'file of KEY=VALUE lines; may be repeated', repeated)
     .option(
       '-v, --volume <volume:/path[:ro|:overlay[=size]]>',
       'volume and where the guest sees it, writable, read-only, or below a layer of its own; may be repeated',
@@ -95,7 +94,7 @@ export function runCommand(cli: Cli): Command {
     .option('--rm', "show the program's output, and delete the instance when the program has ended or on an interrupt")
     .option('-a, --attach', "show the program's output until it ends, and end with its exit code")
     .option('-d, --detach', "don't wait until it runs")
-  withAutoStandbyOptions(withHealthOptions(withRestartOptions(run, 'restart-'), 'health-'), 'auto-standby-')
+  withAutoStandbyOptions(withHealthOptions(withRestartOptions(withEnvironmentOptions(run), 'restart-'), 'health-'), 'auto-standby-')
   return withCredentials(passesThrough(run)).action(async (image: string, trailing: string[], options: Options, self: Command) => {
     const attached = options.attach === true || options.rm === true
     if (attached && options.detach === true)
@@ -135,7 +134,7 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
     overlay_size: options.overlaySize,
     vcpus: options.cpus ?? spelled.vcpus,
     disk_io_bps: options.diskIo,
-    env: await environmentOf(options, cli.terminal.env),
+    ...(await environmentOf(options, cli.terminal.env)),
     tags: options.tag,
     entrypoint: options.entrypoint,
     cmd: trailing.length > 0 ? trailing : options.cmd,

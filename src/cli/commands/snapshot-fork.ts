@@ -5,6 +5,7 @@ import type { TargetState, ForkSnapshot, Instance } from '../../client/client.ts
 import { positiveNumber } from '../arguments.ts'
 import { command } from '../command.ts'
 import type { Cli, Session } from '../context.ts'
+import { environmentOf, withEnvironmentOptions, type EnvironmentOptions } from '../environment.ts'
 import { forkMany } from '../fork-many.ts'
 import { printLines, printList, printObject } from '../output/format.ts'
 import { describeError, UsageError } from '../report.ts'
@@ -12,7 +13,7 @@ import { snapshotId } from '../snapshots.ts'
 import { targetStates } from '../states.ts'
 import { instanceColumns } from '../views.ts'
 
-interface Options {
+interface Options extends EnvironmentOptions {
   readonly targetState?: TargetState
   readonly targetHypervisor?: string
   readonly count?: number
@@ -21,9 +22,10 @@ interface Options {
 }
 
 export function snapshotForkCommand(cli: Cli): Command {
-  return command('fork', 'Make instances out of a snapshot: each goes on where it was taken, as a machine of its own', [
+  const fork = command('fork', 'Make instances out of a snapshot: each goes on where it was taken, as a machine of its own', [
     ['hypeman snapshot fork before-upgrade web-2', 'one; printed when its agent has answered'],
     ['hypeman snapshot fork warm --count 50 --name-prefix worker', 'worker-1 to worker-50'],
+    ['hypeman snapshot fork warm web-7 --env TENANT=7', 'with a variable of its own'],
   ])
     .argument('<snapshot>', 'name, id or unique beginning of an id')
     .argument('[name]', 'name of the new instance')
@@ -32,26 +34,28 @@ export function snapshotForkCommand(cli: Cli): Command {
     .addOption(new Option('--count <count>', 'make this many').argParser(positiveNumber))
     .option('--name-prefix <prefix>', 'their names are this, a dash and a number from 1')
     .addOption(new Option('--parallel <count>', 'how many to make at once, with --count').argParser(positiveNumber).default(8))
-    .action(async (ref: string, name: string | undefined, options: Options, self: Command) => {
-      const { count, namePrefix } = options
-      const many = count !== undefined || namePrefix !== undefined
-      if (many && (count === undefined || namePrefix === undefined)) throw new UsageError('--count and --name-prefix go together')
-      if (many === (name !== undefined)) throw new UsageError('give a name for one instance, or --count and --name-prefix for many')
-      const session = await cli.session(self)
-      const target = {
-        target_state: options.targetState,
-        target_hypervisor: options.targetHypervisor as ForkSnapshot['target_hypervisor'],
-      }
-      if (name !== undefined) return await forkOne(session, ref, { name, ...target })
-      const names = Array.from({ length: count ?? 0 }, (_, index) => `${namePrefix}-${index + 1}`)
-      const rows = await forkMany(session, { snapshotId: await snapshotId(session, ref), names, target, parallel: options.parallel })
-      const made = rows.flatMap((row) => row.instance ?? [])
-      await printMade(session, made)
-      for (const row of rows) if (row.state === 'failed') session.note(`${row.name}: ${describeError(row.error, session.settings.debug)}`)
-      if (session.signal.aborted) session.note(`Interrupted: ${made.length} of ${rows.length} were made and stay`)
-      session.signal.throwIfAborted()
-      if (made.length < rows.length) cli.exitCode = 1
-    })
+  return withEnvironmentOptions(fork).action(async (ref: string, name: string | undefined, options: Options, self: Command) => {
+    const { count, namePrefix } = options
+    const many = count !== undefined || namePrefix !== undefined
+    if (many && (count === undefined || namePrefix === undefined)) throw new UsageError('--count and --name-prefix go together')
+    if (many === (name !== undefined)) throw new UsageError('give a name for one instance, or --count and --name-prefix for many')
+    const environment = await environmentOf(options, cli.terminal.env)
+    const session = await cli.session(self)
+    const target = {
+      ...environment,
+      target_state: options.targetState,
+      target_hypervisor: options.targetHypervisor as ForkSnapshot['target_hypervisor'],
+    }
+    if (name !== undefined) return await forkOne(session, ref, { name, ...target })
+    const names = Array.from({ length: count ?? 0 }, (_, index) => `${namePrefix}-${index + 1}`)
+    const rows = await forkMany(session, { snapshotId: await snapshotId(session, ref), names, target, parallel: options.parallel })
+    const made = rows.flatMap((row) => row.instance ?? [])
+    await printMade(session, made)
+    for (const row of rows) if (row.state === 'failed') session.note(`${row.name}: ${describeError(row.error, session.settings.debug)}`)
+    if (session.signal.aborted) session.note(`Interrupted: ${made.length} of ${rows.length} were made and stay`)
+    session.signal.throwIfAborted()
+    if (made.length < rows.length) cli.exitCode = 1
+  })
 }
 
 async function forkOne(session: Session, ref: string, body: ForkSnapshot): Promise<void> {

@@ -1,11 +1,10 @@
 // hypeman update: changes what can be changed of an instance.
 
 import type { Command } from 'commander'
-import { repeated } from '../arguments.ts'
 import { autoStandbyPolicyOf, withAutoStandbyOptions, type AutoStandbyOptions } from '../auto-standby.ts'
 import { command, group } from '../command.ts'
 import type { Cli } from '../context.ts'
-import { environmentOf, type EnvironmentOptions } from '../environment.ts'
+import { environmentOf, withEnvironmentOptions, type EnvironmentOptions } from '../environment.ts'
 import { printObject } from '../output/format.ts'
 import { ago } from '../output/text.ts'
 import { UsageError } from '../report.ts'
@@ -86,20 +85,22 @@ function healthCheckCommand(cli: Cli): Command {
 }
 
 function envCommand(cli: Cli): Command {
-  return command('env', 'Add environment variables, or change their values, for the next start of the program', [
+  const self = command('env', 'Add environment variables, or change their values, for the next start of the program', [
     ['hypeman update env web -e MODE=live', 'a program that runs keeps what it has'],
     ['hypeman update env web --env-file app.env && hypeman stop web && hypeman start web', 'has it at once'],
-  ])
-    .argument('<instance>', 'id, name or unique beginning of an id')
-    .option('-e, --env <key=value>', 'environment variable; KEY alone takes the value from here; may be repeated', repeated)
-    .option('--env-file <file>', 'file of KEY=VALUE lines; may be repeated', repeated)
+    ['hypeman update env web --secret-env-file passwords.env', 'secret ones'],
+  ]).argument('<instance>', 'id, name or unique beginning of an id')
+  return withEnvironmentOptions(self)
+    .option('--no-inherit-secrets', 'forks that others make go without these secrets')
     .action(async (name: string, options: EnvironmentOptions, self: Command) => {
-      const env = await environmentOf(options, cli.terminal.env)
-      const names = Object.keys(env)
-      if (names.length === 0) throw new UsageError('name a variable with --env or --env-file; KEY alone needs a value here')
+      const change = await environmentOf(options, cli.terminal.env)
+      const names = Object.keys({ ...change.env, ...change.secret_env })
+      if (names.length === 0 && change.inherit_secrets === undefined)
+        throw new UsageError('name a variable with --env, --env-file, --secret-env or --secret-env-file; KEY alone needs a value here')
       const session = await cli.session(self)
-      const instance = await session.client.instances.update(name, { env }, { signal: session.signal })
-      await printObject(session, instance, `${instance.name} has ${names.join(', ')} from its next start on`)
+      const instance = await session.client.instances.update(name, change, { signal: session.signal })
+      const said = names.length === 0 ? 'has what forks inherit changed' : `has ${names.join(', ')} from its next start on`
+      await printObject(session, instance, `${instance.name} ${said}`)
     })
 }
 

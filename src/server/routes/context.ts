@@ -1,10 +1,10 @@
 // What every file of routes is given, and the words that their declarations share.
 
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance, FastifyRequest } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
-import type { ErrorCode } from '../../api/errors.ts'
+import { HypemanError, type ErrorCode } from '../../api/errors.ts'
 import { errorBody } from '../../api/schemas/common.ts'
 import type { Access } from '../auth.ts'
 import type { UpgradeTelling } from '../request-log.ts'
@@ -46,6 +46,12 @@ declare module 'fastify' {
     /** Codes of the error table that are peculiar to the operation. */
     'x-error-codes'?: readonly ErrorCode[]
   }
+}
+
+/** Whom the caller's token speaks for; every route but the public ones has a caller. */
+export function subjectOf({ caller }: FastifyRequest): string {
+  if (caller === undefined) throw new HypemanError('unauthorized', 'authorization header required')
+  return caller.subject
 }
 
 /** Goes with the answers of every operation. */

@@ -18,7 +18,7 @@ import { parseDuration } from '../../api/units.ts'
 import { untilGone } from '../signals.ts'
 import { refuseCompression, refuseUnsupportedCreate } from '../unsupported.ts'
 import { writePlainly } from '../validation.ts'
-import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
+import { failure, lookupErrors, nothing, subjectOf, type App, type RouteContext } from './context.ts'
 
 const tags = ['instances'] as const
 const LONGEST_WAIT_MS = 300_000
@@ -62,7 +62,7 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
     },
     async (request, reply) => {
       refuseUnsupportedCreate(request.body)
-      return reply.code(201).send(await instances.create(request.body))
+      return reply.code(201).send(await instances.create(request.body, subjectOf(request)))
     },
   )
   app.get(
@@ -109,11 +109,11 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
         response: { 200: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_ttl', 'invalid_expires_at', 'invalid_restart_policy', 'invalid_health_check'] as const),
-          ...(['invalid_auto_standby', 'instance_expired', 'busy'] as const),
+          ...(['invalid_auto_standby', 'instance_expired', 'busy', 'forbidden'] as const),
         ],
       },
     },
-    (request) => instances.update(request.params.id, request.body),
+    (request) => instances.update(request.params.id, request.body, subjectOf(request)),
   )
   app.delete(
     '/instances/:id',
@@ -228,7 +228,7 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         body: forkInstanceBody,
         response: { 201: instance, ...failure },
         'x-error-codes': [
-          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'busy'] as const),
+          ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'busy', 'forbidden', 'not_supported'] as const),
           ...([
             'corrupt_snapshot',
             'incompatible_version',
@@ -241,7 +241,7 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         ],
       },
     },
-    async (request, reply) => reply.code(201).send(await instances.fork(request.params.id, request.body)),
+    async (request, reply) => reply.code(201).send(await instances.fork(request.params.id, request.body, subjectOf(request))),
   )
 }
 

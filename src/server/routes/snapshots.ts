@@ -16,7 +16,7 @@ import { snapshotVerification, verifyEvent, type SnapshotVerification, type Veri
 import { untilGone } from '../signals.ts'
 import { sendEvents } from '../sse.ts'
 import { writePlainly } from '../validation.ts'
-import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
+import { failure, lookupErrors, nothing, subjectOf, type App, type RouteContext } from './context.ts'
 
 const tags = ['snapshots'] as const
 
@@ -45,7 +45,7 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
         ],
       },
     },
-    async (request, reply) => reply.code(201).send(await snapshots.create(request.params.id, request.body)),
+    async (request, reply) => reply.code(201).send(await snapshots.create(request.params.id, request.body, subjectOf(request))),
   )
   app.post(
     '/instances/:id/snapshots/:snapshotId/restore',
@@ -143,11 +143,11 @@ function routesOfAll(app: App, context: RouteContext): void {
         response: { 201: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_name', 'name_conflict', 'busy', 'corrupt_snapshot', 'incompatible_version'] as const),
-          ...(['insufficient_resources', 'guest_unreachable', 'host_unavailable', 'storage_full', 'not_supported'] as const),
+          ...(['insufficient_resources', 'guest_unreachable', 'host_unavailable', 'storage_full', 'not_supported', 'forbidden'] as const),
         ],
       },
     },
-    async (request, reply) => reply.code(201).send(await snapshots.fork(request.params.snapshotId, request.body)),
+    async (request, reply) => reply.code(201).send(await snapshots.fork(request.params.snapshotId, request.body, subjectOf(request))),
   )
 }
 

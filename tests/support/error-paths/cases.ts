@@ -7,6 +7,7 @@ import { ask } from './ask.ts'
 import {
   archiveOf,
   send,
+  sendAsAnother,
   onFullDisk,
   onFullHost,
   onFailingDisk,
@@ -73,6 +74,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     invalid_health_check: send('PATCH', '/instances/stopped', { health_check: { type: 'http' } }),
     busy: whileHeld(send('PATCH', '/instances/stopped', { ttl: '1h' })),
     invalid_auto_standby: send('PATCH', '/instances/stopped', { auto_standby: { enabled: true } }),
+    forbidden: sendAsAnother('PATCH', '/instances/runs', { secret_env: { TOKEN: 'y' } }),
     instance_expired: (world) =>
       during(world, 'instance.delete/remove', create({ name: 'brief', ttl: '1ms' }), send('PATCH', '/instances/brief', { ttl: '1h' })),
   },
@@ -117,7 +119,9 @@ export const cases: Readonly<Record<string, Cases>> = {
     insufficient_resources: onFullHost(send('POST', '/instances/runs/fork', { name: 'fresh', from_running: true })),
     guest_unreachable: send('POST', '/instances/deaf/fork', { name: 'fresh', from_running: true }),
     storage_full: onFullDisk(send('POST', '/instances/stopped/fork', { name: 'fresh' })),
-    not_supported: send('POST', '/instances/stopped/fork', { name: 'fresh', target_hypervisor: 'firecracker' }),
+    forbidden: sendAsAnother('POST', '/instances/runs/fork', { name: 'fresh', from_running: true }),
+    // With that variable the agent of a stand-in is as those of older versions: it takes none with a fork's identity.
+    not_supported: send('POST', '/instances/runs/fork', { name: 'fresh', from_running: true, env: { OLD_AGENT: '1' } }),
   },
   'POST /instances/{id}/volumes/{volumeId}': {
     invalid_overlay_size: attachShelf({ readonly: true, overlay: true, overlay_size: 'much' }),
@@ -228,6 +232,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     insufficient_resources: onFullHost(forkShot()),
     guest_unreachable: whenItsVmmEndsAfter('instance.fork/resume', forkShot()),
     storage_full: onFullDisk(forkShot()),
+    forbidden: sendAsAnother('POST', (world) => `/snapshots/${shot(world)}/fork`, { name: 'fresh' }),
     not_supported: send('POST', (world) => `/snapshots/${world.cold}/fork`, { name: 'fresh', target_hypervisor: 'firecracker' }),
   },
   'PUT /instances/{id}/snapshot-schedule': {

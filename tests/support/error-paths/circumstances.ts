@@ -4,11 +4,13 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import http from 'node:http'
 import { createServer, type AddressInfo } from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
+import { dataLayout } from '../../../src/files/layout.ts'
+import { signToken } from '../../../src/platform/token.ts'
 import type { Order } from '../fault-server/order.ts'
 import { buildIndex, type TestImage } from '../oci.ts'
 import { standIn } from '../stand-in-hypervisor/server.ts'
@@ -24,6 +26,14 @@ export const send =
   (method: string, path: string | ((world: ErrorWorld) => string), body?: unknown, more: Ask = {}): Case =>
   (world) =>
     ask(world.server, method, typeof path === 'string' ? path : path(world), { ...more, ...(body === undefined ? {} : { body }) })
+
+/** With the token of a subject that has made nothing here. */
+export const sendAsAnother =
+  (method: string, path: string | ((world: ErrorWorld) => string), body: unknown): Case =>
+  async (world) => {
+    const secret = (await readFile(dataLayout(world.server.dataDirectory).secret, 'utf8')).trim()
+    return send(method, path, body, { token: signToken(secret, { subject: 'another', ttlSeconds: 60 }) })(world)
+  }
 
 /** While a fault holds. */
 const under =

@@ -49,7 +49,7 @@ export interface ErrorWorld extends AsyncDisposable {
   readonly cold: string
 }
 
-/** Instances: `runs`, `stopped`, `asleep`, and `deaf`, which runs and whose agent can't be reached. Volumes: `shelf`, and `held`, which `stopped` has. */
+/** Instances: `runs`, which has a secret of the server's own subject, `stopped`, `asleep`, and `deaf`, which runs and whose agent can't be reached. Volumes: `shelf`, and `held`, which `stopped` has. */
 export async function errorWorld(): Promise<ErrorWorld> {
   await using undo = new AsyncDisposableStack()
   const faults = undo.use(await startFaultServer({ on: 'stand-ins', settings }))
@@ -62,7 +62,7 @@ export async function errorWorld(): Promise<ErrorWorld> {
   }
   await client.volumes.create({ name: 'shelf', size_gb: 1 })
   const held = await client.volumes.create({ name: 'held', size_gb: 1 })
-  await create('runs')
+  await create('runs', { secret_env: { TOKEN: 'x' } })
   const stopped = await create('stopped', { volumes: [{ volume_id: held.id, mount_path: '/held', readonly: true }] })
   await client.instances.stop('stopped')
   const asleep = await create('asleep')

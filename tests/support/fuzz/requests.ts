@@ -41,7 +41,7 @@ const careful: Manner = {
     path: fc.constantFrom('/', '/etc'),
     from_running: fc.constant(true),
     enabled: fc.constant(false),
-    // What can't be done yet is refused as a whole.
+    // What can't be done yet, or does not go with everything else, is refused as a whole.
     ...Object.fromEntries(
       [
         'disk_io_bps',
@@ -53,6 +53,7 @@ const careful: Manner = {
         'auto_standby',
         'gpu',
         'credentials',
+        'inherit_secrets',
       ].map((field) => [field, fc.constant(undefined)]),
     ),
   },

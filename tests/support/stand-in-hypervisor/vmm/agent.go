@@ -24,6 +24,9 @@ const (
 	longestFrame = 65536
 )
 
+// oldAgent is a variable of a fork whose agent shall be as those of before forks were given variables.
+const oldAgent = "OLD_AGENT"
+
 var started = time.Now()
 
 // newAgent answers what the server asks of a guest to start, restore, fork and stop it; of what users ask it knows exec, with programs of its own.
@@ -78,6 +81,9 @@ func renew(guest *guest, message []byte) []byte {
 		case request.Reason == "clock":
 		case request.Reason != "boot":
 			guest.identify(request)
+			if _, isOld := request.Program.Env[oldAgent]; len(request.Program.Env) > 0 && !isOld {
+				said += "step environment 0 ok\n"
+			}
 		case configured == "":
 			guest.identify(request)
 			said += "workload running\n"
