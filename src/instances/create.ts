@@ -148,7 +148,7 @@ function newRecord(
   template: TemplateRecord | undefined,
 ): InstanceRecord {
   return {
-    version: 5,
+    version: 6,
     id,
     name: request.name,
     createdAt: new Date().toISOString(),
@@ -170,6 +170,7 @@ function newRecord(
     machineId: newMachineId(),
     generation: 0,
     identityDue: null,
+    unsafeFork: null,
     expiresAt: request.expiresAt,
     forkedFrom: null,
     stamp: template?.kind.stamp ?? null,

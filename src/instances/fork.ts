@@ -13,8 +13,8 @@ import { Turns } from '../platform/turns.ts'
 import { checkCopy, reserveFor } from './capacity.ts'
 import { flowOn, holdInstance, lockInstance, type InstanceContext } from './context.ts'
 import { InstanceEntry } from './entry.ts'
-import { driverOf, memoryOf, specOf } from './machine.ts'
-import { liveMachine, permit } from './permission.ts'
+import { driverOf } from './machine.ts'
+import { permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
 import { firstPhase } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
@@ -24,6 +24,7 @@ import { checkMemory, sealMemory } from './saved-memory.ts'
 import { suspendInstance } from './standby.ts'
 import { bootInstance, LOADS_AT_ONCE, LONG_LOAD_MS, resumeInstance } from './start.ts'
 import type { Spare } from './spares.ts'
+import { captureMemory } from './stillness.ts'
 import { claimVolumes, forbidWritableVolumes } from './volumes.ts'
 
 /** Where a fork comes from: a directory that nobody changes meanwhile, and the record that goes with it. */
@@ -145,6 +146,7 @@ function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMe
         : { mac: source.spare?.mac ?? newMac(), ports: record.network.ports.map((port) => ({ ...port, hostPort: 0, automatic: true })) },
     machineId: newMachineId(),
     identityDue: withMemory ? 'fork' : null,
+    unsafeFork: null,
     expiresAt: null,
     forkedFrom: { snapshotId: source.snapshotId, instanceId: record.id },
     process: null,
@@ -207,9 +209,8 @@ async function freezeForFork(
   reserve({ record, withMemory: state !== 'Stopped' }, state)
   using flow = flowOn(context, entry.id, 'instance.freeze')
   if (state === 'Running') {
-    const machine = liveMachine(entry)
     await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
-    await step(flow, 'capture', () => memoryOf(context, record).capture(machine, specOf(context, record), payload, flow.signal))
+    await captureMemory(context, entry, flow, payload)
   } else {
     if (state === 'Standby') await step(flow, 'check', () => checkMemory(context, record))
     await step(flow, 'share', () => driverOf(context, record).share(context.layout.instance(entry.id), payload, state === 'Standby'))

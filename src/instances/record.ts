@@ -39,7 +39,7 @@ const attachedVolume = z
 
 const instanceRecord = z
   .object({
-    version: z.literal(5),
+    version: z.literal(6),
     id: fileWord,
     name: z.string(),
     createdAt: timestamp,
@@ -68,6 +68,8 @@ const instanceRecord = z
     generation: z.int(),
     /** What the guest must be told before it counts as Running: that it is a fork (a new identity), or that it was restored (entropy, clock). */
     identityDue: z.enum(['fork', 'restore']).nullable(),
+    /** Why it runs without having taken its identity, which only `skipGuestAgent` allows; null: it has it. */
+    unsafeFork: z.string().nullable(),
     expiresAt: timestamp.nullable(),
     forkedFrom: z.object({ snapshotId: z.string().nullable(), instanceId: z.string() }).readonly().nullable(),
     /** The VMM that the instance last started on: what wrote its memory image, if there is one. */
@@ -96,7 +98,7 @@ const instanceRecord = z
 
 export const instanceFormat = defineRecord({
   kind: 'instance record',
-  version: 5,
+  version: 6,
   schema: instanceRecord,
   // Version 1 had no seals of saved memory, but for records of the days in which they were added.
   steps: {
@@ -119,6 +121,8 @@ export const instanceFormat = defineRecord({
     }),
     // Version 4 knew neither a limit of disk throughput nor standby by itself, and kept no phases.
     4: (record) => ({ ...record, diskBytesPerSecond: null, autoStandby: null, phases: phasesOfOlder(record) }),
+    // Version 5 knew no guests that run without their identity.
+    5: (record) => ({ ...record, unsafeFork: null }),
   },
 })
 

@@ -82,6 +82,7 @@ function restoredRecord(present: InstanceRecord, snapshot: SnapshotRecord, targe
     programStartedAt: withMemory ? instance.programStartedAt : null,
     agentReadyAt: withMemory ? instance.agentReadyAt : null,
     identityDue: withMemory ? instance.identityDue : null,
+    unsafeFork: null,
     runningSince: null,
     restarts: noRestarts,
     phases: present.phases,

@@ -82,7 +82,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
 
 export function aRecord(): InstanceRecord {
   return {
-    version: 5,
+    version: 6,
     id: newId(),
     name: `vm-${newId().slice(0, 8)}`,
     createdAt: new Date().toISOString(),
@@ -104,6 +104,7 @@ export function aRecord(): InstanceRecord {
     machineId: newMachineId(),
     generation: 0,
     identityDue: null,
+    unsafeFork: null,
     expiresAt: null,
     forkedFrom: null,
     stamp: null,
