@@ -20,6 +20,8 @@ const (
 	// longestWords is how much of a hook's output is told, in bytes, and longestReport of all of them together: an answer to the host is bounded.
 	longestWords  = 500
 	longestReport = 16384
+	// outputs is where what programs of the image say is kept while they run.
+	outputs = "/run/hypeman"
 	// hookFailures is a variable of the program's environment; warn: a hook that fails does not make the restore or fork fail.
 	hookFailures = "HYPEMAN_HOOK_FAILURE"
 )
@@ -95,7 +97,11 @@ func (s *Server) runProgram(argv []string, changes map[string]string, limit time
 	if err != nil {
 		return "", err
 	}
-	output, err := os.CreateTemp("", "hypeman-hook-") // a file, so that nothing it leaves in the background is waited for
+	// A file, so that nothing it leaves in the background is waited for; in memory, as the root may be read-only.
+	if err := os.MkdirAll(s.Root+outputs, 0o755); err != nil {
+		return "", err
+	}
+	output, err := os.CreateTemp(s.Root+outputs, "hypeman-hook-")
 	if err != nil {
 		return "", err
 	}

@@ -448,3 +448,27 @@ func TestExecInheritsTheWorkloadsSettings(t *testing.T) {
 		t.Fatal(stdout)
 	}
 }
+
+func TestWhoWatchesTheDirectoryIsToldOfANewGeneration(t *testing.T) {
+	r := newRig(t)
+	r.renew(bodyOf("i1", map[string]any{"reason": "fork", "generation": 1}))
+	watch, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(watch)
+	if _, err := syscall.InotifyAddWatch(watch, r.server.Root+"/run/hypeman", syscall.IN_MOVED_TO); err != nil {
+		t.Fatal(err)
+	}
+	for _, generation := range []int{2, 3} {
+		r.renew(bodyOf("i1", map[string]any{"reason": "restore", "generation": generation}))
+		buffer := make([]byte, 4096)
+		n, err := syscall.Read(watch, buffer)
+		if err != nil || !strings.Contains(string(buffer[:n]), "generation\x00") {
+			t.Fatal(err, n)
+		}
+		if content := read(t, r.server.Root+"/run/hypeman/generation"); !strings.Contains(content, fmt.Sprintf(`"generation":%d,`, generation)) {
+			t.Fatal(content)
+		}
+	}
+}

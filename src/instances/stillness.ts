@@ -41,14 +41,14 @@ export interface Stillness extends AsyncDisposable {
 export function stillnessOf(context: InstanceContext, entry: InstanceEntry, flow: FlowContext, state: InstanceState): Stillness {
   const { machine } = entry
   if (state !== 'Running' || entry.record.skipGuestAgent || machine === undefined) return nobodys
-  let begun = false
+  let frozenAt: number | undefined
   let ending: Promise<void> | undefined
   const end = async (): Promise<void> => {
-    if (begun) await (ending ??= letGo(context, entry, machine, flow))
+    if (frozenAt !== undefined) await (ending ??= letGo(context, entry, machine, flow, frozenAt))
   }
   return {
     async freeze() {
-      begun = true
+      frozenAt = performance.now()
       writeFileSync(markOf(context, entry), '')
       if (!(await step(flow, 'freeze', () => freeze(context, entry, flow.signal))))
         flow.onStep({ flow: flow.flow, step: 'programs-run', ms: 0, note: tooOld })
@@ -105,21 +105,20 @@ async function freeze(context: InstanceContext, entry: InstanceEntry, signal: Ab
   }
 }
 
-async function letGo(context: InstanceContext, entry: InstanceEntry, machine: Machine, flow: FlowContext): Promise<void> {
+/** `frozenAt` is when they were asked to stand still, as `performance.now()` tells it. */
+async function letGo(context: InstanceContext, entry: InstanceEntry, machine: Machine, flow: FlowContext, frozenAt: number): Promise<void> {
   const began = performance.now()
-  const told = (error?: unknown): void =>
-    flow.onStep({
-      flow: flow.flow,
-      step: 'thaw',
-      ms: performance.now() - began,
-      ...(error === undefined ? {} : { error: messageOf(error) }),
-    })
+  const tell = (name: string, since: number, error?: unknown): void => {
+    const failure = error === undefined ? {} : { error: messageOf(error) }
+    flow.onStep({ flow: flow.flow, step: name, ms: performance.now() - since, ...failure })
+  }
   try {
     await thaw(context, entry)
-    told()
+    tell('thaw', began)
+    tell('programs-still', frozenAt)
   } catch (error) {
     if (entry.machine !== machine) return // nothing of it runs any more
-    told(error)
+    tell('thaw', began, error)
     entry.standsStill = true
     keepTrying(context, entry, machine)
   }
