@@ -27,7 +27,7 @@ async function noteOf(id: string, flow: string, name: string): Promise<string> {
 }
 
 /** How far each program has come is the size of a file that it does nothing but add to. */
-const beat = (name: string): string => `while :; do echo >>/run/${name}; done`
+const beat = (name: string, restSeconds = 0.02): string => `while :; do echo >>/run/${name}; sleep ${restSeconds}; done`
 const beats = ['program', 'exec', 'stray', 'container'] as const
 const sizes = `stat -c %s ${beats.map((name) => `/run/${name}`).join(' ')} | tr '\\n' ' '`
 const hook = (directory: string, name: string, script: string): string =>
