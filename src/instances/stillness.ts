@@ -1,5 +1,5 @@
 // Has the programs of a running guest stand still while its memory is saved, so that in what goes on from it none runs before the guest knows who it is; and has them go on
-// in the guest that was saved (docs/decisions/014-programs-stand-still.md). A mark beside the record tells the next server of those that a crash has left standing.
+// in the guest that was saved (docs/decisions/015-programs-stand-still.md). A mark beside the record tells the next server of those that a crash has left standing.
 
 import { writeFileSync } from 'node:fs'
 import { access } from 'node:fs/promises'
