@@ -14,6 +14,7 @@ import (
 	"hypeman/guest/agent"
 	"hypeman/guest/boot"
 	"hypeman/guest/channel"
+	"hypeman/guest/freezer"
 	"hypeman/guest/network"
 	"hypeman/guest/process"
 	"hypeman/guest/workload"
@@ -52,12 +53,16 @@ func runInit() {
 	if err := boot.Prepare(); err != nil {
 		fail(guest, err)
 	}
+	programs := &freezer.Freezer{Root: boot.Cgroups}
+	if err := programs.Prepare(); err != nil {
+		fmt.Fprintf(os.Stderr, "agent: control groups: %v\n", err)
+	}
 	reaper := process.NewReaper() // its process, PID 1, is never the OOM killer's choice
-	program := &workload.Workload{Reaper: reaper, Log: openLog(), Cgroup: boot.Cgroup, Ended: func(status workload.Status) {
+	program := &workload.Workload{Reaper: reaper, Log: openLog(), Cgroup: programs.Workload(), Ended: func(status workload.Status) {
 		fmt.Fprint(os.Stderr, workload.ExitLine(status))
 		go guest.PowerOff() // apart: a shutdown under way waits for the end of the program
 	}}
-	server := agent.New(reaper, program, guest)
+	server := agent.New(reaper, program, guest, programs)
 	server.Rehearse(network.Preset())
 	file, err := openPort(agentPort, os.O_RDWR)
 	if err != nil {
@@ -109,7 +114,7 @@ func runOnSocket(path string) error {
 	program := &workload.Workload{Reaper: reaper, Log: os.Stdout, Ended: func(status workload.Status) {
 		fmt.Fprint(os.Stderr, workload.ExitLine(status))
 	}}
-	handlers := agent.New(reaper, program, noGuest{}).Handlers()
+	handlers := agent.New(reaper, program, noGuest{}, noGroups{}).Handlers()
 	for {
 		connection, err := listener.Accept()
 		if err != nil {
@@ -134,6 +139,23 @@ func (noGuest) SetClock(time.Time) error                    { return errNoVM }
 func (noGuest) SetHostname(string) error                    { return errNoVM }
 func (noGuest) ReplaceBootID(string) error                  { return errNoVM }
 func (noGuest) SetNetwork(network.Config) error             { return errNoVM }
+func (noGuest) ForgetNeighbours(string) error               { return errNoVM }
 func (noGuest) ResetConnections() error                     { return errNoVM }
 func (noGuest) MountVolume(string, string, bool, int) error { return errNoVM }
 func (noGuest) PowerOff()                                   { os.Exit(0) }
+
+// noGroups starts programs and leaves them where they are.
+type noGroups struct{}
+
+func (noGroups) Freeze() error { return errNoVM }
+func (noGroups) Thaw() error   { return errNoVM }
+func (noGroups) Frozen() bool  { return false }
+func (noGroups) Start(start func() (int, error)) error {
+	_, err := start()
+	return err
+}
+func (noGroups) StartHook(start func() (int, error)) error {
+	_, err := start()
+	return err
+}
+func (noGroups) HooksEnded() error { return nil }

@@ -16,12 +16,27 @@ type Guest interface {
 	// ReplaceBootID shows a fresh boot id to all programs.
 	ReplaceBootID(id string) error
 	SetNetwork(config network.Config) error
+	// ForgetNeighbours drops what is known of the network's other machines; mac is what the interface has.
+	ForgetNeighbours(mac string) error
 	// ResetConnections ends what the guest's programs have open to the outside.
 	ResetConnections() error
 	// MountVolume mounts a disk. What is written goes to the part of the system disk with the number of layer, unless that is 0, and the disk is only read.
 	MountVolume(disk, path string, readOnly bool, layer int) error
 	// PowerOff syncs, unmounts and turns the VM off. It does not return.
 	PowerOff()
+}
+
+// Programs is all that runs in the guest but the agent.
+type Programs interface {
+	// Freeze has them stand still, Thaw has them go on. Doing either twice is no error.
+	Freeze() error
+	Thaw() error
+	Frozen() bool
+	// Start has start make one of them, which waits while they stand still.
+	Start(start func() (pid int, err error)) error
+	// StartHook has start make a process that runs meanwhile; HooksEnded is told when hooks have left the rest to run in the background.
+	StartHook(start func() (pid int, err error)) error
+	HooksEnded() error
 }
 
 func syncAll() { syscall.Sync() }

@@ -43,6 +43,8 @@ type identityState struct {
 	hosts      string            // what the agent wrote into /etc/hosts
 	kept       map[string]string // what the agent gave each file below /run/hypeman/etc last
 	files      map[string]twins  // of each file that it replaces
+	jump       int64             // by how much the last restore or fork has stepped the clock, in nanoseconds
+	cachesDue  bool              // caches of names are to be emptied when programs run again
 
 	generation atomic.Int64 // read by health, which never waits for steps
 }
@@ -58,10 +60,28 @@ type stepResult struct {
 	err  error
 }
 
+// note is what a step that went well has to say; warning is what is not as it should be, and does not make the step fail.
+type (
+	note    string
+	warning string
+)
+
+func (n note) Error() string    { return string(n) }
+func (w warning) Error() string { return string(w) }
+
 func run(one step) stepResult {
 	began := time.Now()
 	err := one.act()
 	return stepResult{one.name, time.Since(began), err}
+}
+
+// failed tells whether the step did not do what it is for.
+func (r stepResult) failed() bool {
+	switch r.err.(type) {
+	case nil, note, warning:
+		return false
+	}
+	return true
 }
 
 // Rehearse does beforehand what a boot does for every instance: files and links are made, the interface is set up as hosts have it so far. Then a boot has to change
@@ -96,7 +116,7 @@ func (s *Server) boot(request Identity) []byte {
 			}
 			answer = appendResult(answer, result)
 		}
-		s.lookForHooks()
+		s.lookAhead()
 		s.Workload.Start(request.Program, request.StopSignal)
 	}
 	return append(append(append(answer, "workload "...), s.Workload.Status().State...), '\n')

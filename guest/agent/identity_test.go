@@ -166,7 +166,7 @@ func TestAForkTakesEveryStepOfItsIdentity(t *testing.T) {
 	r := newRig(t)
 	r.boot(bodyOf("i1", shellOf("exec sleep 1000")))
 	write(t, r.server.Root+"/etc/hosts", read(t, r.server.Root+"/etc/hosts")+"10.9.9.9\tdatabase\n")
-	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "generation": 3, "hostname": "web-2", "machine_id": strings.Repeat("0b", 16)})); got != "entropy clock machine-id boot-id hostname network connections generation hooks" {
+	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "generation": 3, "hostname": "web-2", "machine_id": strings.Repeat("0b", 16)})); got != "freeze entropy clock machine-id boot-id hostname ssh-keys network connections generation hooks frozen" {
 		t.Fatal(got)
 	}
 	hosts := read(t, r.server.Root+"/etc/hosts")
@@ -177,7 +177,10 @@ func TestAForkTakesEveryStepOfItsIdentity(t *testing.T) {
 	if err := json.Unmarshal([]byte(read(t, r.server.Root+"/run/hypeman/generation")), &generation); err != nil {
 		t.Fatal(err)
 	}
-	if fmt.Sprint(generation) != "map[generation:3 instance_id:i2 reason:fork time_unix_ns:1700000000123456789]" {
+	if jump := time.Duration(r.server.identity.jump); jump > -24*time.Hour { // the time of the test is years ago
+		t.Fatal(jump)
+	}
+	if fmt.Sprint(generation) != "map[generation:3 instance_id:i2 reason:fork time_jump_ns:"+fmt.Sprint(r.server.identity.jump)+" time_unix_ns:1700000000123456789]" {
 		t.Fatal(generation)
 	}
 	if r.ask(200, "GET", "/v1/health", nil)["generation"] != 3.0 {
@@ -192,7 +195,7 @@ func TestAForkTakesEveryStepOfItsIdentity(t *testing.T) {
 
 func hook(t *testing.T, r *rig, name, script string, mode os.FileMode) {
 	t.Helper()
-	path := filepath.Join(r.server.Root+hooksDirectory, name)
+	path := filepath.Join(r.server.Root+hooksOf("fork"), name)
 	write(t, path, "#!/bin/sh\n"+script+"\n")
 	if err := os.Chmod(path, mode); err != nil {
 		t.Fatal(err)
@@ -206,12 +209,12 @@ func TestHooksOfTheImageRunInOrderWithTheNewIdentity(t *testing.T) {
 	hook(t, r, "30-plain", "echo never >>"+out, 0o644)
 	hook(t, r, ".hidden", "echo never >>"+out, 0o755)
 	steps := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "generation": 3}))
-	if read(t, out) != "first web-1\nsecond i2 3 fork\n" || !strings.HasSuffix(steps, " hooks") {
+	if read(t, out) != "first web-1\nsecond i2 3 fork\n" || !strings.HasSuffix(steps, " hooks frozen") {
 		t.Fatal(read(t, out), steps)
 	}
 	r.renew(bodyOf("i2", map[string]any{"reason": "restore", "generation": 4}))
 	if strings.Count(read(t, out), "\n") != 2 {
-		t.Fatal("a restore runs hooks")
+		t.Fatal("a restore runs the hooks of a fork")
 	}
 	killAll(t, "sleep 1000")
 }
@@ -246,7 +249,7 @@ func TestHooksThatFailAreNamedAndTheOthersRun(t *testing.T) {
 	hook(t, r, "30-hangs", "exec sleep 1000", 0o755)
 	hook(t, r, "40-late", "true", 0o755)
 	err := r.server.runHooks(Identity{Reason: "fork"}, 300*time.Millisecond)
-	want := "10-fails: ended with code 3: no credentials; 30-hangs: killed, since the time was up; 40-late: not run, since the hooks before it took all of the time"
+	want := "10-fails: ended with code 3: no credentials; 30-hangs: killed, since the time was up; 40-late: not run, since those before it took all of the time"
 	if err == nil || err.Error() != want || read(t, out) != "ran\n" {
 		t.Fatal(err)
 	}
@@ -260,16 +263,16 @@ func TestARestoreKeepsItsIdentity(t *testing.T) {
 	for _, absent := range []string{"instance_id", "hostname", "machine_id", "network"} {
 		delete(body, absent)
 	}
-	if got := r.renew(body); got != "entropy clock generation" {
+	if got := r.renew(body); got != "freeze entropy clock connections generation hooks frozen" {
 		t.Fatal(got)
 	}
 	if !strings.Contains(read(t, r.server.Root+"/run/hypeman/generation"), `"instance_id":"i1"`) || read(t, r.server.Root+"/etc/hostname") != "web-1\n" {
 		t.Fatal("the identity has changed")
 	}
 	for wrong, body := range map[string]map[string]any{
-		"refused the reason is boot, fork, restore or clock": bodyOf("i2", map[string]any{"reason": "else"}),
-		"refused the instance is missing":                    bodyOf("", map[string]any{"reason": "fork"}),
-		"refused generation: it is not a number":             bodyOf("i2", map[string]any{"reason": "fork", "generation": "many"}),
+		"refused the reason is boot, fork, restore, clock, freeze or thaw": bodyOf("i2", map[string]any{"reason": "else"}),
+		"refused the instance is missing":                                  bodyOf("", map[string]any{"reason": "fork"}),
+		"refused generation: it is not a number":                           bodyOf("i2", map[string]any{"reason": "fork", "generation": "many"}),
 	} {
 		if got := r.renew(body); got != wrong {
 			t.Fatal(got)
@@ -280,7 +283,7 @@ func TestARestoreKeepsItsIdentity(t *testing.T) {
 func TestAllStepsAreTriedWhateverFails(t *testing.T) {
 	r := newRig(t)
 	r.guest.fail["clock"], r.guest.fail["boot-id"], r.guest.fail["network"] = errors.New("stuck"), errors.New("no mount"), errors.New("no link")
-	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "generation": 1})); got != "entropy clock!stuck machine-id boot-id!no mount hostname network!no link connections generation hooks" {
+	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "generation": 1})); got != "freeze entropy clock!stuck machine-id boot-id!no mount hostname ssh-keys network!no link connections generation hooks frozen" {
 		t.Fatal(got)
 	}
 }
@@ -443,5 +446,29 @@ func TestExecInheritsTheWorkloadsSettings(t *testing.T) {
 	stdout, _, _ := r.exec(sh("echo $COLOUR $PWD $SIZE")).end()
 	if stdout != "blue "+directory+"\n" {
 		t.Fatal(stdout)
+	}
+}
+
+func TestWhoWatchesTheDirectoryIsToldOfANewGeneration(t *testing.T) {
+	r := newRig(t)
+	r.renew(bodyOf("i1", map[string]any{"reason": "fork", "generation": 1}))
+	watch, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(watch)
+	if _, err := syscall.InotifyAddWatch(watch, r.server.Root+"/run/hypeman", syscall.IN_MOVED_TO); err != nil {
+		t.Fatal(err)
+	}
+	for _, generation := range []int{2, 3} {
+		r.renew(bodyOf("i1", map[string]any{"reason": "restore", "generation": generation}))
+		buffer := make([]byte, 4096)
+		n, err := syscall.Read(watch, buffer)
+		if err != nil || !strings.Contains(string(buffer[:n]), "generation\x00") {
+			t.Fatal(err, n)
+		}
+		if content := read(t, r.server.Root+"/run/hypeman/generation"); !strings.Contains(content, fmt.Sprintf(`"generation":%d,`, generation)) {
+			t.Fatal(content)
+		}
 	}
 }

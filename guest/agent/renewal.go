@@ -34,31 +34,55 @@ func (s *Server) Renew(message []byte) (answer []byte) {
 		for _, one := range s.renewalSteps(request) {
 			answer = appendResult(answer, run(one))
 		}
+		if s.Programs.Frozen() {
+			answer = append(answer, "programs frozen\n"...)
+		}
 	}
 	answer = append(answer, "time "...)
 	return append(strconv.AppendInt(answer, time.Now().UnixNano(), 10), '\n')
 }
 
 func (s *Server) renewalSteps(request Identity) []step {
-	if request.Reason == "clock" {
+	switch request.Reason {
+	case "clock":
 		return []step{s.clock(request)}
+	case "freeze":
+		return []step{{"freeze", s.Programs.Freeze}}
+	case "thaw":
+		return s.thawSteps(request)
 	}
-	steps := make([]step, 0, 9)
-	steps = append(steps, s.entropy(request), s.clock(request))
+	steps := make([]step, 0, 13)
+	if !s.Programs.Frozen() { // an image that was saved without the agent, or a host that begins once more
+		steps = append(steps, step{"freeze", s.Programs.Freeze})
+	}
+	steps = append(steps, s.entropy(request), step{"clock", func() error { return s.jumpTo(request) }})
 	if request.Reason == "fork" {
 		s.identity.configured = request.InstanceID
-		steps = append(steps, s.machineID(request), s.bootID(), s.hostname(request))
+		steps = append(steps, s.machineID(request), s.bootID(), s.hostname(request), step{"ssh-keys", s.renewHostKeys})
 		steps = append(steps, s.network(request)...)
-		steps = append(steps, step{"connections", s.Guest.ResetConnections})
 		if len(request.Program.Env) > 0 {
 			steps = append(steps, s.environment(request))
 		}
+	} else if request.Network != nil {
+		steps = append(steps, step{"neighbours", func() error { return s.Guest.ForgetNeighbours(request.Network.MAC) }})
 	}
 	request.InstanceID = s.identity.configured
 	s.identity.generation.Store(int64(request.Generation))
-	steps = append(steps, s.generationStep(request))
-	if request.Reason == "fork" {
-		steps = append(steps, step{"hooks", func() error { return s.runHooks(request, hooksLimit) }})
+	s.identity.cachesDue = s.isThere(nscdSocket) || s.isThere(resolvedHome)
+	return append(steps, step{"connections", s.Guest.ResetConnections}, s.generationStep(request),
+		step{"hooks", func() error { return s.runHooks(request, hooksLimit) }})
+}
+
+// thawSteps has the programs go on, with the time as it is now.
+func (s *Server) thawSteps(request Identity) []step {
+	steps := make([]step, 0, 3)
+	if request.TimeUnixNs != "" { // not for a guest that was never away
+		steps = append(steps, s.clock(request))
+	}
+	steps = append(steps, step{"thaw", s.Programs.Thaw})
+	if s.identity.cachesDue {
+		s.identity.cachesDue = false
+		steps = append(steps, step{"name-caches", s.emptyNameCaches})
 	}
 	return steps
 }
@@ -125,7 +149,7 @@ func ParseRenewal(message string) (Identity, error) {
 	}
 	request.Program.Env = variables
 	switch request.Reason {
-	case "restore", "clock":
+	case "restore", "clock", "freeze", "thaw":
 		return request, nil
 	case "boot", "fork":
 		if request.InstanceID == "" {
@@ -133,7 +157,7 @@ func ParseRenewal(message string) (Identity, error) {
 		}
 		return request, nil
 	}
-	return request, errors.New("the reason is boot, fork, restore or clock")
+	return request, errors.New("the reason is boot, fork, restore, clock, freeze or thaw")
 }
 
 func number(value string) (int, error) {
@@ -181,14 +205,21 @@ func unescape(value string) string {
 	return string(plain)
 }
 
-// appendResult adds the line "step NAME MICROSECONDS ok" or "step NAME MICROSECONDS failed MESSAGE".
+// appendResult adds the line "step NAME MICROSECONDS ok|warned|failed MESSAGE"; the message may be absent after ok.
 func appendResult(answer []byte, result stepResult) []byte {
 	answer = append(append(answer, "step "...), result.name...)
 	answer = strconv.AppendInt(append(answer, ' '), result.took.Microseconds(), 10)
-	if result.err == nil {
+	switch result.err.(type) {
+	case nil:
 		return append(answer, " ok\n"...)
+	case note:
+		answer = append(answer, " ok "...)
+	case warning:
+		answer = append(answer, " warned "...)
+	default:
+		answer = append(answer, " failed "...)
 	}
-	return append(append(append(answer, " failed "...), oneLine(result.err)...), '\n')
+	return append(append(answer, oneLine(result.err)...), '\n')
 }
 
 func refusal(err error) []byte {
@@ -211,10 +242,28 @@ func (s *Server) entropy(request Identity) step {
 
 func (s *Server) clock(request Identity) step {
 	return step{"clock", func() error {
-		now, err := strconv.ParseInt(request.TimeUnixNs, 10, 64)
+		now, err := timeOf(request)
 		if err != nil {
-			return errors.New("the time is not a decimal number")
+			return err
 		}
-		return s.Guest.SetClock(time.Unix(0, now))
+		return s.Guest.SetClock(now)
 	}}
+}
+
+// jumpTo steps the clock over the time in which the guest stood still, and remembers how long that was.
+func (s *Server) jumpTo(request Identity) error {
+	now, err := timeOf(request)
+	if err != nil {
+		return err
+	}
+	s.identity.jump = now.UnixNano() - time.Now().UnixNano()
+	return s.Guest.SetClock(now)
+}
+
+func timeOf(request Identity) (time.Time, error) {
+	now, err := strconv.ParseInt(request.TimeUnixNs, 10, 64)
+	if err != nil {
+		return time.Time{}, errors.New("the time is not a decimal number")
+	}
+	return time.Unix(0, now), nil
 }

@@ -12,7 +12,8 @@ import (
 
 func (s *Server) writeGeneration(request Identity) error {
 	content := `{"generation":` + strconv.Itoa(request.Generation) + `,"instance_id":` + strconv.Quote(request.InstanceID) +
-		`,"reason":"` + request.Reason + `","time_unix_ns":` + strconv.Quote(request.TimeUnixNs) + "}\n"
+		`,"reason":"` + request.Reason + `","time_unix_ns":` + strconv.Quote(request.TimeUnixNs) +
+		`,"time_jump_ns":"` + strconv.FormatInt(s.identity.jump, 10) + "\"}\n"
 	return s.replaceFile("/run/hypeman/generation", content, 0o644)
 }
 

@@ -33,6 +33,7 @@ type Server struct {
 	Reaper   *process.Reaper
 	Workload *workload.Workload
 	Guest    Guest
+	Programs Programs
 	// Root is the directory below which the files of the guest's identity are written; empty: the root itself.
 	Root     string
 	started  time.Time
@@ -40,8 +41,8 @@ type Server struct {
 }
 
 // New makes a server; nothing of the image runs before the renewal of a boot.
-func New(reaper *process.Reaper, w *workload.Workload, guest Guest) *Server {
-	return &Server{Reaper: reaper, Workload: w, Guest: guest, started: time.Now()}
+func New(reaper *process.Reaper, w *workload.Workload, guest Guest, programs Programs) *Server {
+	return &Server{Reaper: reaper, Workload: w, Guest: guest, Programs: programs, started: time.Now()}
 }
 
 // Handlers is what a session with the host is for.

@@ -54,11 +54,45 @@ func (g *fakeGuest) ReplaceBootID(id string) error { return g.note("boot-id", ""
 func (g *fakeGuest) SetNetwork(config network.Config) error {
 	return g.note("network", config.MAC+" "+config.Address)
 }
+func (g *fakeGuest) ForgetNeighbours(mac string) error {
+	return g.note("neighbours", mac)
+}
 func (g *fakeGuest) ResetConnections() error { return g.note("connections", "") }
 func (g *fakeGuest) MountVolume(disk, path string, readOnly bool, layer int) error {
 	return g.note("volume", fmt.Sprint(disk, " ", path, " ", readOnly, " ", layer))
 }
 func (g *fakeGuest) PowerOff() { _ = g.note("power off", "") }
+
+// fakePrograms notes with the guest's calls when all would stand still and go on.
+type fakePrograms struct {
+	guest  *fakeGuest
+	mu     sync.Mutex
+	frozen bool
+}
+
+func (p *fakePrograms) set(name string, frozen bool) error {
+	if err := p.guest.note(name, ""); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.frozen = frozen
+	return nil
+}
+
+func (p *fakePrograms) Freeze() error { return p.set("freeze", true) }
+func (p *fakePrograms) Thaw() error   { return p.set("thaw", false) }
+func (p *fakePrograms) Frozen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.frozen
+}
+func (p *fakePrograms) Start(start func() (int, error)) error {
+	_, err := start()
+	return err
+}
+func (p *fakePrograms) StartHook(start func() (int, error)) error { return p.Start(start) }
+func (p *fakePrograms) HooksEnded() error                         { return nil }
 
 // rig is a server on a socket, with a client.
 type rig struct {
@@ -92,7 +126,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, guest: &fakeGuest{fail: map[string]error{}}, socket: filepath.Join(t.TempDir(), "agent.sock"), log: &safeBuffer{}, ended: make(chan workload.Status, 1)}
 	program := &workload.Workload{Reaper: reaper, Log: r.log, Ended: func(status workload.Status) { r.ended <- status }}
-	r.server = New(reaper, program, r.guest)
+	r.server = New(reaper, program, r.guest, &fakePrograms{guest: r.guest})
 	r.server.Root = t.TempDir()
 	listener, err := net.Listen("unix", r.socket)
 	if err != nil {
@@ -129,7 +163,7 @@ func (r *rig) boot(body map[string]any) string {
 	return r.renew(body)
 }
 
-// renew sends a renewal with the fields of bodyOf and returns its steps in one line, "step!message" for those that failed.
+// renew sends a renewal with the fields of bodyOf and returns its steps in one line, "what else they say after =, ? or !.
 func (r *rig) renew(body map[string]any) string {
 	r.t.Helper()
 	answer := string(r.server.Renew([]byte(renewalOf(body))))
@@ -138,14 +172,14 @@ func (r *rig) renew(body map[string]any) string {
 		fields := strings.SplitN(line, " ", 5)
 		switch {
 		case fields[0] == "time":
-		case fields[0] == "workload":
+		case fields[0] == "workload" || fields[0] == "programs":
 			words = append(words, fields[1])
 		case fields[0] != "step":
 			return line
-		case fields[3] == "ok":
+		case fields[3] == "ok" && len(fields) == 4:
 			words = append(words, fields[1])
-		default:
-			words = append(words, fields[1]+"!"+fields[4])
+		default: // name=note, name?warning, name!failure
+			words = append(words, fields[1]+map[string]string{"ok": "=", "warned": "?", "failed": "!"}[fields[3]]+fields[4])
 		}
 	}
 	return strings.Join(words, " ")

@@ -16,8 +16,8 @@ import (
 // diskWait bounds how long a disk may take to appear; virtio disks are there when their driver is.
 const diskWait = 10 * time.Second
 
-// Cgroup is the control group of the workload.
-const Cgroup = "/sys/fs/cgroup/workload"
+// Cgroups is where the control groups are.
+const Cgroups = "/sys/fs/cgroup"
 
 // Prepare makes the root of the image the root of this process, with the kernel's file systems mounted and the loopback interface up.
 func Prepare() error {
@@ -50,9 +50,11 @@ func Prepare() error {
 	if err := switchRoot("/root"); err != nil {
 		return err
 	}
-	prepareCgroup()
 	return network.Up()
 }
+
+// quickMoves has a process change its control group without waiting for all processors of the guest: each program is put in its group after it was started.
+const quickMoves = "favordynmods"
 
 type mountPoint struct {
 	source, target, kind string
@@ -73,14 +75,18 @@ var lateMounts = []mountPoint{
 	{"devpts", "/dev/pts", "devpts", syscall.MS_NOSUID | syscall.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
 	{"tmpfs", "/dev/shm", "tmpfs", syscall.MS_NOSUID | syscall.MS_NODEV, "mode=1777"},
 	{"tmpfs", "/run", "tmpfs", syscall.MS_NOSUID | syscall.MS_NODEV, "mode=0755"},
-	{"cgroup2", "/sys/fs/cgroup", "cgroup2", safe, ""},
+	{"cgroup2", Cgroups, "cgroup2", safe, quickMoves},
 }
 
 func mount(one mountPoint) error {
 	if err := os.MkdirAll(one.target, 0o755); err != nil {
 		return err
 	}
-	if err := syscall.Mount(one.source, one.target, one.kind, one.flags, one.options); err != nil && err != syscall.EBUSY {
+	err := syscall.Mount(one.source, one.target, one.kind, one.flags, one.options)
+	if err == syscall.EINVAL && one.options == quickMoves { // a kernel before 6.0
+		err = syscall.Mount(one.source, one.target, one.kind, one.flags, "")
+	}
+	if err != nil && err != syscall.EBUSY {
 		return fmt.Errorf("mount %s at %s: %w", one.kind, one.target, err)
 	}
 	return nil
@@ -190,14 +196,4 @@ func linkStandardStreams() error {
 		}
 	}
 	return nil
-}
-
-// prepareCgroup makes the workload's control group. A kernel without a controller still runs the program, so failures are only told.
-func prepareCgroup() {
-	if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+memory +pids"), 0); err != nil {
-		fmt.Fprintf(os.Stderr, "agent: control groups: %v\n", err)
-	}
-	if err := os.MkdirAll(Cgroup, 0o755); err != nil {
-		fmt.Fprintf(os.Stderr, "agent: control groups: %v\n", err)
-	}
 }

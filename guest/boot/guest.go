@@ -94,6 +94,9 @@ func (Guest) SetNetwork(config network.Config) error {
 	return network.Apply(config)
 }
 
+// ForgetNeighbours drops what is known of the network's other machines: they may be others since.
+func (Guest) ForgetNeighbours(mac string) error { return network.ForgetNeighbours(mac) }
+
 // ResetConnections ends all TCP connections to the outside. A kernel that can't leaves them to time out, as after the loss of a network.
 func (Guest) ResetConnections() error {
 	if _, err := network.ResetConnections(); err != nil && !errors.Is(err, network.ErrNoReset) {

@@ -26,9 +26,11 @@ var ErrNoReset = errors.New("this kernel can't reset connections")
 
 // ResetConnections ends every TCP connection to the outside, so that programs are told at once that it is gone. It returns their number.
 func ResetConnections() (int, error) {
-	return resetConnections(func(local, remote net.IP, _ uint16) bool {
-		return !local.IsLoopback() && !remote.IsLoopback() && !local.Equal(remote)
-	})
+	return resetConnections(toTheOutside)
+}
+
+func toTheOutside(local, remote net.IP, _ uint16) bool {
+	return !local.IsLoopback() && !remote.IsLoopback() && !local.Equal(remote)
 }
 
 // diagnosis is the socket that the kernel is asked through; it stays open as control does.

@@ -3,6 +3,7 @@ package network
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -80,6 +81,12 @@ func Apply(config Config) error {
 		if err := setUp(fd, iface, false); err != nil {
 			return err
 		}
+		// What resets them sends as well, and from the address that the source still has: not while the interface is down.
+		if applied.Address != "" && applied.Address != config.Address {
+			if _, err := ResetConnections(); err != nil && !errors.Is(err, ErrNoReset) {
+				return err
+			}
+		}
 		if err := withoutIPv6(); err != nil {
 			return err
 		}
@@ -116,6 +123,15 @@ func Apply(config Config) error {
 		prepareReset()
 		return nil
 	})
+}
+
+// ForgetNeighbours gives the interface the MAC that it has: the kernel then drops its neighbours, of IPv4 and IPv6, as after any change of it.
+func ForgetNeighbours(mac string) error {
+	address, err := net.ParseMAC(mac)
+	if err != nil {
+		return err
+	}
+	return withSocket(func(fd int) error { return setMAC(fd, address) })
 }
 
 // withoutIPv6 keeps the interface from looking for neighbours that the host's network does not have: memory that a guest writes for that,

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { AgentClient, AgentHealth, ConnectAgent } from './contract.ts'
 import { openSession } from './channel.ts'
 import { startExec } from './exec.ts'
-import { bootGuest, renewIdentity } from './renewal.ts'
+import { bootGuest, freezePrograms, renewIdentity, thawPrograms } from './renewal.ts'
 import { send, sendForJson } from './request.ts'
 import type { YamuxSession } from './yamux.ts'
 
@@ -117,6 +117,8 @@ function clientOf(session: YamuxSession): AgentClient {
     health: (signal) => sendForJson(session, health, { method: 'GET', path: '/v1/health', signal }),
     boot: (identity, volumes, workload, signal) => bootGuest(session, { identity, volumes, workload }, signal),
     identity: (reason, identity, generation, signal) => renewIdentity(session, { reason, identity, generation }, signal),
+    freeze: (signal) => freezePrograms(session, signal),
+    thaw: (signal) => thawPrograms(session, signal),
     exec: (request, signal) => startExec(session, request, signal),
     stat: (path, followLinks, signal) =>
       sendForJson(session, pathInfo, { method: 'GET', path: `/v1/stat?${query({ path, follow_links: followLinks })}`, signal }),

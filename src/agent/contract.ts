@@ -67,7 +67,12 @@ export interface IdentityStep {
   readonly name: string
   readonly ms: number
   readonly ok: boolean
+  /** Why it failed. */
   readonly message?: string | undefined
+  /** It went well, but not all is as it should be. */
+  readonly warning?: string | undefined
+  /** What there is to say besides, such as the output of hooks. */
+  readonly note?: string | undefined
 }
 
 export interface ExecRequest {
@@ -156,8 +161,15 @@ export interface AgentClient {
   health(signal?: AbortSignal): Promise<AgentHealth>
   /** Gives a guest that waits all that it needs, once; asked again it only says how the program is. Entropy and time as below. */
   boot(identity: GuestIdentity, volumes: readonly GuestVolume[], workload: GuestWorkload, signal?: AbortSignal): Promise<BootedGuest>
-  /** Entropy and time are filled in here, as late as possible. For `restore` only entropy, clock and generation are applied. */
+  /**
+   * Tells a guest who it is now, while its programs stand still; entropy and time are filled in here, as late as possible. `restore` leaves the identity as it is. When all
+   * steps went well its programs go on; else they don't, until `thaw`.
+   */
   identity(reason: 'fork' | 'restore', identity: GuestIdentity, generation: number, signal?: AbortSignal): Promise<readonly IdentityStep[]>
+  /** Has all programs of the guest stand still, also in memory that is saved meanwhile. False: the agent of a guest that booted with an older version can't. */
+  freeze(signal?: AbortSignal): Promise<boolean>
+  /** Has them go on. */
+  thaw(signal?: AbortSignal): Promise<void>
   exec(request: ExecRequest, signal?: AbortSignal): Promise<ExecSession>
   stat(path: string, followLinks: boolean, signal?: AbortSignal): Promise<GuestPathInfo>
   writeFile(path: string, options: FileOptions, content: Readable, signal?: AbortSignal): Promise<{ readonly bytesWritten: number }>

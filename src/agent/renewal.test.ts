@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { duplexPair } from 'node:stream'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import { isHypemanError } from '../api/errors.ts'
 import { guestMagic } from './channel.ts'
 import { connectAgent } from './client.ts'
@@ -15,7 +16,10 @@ const identity = {
   machineId: '0'.repeat(32),
   network: { mac: '02:00:00:00:00:01', address: '10.0.2.15/24', gateway: '10.0.2.2', dns: ['10.0.2.3', '10.0.2.4'], mtu: 1500 },
 }
-const stepsDone = 'step entropy 1500 ok\nstep hooks 20 failed 10-db: no room\n'
+const names = ['clock', 'machine-id', 'boot-id', 'hostname', 'network', 'connections', 'generation'] as const
+const others = names.map((name) => `step ${name} 0 ok\n`).join('')
+const stepsDone = `step entropy 1500 ok\n${others}step hooks 20 failed 10-db: no room\n`
+const allDone = `step entropy 1500 ok\n${others}`
 
 interface Guest extends AsyncDisposable {
   readonly agent: AgentClient
@@ -72,7 +76,8 @@ test('a guest is told who it is, one value a line, with fresh entropy and the ti
   await using guest = await connectGuest(atOnce)
   const steps = await guest.agent.identity('fork', identity, 3)
   assert.deepEqual(steps, [
-    { name: 'entropy', ms: 1.5, ok: true, message: undefined },
+    { name: 'entropy', ms: 1.5, ok: true },
+    ...names.map((name) => ({ name, ms: 0, ok: true })),
     { name: 'hooks', ms: 0.02, ok: false, message: '10-db: no room' },
   ])
   await guest.agent.identity('restore', identity, 4)
@@ -111,24 +116,101 @@ test('a guest without a network is told of none', async () => {
 })
 
 test('a guest whose clock is right is told the time once', async () => {
-  await using guest = await connectGuest(atOnce)
+  await using guest = await connectGuest((message) => `${allDone}time ${timeIn(message)}\n`)
   await guest.agent.identity('fork', identity, 1)
   assert.equal(guest.heard.length, 1)
 })
 
 test('a guest whose clock is behind is told the time until it is right', async () => {
-  await using guest = await connectGuest((message, count) => `time ${timeIn(message) - (count <= 2 ? 300_000_000n : 0n)}\n`)
-  await guest.agent.identity('fork', identity, 1)
+  await using guest = await connectGuest((message, count) => `${allDone}time ${timeIn(message) - (count <= 2 ? 300_000_000n : 0n)}\n`)
+  const steps = await guest.agent.identity('fork', identity, 1)
   assert.deepEqual(
     guest.heard.slice(1).map((lines) => lines[0]),
     ['reason clock', 'reason clock'],
   )
+  assert.ok(steps.every(({ ok, warning }) => ok && warning === undefined))
 })
 
-test('a guest whose clock never gets right is not told without end', async () => {
-  await using guest = await connectGuest(() => 'time 1000000000\n')
-  await guest.agent.identity('fork', identity, 1)
+test('a guest that is too slow to be told the time exactly is left as near as it came, with a warning', async () => {
+  await using guest = await connectGuest((message) => `${allDone}time ${timeIn(message) - 300_000_000n}\n`)
+  const steps = await guest.agent.identity('fork', identity, 1)
   assert.equal(guest.heard.length, 6)
+  assert.match(steps.find(({ name, ok }) => name === 'clock-check' && ok)?.warning ?? '', /may be \d+ ms off/)
+})
+
+test('a guest whose clock stays in 1970, whatever it says of its steps, has failed, and is not told without end', async () => {
+  await using guest = await connectGuest(() => `${allDone}time 1000000000\n`)
+  const steps = await guest.agent.identity('fork', identity, 1)
+  assert.equal(guest.heard.length, 6)
+  assert.match(steps.find(({ ok }) => !ok)?.message ?? '', /at least \d+ ms off and can't be set/)
+})
+
+test('programs that stand still go on when all steps went well, with the time as it is then', async () => {
+  await using guest = await connectGuest((message, count) =>
+    count === 1 ? `${allDone}programs frozen\ntime ${timeIn(message)}\n` : `step clock 1 ok\nstep thaw 2000 ok\ntime ${timeIn(message)}\n`,
+  )
+  const steps = await guest.agent.identity('fork', identity, 1)
+  assert.deepEqual(guest.heard[1]?.[0], 'reason thaw')
+  assert.ok(timeIn(guest.heard[1]?.join('\n') ?? '') > 0n)
+  assert.deepEqual(steps.at(-1), { name: 'thaw', ms: 2, ok: true })
+})
+
+test('notes and warnings of steps are heard', async () => {
+  await using guest = await connectGuest(
+    (message) => `${allDone}step hooks 5 ok 10-a: done; 20-b: said\nstep ssh-keys 1 warned no ssh-keygen\ntime ${timeIn(message)}\n`,
+  )
+  const steps = await guest.agent.identity('fork', identity, 1)
+  assert.deepEqual(steps.slice(-2), [
+    { name: 'hooks', ms: 0.005, ok: true, note: '10-a: done; 20-b: said' },
+    { name: 'ssh-keys', ms: 0.001, ok: true, warning: 'no ssh-keygen' },
+  ])
+})
+
+test('programs go on only in a guest that says it did every step, and that none failed', async () => {
+  const outcomes = fc.record(
+    Object.fromEntries(
+      ['entropy', ...names].map((name) => [name, fc.constantFrom('ok', 'ok', 'ok', 'ok', 'failed x', 'warned x', undefined)]),
+    ),
+  )
+  await fc.assert(
+    fc.asyncProperty(outcomes, fc.constantFrom('fork', 'restore'), async (said, reason) => {
+      const lines = Object.entries(said).map(([name, outcome]) => (outcome === undefined ? '' : `step ${name} 1 ${outcome}\n`))
+      await using guest = await connectGuest(
+        (message, count) => `${count === 1 ? `${lines.join('')}programs frozen\n` : 'step thaw 1 ok\n'}time ${timeIn(message)}\n`,
+      )
+      const steps = await guest.agent.identity(reason, identity, 1)
+      const needed = reason === 'fork' ? ['entropy', ...names] : ['entropy', 'clock', 'generation']
+      const isSafe = needed.every((name) => said[name] !== undefined) && Object.values(said).every((outcome) => outcome !== 'failed x')
+      assert.equal(
+        guest.heard.some(([first]) => first === 'reason thaw'),
+        isSafe,
+      )
+      assert.equal(
+        steps.every(({ ok }) => ok),
+        isSafe,
+      )
+    }),
+    { numRuns: 50 },
+  )
+})
+
+test('programs stand still and go on as they are asked to; a guest that does not do it is an error', async () => {
+  await using guest = await connectGuest((message) => `step ${/^reason (\w+)/.exec(message)?.[1] ?? ''} 1 ok\ntime 1000000\n`)
+  assert.equal(await guest.agent.freeze(), true)
+  await guest.agent.thaw()
+  assert.deepEqual(guest.heard, [['reason freeze'], ['reason thaw']])
+  for (const answer of ['step freeze 1 failed no control group\ntime 1000000\n', 'time 1000000\n']) {
+    await using lame = await connectGuest(() => answer)
+    await assert.rejects(lame.agent.freeze(), /could not freeze its programs: (?:no control group|it does not say why)/)
+  }
+})
+
+test('an agent of a version that knows no standing still says so; any other refusal is an error', async () => {
+  await using old = await connectGuest(() => 'refused the reason is boot, fork, restore or clock\n')
+  assert.equal(await old.agent.freeze(), false)
+  await old.agent.thaw()
+  await using broken = await connectGuest(() => 'refused the agent failed; its console log has the details\n')
+  await assert.rejects(broken.agent.freeze(), /the agent failed/)
 })
 
 test('a guest that refuses is an error in its own words', async () => {

@@ -11,12 +11,14 @@ const LONGEST_MESSAGE = 1024 ** 2
 
 /** Host entropy that a guest is given at boot, restore and fork, in bytes. */
 const ENTROPY_BYTES = 256
-/** How far a guest's clock may be from the host's after it was set, in milliseconds (a guest that is told the time beside fifty others takes 30 to 160 ms), and how often it is tried. */
-const CLOCK_ERROR_MS = 200
+/** How far a guest's clock may be from the host's, in milliseconds, and how often it is set before a guest that is too slow for that is left as near as it came (one beside fifty others takes 30 to 160 ms to hear the time). */
+const CLOCK_ERROR_MS = 50
 const CLOCK_ATTEMPTS = 5
+/** A clock that is provably further off was not set at all, in milliseconds. */
+const CLOCK_FAILURE_MS = 1_000
 
 export interface Renewal {
-  /** For `restore` only entropy, clock and generation are applied. */
+  /** `restore` leaves the identity as it is. */
   readonly reason: 'fork' | 'restore'
   readonly identity: GuestIdentity
   readonly generation: number
@@ -33,39 +35,99 @@ interface Answer {
   readonly steps: readonly IdentityStep[]
   /** How its program is; only a boot's answer says so. */
   readonly state?: WorkloadStatus['state'] | undefined
-  /** The guest's wall clock when it answered, in milliseconds. */
-  readonly timeMs: number
+  /** Its programs stand still. */
+  readonly isFrozen: boolean
+  readonly clock: ClockReading
 }
 
-/** Gives the guest its identity and the time. The returned steps tell what failed; a guest that refuses is an error. */
+/** The guest's wall clock when it answered, and the host's before it was asked and after it had answered, in milliseconds. */
+interface ClockReading {
+  readonly guestMs: number
+  readonly askedMs: number
+  readonly answeredMs: number
+}
+
+/** What each agent has done so far when it was told so; an answer that lacks one of them is of an agent that did not do it. */
+const demanded = {
+  fork: ['entropy', 'clock', 'machine-id', 'boot-id', 'hostname', 'connections', 'generation'],
+  restore: ['entropy', 'clock', 'generation'],
+} as const satisfies Record<Renewal['reason'], readonly string[]>
+
+/** Gives the guest its identity and the time, and has its programs go on if all went well. The returned steps tell what failed; a guest that refuses is an error. */
 export async function renewIdentity(
   session: YamuxSession,
   renewal: Renewal,
   signal: AbortSignal | undefined,
 ): Promise<readonly IdentityStep[]> {
-  const { steps, timeMs } = await ask(session, linesOf(renewal), signal)
-  if (isOff(timeMs)) await setClock(session, signal)
-  return steps
+  const told = await ask(session, linesOf(renewal), signal)
+  const steps = [...told.steps, ...missing(told.steps, renewal)]
+  if (steps.some(({ ok }) => !ok)) return steps
+  // An agent of an earlier version has none stand still.
+  const thawed = told.isFrozen ? await ask(session, [['reason', 'thaw'], timeLine()], signal) : told
+  if (thawed !== told) steps.push(...thawed.steps.filter(({ name, ok }) => name !== 'clock' || !ok))
+  return [...steps, ...(await settleClock(session, thawed.clock, signal))]
+}
+
+/** False: an agent of an earlier version. */
+export async function freezePrograms(session: YamuxSession, signal: AbortSignal | undefined): Promise<boolean> {
+  return await demand(session, 'freeze', signal)
+}
+
+/** An agent of an earlier version has nothing to do. */
+export async function thawPrograms(session: YamuxSession, signal: AbortSignal | undefined): Promise<void> {
+  await demand(session, 'thaw', signal)
+}
+
+/** False: the agent has never heard of it. */
+async function demand(session: YamuxSession, name: 'freeze' | 'thaw', signal: AbortSignal | undefined): Promise<boolean> {
+  const answer = await answerTo(session, [['reason', name]], signal)
+  if (answer instanceof Refusal) {
+    // All that such an agent says to a reason that it does not know.
+    if (answer.reason.startsWith('the reason is ')) return false
+    throw answer.error()
+  }
+  const step = answer.steps.find((one) => one.name === name)
+  if (step?.ok === true) return true
+  throw new HypemanError('guest_unreachable', `the guest agent could not ${name} its programs: ${step?.message ?? 'it does not say why'}`)
+}
+
+function missing(steps: readonly IdentityStep[], { reason, identity }: Renewal): IdentityStep[] {
+  const wanted = [...demanded[reason], ...(reason === 'fork' && identity.network !== null ? ['network'] : [])]
+  return wanted
+    .filter((name) => !steps.some((one) => one.name === name))
+    .map((name) => ({ name, ms: 0, ok: false, message: 'the guest agent did not do it' }))
 }
 
 /** Gives a guest that waits its identity, volumes and program. One that has them already says how its program is, and does nothing. A step that fails is an error. */
 export async function bootGuest(session: YamuxSession, boot: Boot, signal: AbortSignal | undefined): Promise<BootedGuest> {
-  const { steps, timeMs, state } = await ask(session, linesOfBoot(boot), signal)
+  const { steps, clock, state } = await ask(session, linesOfBoot(boot), signal)
   if (state === undefined) throw new HypemanError('guest_unreachable', "the guest agent's answer to a boot does not say how its program is")
-  if (isOff(timeMs)) await setClock(session, signal)
-  return { steps, state }
+  return { steps: [...steps, ...(await settleClock(session, clock, signal))], state }
 }
 
-/** Steps the guest's clock. A guest that was busy gets an old time, so it is told again until it is right. */
-async function setClock(session: YamuxSession, signal: AbortSignal | undefined): Promise<void> {
-  for (let attempt = 0; attempt < CLOCK_ATTEMPTS; attempt += 1) {
-    const { timeMs } = await ask(session, [['reason', 'clock'], timeLine()], signal)
-    if (!isOff(timeMs)) return
+/**
+ * Sets the guest's clock until it is right: a guest that was busy hears an old time. What comes back is a step only if that was not reached: a warning if it is as near as
+ * such a guest can be brought, a failure if it was provably never set.
+ */
+async function settleClock(session: YamuxSession, first: ClockReading, signal: AbortSignal | undefined): Promise<readonly IdentityStep[]> {
+  let reading = first
+  for (let attempt = 0; attempt < CLOCK_ATTEMPTS && isOff(reading); attempt += 1) {
+    reading = (await ask(session, [['reason', 'clock'], timeLine()], signal)).clock
   }
+  if (!isOff(reading)) return []
+  const { guestMs, askedMs, answeredMs } = reading
+  const wrongByMs = Math.max(askedMs - guestMs, guestMs - answeredMs)
+  const name = 'clock-check'
+  if (wrongByMs > CLOCK_FAILURE_MS)
+    return [{ name, ms: 0, ok: false, message: `the guest's clock is at least ${Math.round(wrongByMs)} ms off and can't be set` }]
+  const farMs = Math.round(Math.abs(answeredMs - guestMs))
+  return [
+    { name, ms: 0, ok: true, warning: `the guest's clock may be ${farMs} ms off: the guest is too slow to be told the time more exactly` },
+  ]
 }
 
-function isOff(timeMs: number): boolean {
-  return Math.abs(Date.now() - timeMs) > CLOCK_ERROR_MS
+function isOff({ guestMs, answeredMs }: ClockReading): boolean {
+  return Math.abs(answeredMs - guestMs) > CLOCK_ERROR_MS
 }
 
 type Line = readonly [key: string, value: string | number]
@@ -126,6 +188,12 @@ function timeLine(): Line {
 }
 
 async function ask(session: YamuxSession, lines: readonly Line[], signal: AbortSignal | undefined): Promise<Answer> {
+  const answer = await answerTo(session, lines, signal)
+  if (answer instanceof Refusal) throw answer.error()
+  return answer
+}
+
+async function answerTo(session: YamuxSession, lines: readonly Line[], signal: AbortSignal | undefined): Promise<Answer | Refusal> {
   signal?.throwIfAborted()
   const message = Buffer.from(lines.map(([key, value]) => `${key} ${String(value).replaceAll('\n', ' ')}\n`).join(''))
   if (message.length > LONGEST_MESSAGE)
@@ -137,7 +205,9 @@ async function ask(session: YamuxSession, lines: readonly Line[], signal: AbortS
   const abort = (): void => session.end(signal?.reason as Error)
   signal?.addEventListener('abort', abort, { once: true })
   try {
-    return parseAnswer((await session.renew(message)).toString('utf8'))
+    const askedMs = Date.now()
+    const text = (await session.renew(message)).toString('utf8')
+    return parseAnswer(text, askedMs, Date.now())
   } catch (error) {
     signal?.throwIfAborted()
     throw error
@@ -146,26 +216,49 @@ async function ask(session: YamuxSession, lines: readonly Line[], signal: AbortS
   }
 }
 
-const stepLine = /^step (?<name>[a-z-]{1,40}) (?<us>\d{1,15}) (?:ok|failed (?<message>.*))$/
+/** What the guest said instead of doing it. */
+class Refusal {
+  readonly reason: string
+  constructor(reason: string) {
+    this.reason = reason
+  }
+  error(): HypemanError {
+    return new HypemanError('conflict', `the guest could not do what it was told first: ${this.reason}`)
+  }
+}
+
+const stepLine = /^step (?<name>[a-z-]{1,40}) (?<us>\d{1,15}) (?:ok(?: (?<note>.*))?|warned (?<warning>.*)|failed (?<message>.*))$/
 const stateLine = /^workload (?<state>waiting|running|exited)$/
+const frozenLine = 'programs frozen'
 const timeOfAnswer = /^time (?<ms>\d{1,13})\d{6}$/
 
-function parseAnswer(text: string): Answer {
-  if (text.startsWith('refused '))
-    throw new HypemanError('conflict', `the guest could not do what it was told first: ${text.slice(8).trimEnd()}`)
+function parseAnswer(text: string, askedMs: number, answeredMs: number): Answer | Refusal {
+  if (text.startsWith('refused ')) return new Refusal(text.slice(8).trimEnd())
   const steps: IdentityStep[] = []
-  let timeMs: number | undefined
+  let guestMs: number | undefined
   let state: string | undefined
+  let isFrozen = false
   for (const line of text.trimEnd().split('\n')) {
     const step = stepLine.exec(line)?.groups
     const found = stateLine.exec(line)?.groups?.['state']
     const ms = timeOfAnswer.exec(line)?.groups?.['ms']
-    if (step !== undefined)
-      steps.push({ name: step['name'] ?? '', ms: Number(step['us']) / 1_000, ok: step['message'] === undefined, message: step['message'] })
+    if (step !== undefined) steps.push(stepOf(step))
     else if (found !== undefined) state = found
-    else if (ms !== undefined) timeMs = Number(ms)
+    else if (line === frozenLine) isFrozen = true
+    else if (ms !== undefined) guestMs = Number(ms)
     else throw new HypemanError('guest_unreachable', "the guest agent's answer to its identity can't be understood")
   }
-  if (timeMs === undefined) throw new HypemanError('guest_unreachable', "the guest agent's answer to its identity has no time")
-  return { steps, timeMs, state: state as WorkloadStatus['state'] | undefined }
+  if (guestMs === undefined) throw new HypemanError('guest_unreachable', "the guest agent's answer to its identity has no time")
+  return { steps, clock: { guestMs, askedMs, answeredMs }, isFrozen, state: state as WorkloadStatus['state'] | undefined }
+}
+
+function stepOf({ name = '', us, note, warning, message }: Readonly<Record<string, string | undefined>>): IdentityStep {
+  return {
+    name,
+    ms: Number(us) / 1_000,
+    ok: message === undefined,
+    ...(message === undefined ? {} : { message }),
+    ...(warning === undefined ? {} : { warning }),
+    ...(note === undefined ? {} : { note }),
+  }
 }

@@ -13,7 +13,11 @@ const stepEvent = z.object({
   step: z.string(),
   ms: z.number().meta({ description: 'Wall time of the step in milliseconds.' }),
   error: z.string().optional().meta({ description: 'Why the step failed; absent when it went well.' }),
-  note: z.string().optional().meta({ description: 'Why it took longer than it can; absent when there is nothing to say.' }),
+  warning: z.string().optional().meta({ description: 'What is not as it should be, though the step did not fail.' }),
+  note: z
+    .string()
+    .optional()
+    .meta({ description: 'Why it took longer than it can, or what a hook has said; absent when there is nothing to say.' }),
 })
 
 const stateEvent = z.object({

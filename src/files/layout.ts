@@ -98,6 +98,8 @@ export const instanceFiles = {
   /** What was done with the instance, one JSON object a line. */
   events: 'logs/events.jsonl',
   logs: 'logs',
+  /** There while the programs of a running guest stand still, for the next server. */
+  frozen: 'frozen.lock',
   /** The workload's output. */
   appLog: 'logs/app.log',
   /** The kernel's console. */

@@ -106,6 +106,14 @@ export interface CaptureReport {
   readonly note?: string
 }
 
+/** Called by a capture around the moment in which the machine stands still, so that the guest's programs stand still for as short as can be. */
+export interface AroundPause {
+  /** As the last thing before the machine is paused, and only if it runs. If it rejects, nothing was saved. */
+  before(): Promise<void>
+  /** As soon as the machine runs again, which may be long before the capture returns. Does not throw. Need not be called when the capture fails. */
+  after(): void
+}
+
 /**
  * Memory snapshots. Every file made here is immutable once the call returns and may be shared by hard link.
  * A directory that `holdsMemory` derives the state Standby when no process runs.
@@ -116,7 +124,9 @@ export interface MemorySnapshots {
    * state and disks of one instant. The machine runs again when this returns or throws, in the same process, if it ran before;
    * `notResumed` tells when it doesn't. `target` is not durable yet: the commit of the staged directory that it lies in makes it so.
    */
-  capture(machine: Machine, spec: MachineSpec, target: string, signal: AbortSignal): Promise<CaptureReport>
+  capture(machine: Machine, spec: MachineSpec, target: string, signal: AbortSignal, around?: AroundPause): Promise<CaptureReport>
+  /** `capture` calls both of `around`. Absent: it calls neither, and the guest's programs stand still for all of the call. */
+  readonly tellsPause?: true
   /** Saves memory and device state into the instance's own directory; durably; the machine stays paused. The disks stay where they are. If it throws, what it wrote is gone. */
   suspend(machine: Machine, spec: MachineSpec, signal: AbortSignal): Promise<CaptureReport>
   /** Starts a process from the memory in `spec.directory`; it comes up paused. Failure leaves no process, and the directory as it was. */

@@ -177,6 +177,7 @@ function newRecord(
     generation: 0,
     identityDue: null,
     environmentDue: false,
+    unsafeFork: null,
     expiresAt: request.expiresAt,
     forkedFrom: null,
     stamp: template?.kind.stamp ?? null,

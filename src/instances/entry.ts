@@ -51,6 +51,8 @@ export class InstanceEntry {
   settling = false
   /** The last change of the record; the store's. */
   writing: Promise<void> = Promise.resolve()
+  /** The programs of its guest stand still, and could not be made to go on yet (stillness.ts). */
+  standsStill = false
   /** Which template it began with, as long as this server knows. */
   templateKey: string | undefined
   /** It is being deleted: whatever state it shows on its way is not one to rest in. */
@@ -87,6 +89,7 @@ export class InstanceEntry {
       agentReady: this.record.agentReadyAt !== null,
       skipGuestAgent: this.record.skipGuestAgent,
       identityDue: this.record.identityDue !== null,
+      standsStill: this.standsStill,
     })
   }
 

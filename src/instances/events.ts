@@ -69,6 +69,8 @@ export class EventLog {
         step: one.name,
         ms: rounded(one.ms),
         ...(one.ok ? {} : { error: one.message ?? 'failed' }),
+        ...(one.warning === undefined ? {} : { warning: one.warning }),
+        ...(one.note === undefined ? {} : { note: one.note }),
       })
   }
 

@@ -15,9 +15,9 @@ import { flowOn, holdInstance, lockInstance, type InstanceContext } from './cont
 import { fillFromPayload } from './disks.ts'
 import { InstanceEntry } from './entry.ts'
 import { demandFit } from './fit.ts'
-import { driverOf, memoryOf, specOf } from './machine.ts'
+import { driverOf } from './machine.ts'
 import { forkedNetwork } from './network.ts'
-import { liveMachine, permit } from './permission.ts'
+import { permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
 import { firstPhase } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
@@ -28,6 +28,7 @@ import { suspendInstance } from './standby.ts'
 import { changedEnvironment, inheritedSecrets, type Environment, type EnvironmentChange } from './secrets.ts'
 import { bootInstance, LOADS_AT_ONCE, LONG_LOAD_MS, resumeInstance } from './start.ts'
 import type { Spare } from './spares.ts'
+import { captureMemory } from './stillness.ts'
 import { claimVolumes, forbidWritableVolumes } from './volumes.ts'
 
 /** Where a fork comes from: a directory that nobody changes meanwhile, and the record that goes with it. */
@@ -165,6 +166,7 @@ function forkRecord(context: InstanceContext, source: ForkSource, request: ForkR
     network: record.network === null ? null : forkedNetwork(driverOf(context, request), record.network, source.spare?.mac),
     machineId: newMachineId(),
     identityDue: withMemory ? 'fork' : null,
+    unsafeFork: null,
     expiresAt: null,
     forkedFrom: { snapshotId: source.snapshotId, instanceId: record.id },
     process: null,
@@ -238,9 +240,8 @@ async function freezeForFork(
   reserve({ record, withMemory: state !== 'Stopped' }, state)
   using flow = flowOn(context, entry.id, 'instance.freeze')
   if (state === 'Running') {
-    const machine = liveMachine(entry)
     await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
-    await step(flow, 'capture', () => memoryOf(context, record).capture(machine, specOf(context, record), payload, flow.signal))
+    await captureMemory(context, entry, flow, payload)
   } else {
     if (state === 'Standby') await step(flow, 'check', () => checkMemory(context, record))
     await step(flow, 'share', () => driverOf(context, record).share(context.layout.instance(entry.id), payload, state === 'Standby'))

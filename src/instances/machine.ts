@@ -79,6 +79,7 @@ export function specOf(context: InstanceContext, record: InstanceRecord): Machin
 export function attach(context: InstanceContext, entry: InstanceEntry, machine: Machine): void {
   entry.machine = machine
   entry.agent = undefined
+  entry.standsStill = false
   entry.stopWaiting = new AbortController()
   machine.exited
     .then(async (exit) => {

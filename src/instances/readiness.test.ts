@@ -6,6 +6,7 @@ import { stateOnly, testContext } from '../../tests/support/instance-context.ts'
 import { identityOf } from '../platform/process.ts'
 import { flowOn } from './context.ts'
 import { makeReady } from './readiness.ts'
+import { viewOf } from './view.ts'
 
 test("a fork's memory, which has the identity of its source, is gone before the record says that the fork has its own", async () => {
   const consumed = Promise.withResolvers<void>()
@@ -103,4 +104,47 @@ test('a guest whose VMM has ended by then is not said to run, and keeps its imag
     await assert.rejects(makeReady(context, entry, flowOn(context, entry.id, 'instance.restore')), /ended as soon as its guest was ready/)
     assert.equal(entry.holdsMemory, true)
   }
+})
+
+for (const skipGuestAgent of [false, true])
+  test(`a fork whose guest can not take its identity ${skipGuestAgent ? 'runs and is marked as unsafe if nobody was to wait for its agent' : 'is never Running'}`, async () => {
+    const memory = { consumeMemory: async () => undefined } as Partial<MemorySnapshots> as MemorySnapshots
+    const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
+    await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
+    const { context } = host
+    const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString(), skipGuestAgent })
+    entry.holdsMemory = true
+    entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
+    let thawed = false
+    entry.agent = Promise.resolve({
+      identity: async () => [{ name: 'entropy', ms: 1, ok: false, message: 'no device' }],
+      async thaw() {
+        thawed = true
+      },
+    } as Partial<AgentClient> as AgentClient)
+    const said: string[] = []
+    context.events.subscribe((_id, event) => void (event.type === 'state' && said.push(event.message)))
+    const ready = makeReady(context, entry, flowOn(context, entry.id, 'instance.fork'))
+    if (!skipGuestAgent) {
+      await assert.rejects(ready, /could not take its identity \(entropy: no device\), so it is not safe to run/)
+      assert.deepEqual([(await entry.observe()).state, thawed, entry.record.identityDue], ['Initializing', false, 'fork'])
+      return
+    }
+    assert.equal(await ready, true)
+    assert.deepEqual([(await entry.observe()).state, thawed], ['Running', true])
+    assert.match((await viewOf(entry)).unsafe_fork ?? '', /entropy: no device/)
+    assert.match(said.at(-1) ?? '', /^qemu, UNSAFE: .*entropy: no device/)
+  })
+
+test('a fork whose agent never answers is unsafe in time, if nobody was to wait for it', async () => {
+  const memory = { consumeMemory: async () => undefined } as Partial<MemorySnapshots> as MemorySnapshots
+  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
+  await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
+  const { context } = host
+  const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString(), skipGuestAgent: true })
+  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
+  entry.agent = Promise.withResolvers<AgentClient>().promise
+  const settings = { ...context.settings, restoreTimeoutMs: 20 }
+  assert.equal(await makeReady({ ...context, settings }, entry, flowOn(context, entry.id, 'instance.fork')), true)
+  assert.match(entry.record.unsafeFork ?? '', /did not answer within 0\.02 s.*whether its programs run is not known/)
 })

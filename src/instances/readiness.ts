@@ -14,6 +14,9 @@ import type { InstanceRecord } from './record.ts'
 import { afterExit, withoutPlan } from './restart-policy.ts'
 import { openSecrets } from './secrets.ts'
 
+/** Until the agent of a guest without identity must have its programs go on, in milliseconds. */
+const THAW_LIMIT_MS = 5_000
+
 /** Starts `makeReady` in the background; a guest that doesn't get ready in time is stopped, with the reason in its record and log. */
 export function readyInBackground(context: InstanceContext, entry: InstanceEntry): void {
   const { machine } = entry
@@ -66,20 +69,50 @@ export async function makeReady(context: InstanceContext, entry: InstanceEntry, 
   const limitMs = restored ? context.settings.restoreTimeoutMs : context.settings.bootTimeoutMs
   const deadline = AbortSignal.timeout(limitMs)
   const signal = AbortSignal.any([flow.signal, deadline])
-  try {
-    const agent = await step(flow, 'agent', () => agentOf(entry, context, signal))
-    if (restored) await step(flow, 'identity', () => renewIdentity(context, entry, agent, signal))
-    else if (!(await step(flow, 'configure', () => configure(context, entry, agent, signal)))) return false
-  } catch (error) {
-    if (!deadline.aborted || flow.signal.aborted) throw error
-    throw new HypemanError(
-      'guest_unreachable',
-      `the guest agent of ${record.name} did not answer within ${limitMs / 1000} s; see hypeman logs --source vmm ${record.name}`,
-      { cause: error },
-    )
+  const inTime = async <T>(act: () => Promise<T>): Promise<T> => {
+    try {
+      return await act()
+    } catch (error) {
+      if (!deadline.aborted || flow.signal.aborted) throw error
+      throw new HypemanError(
+        'guest_unreachable',
+        `the guest agent of ${record.name} did not answer within ${limitMs / 1000} s; see hypeman logs --source vmm ${record.name}`,
+        { cause: error },
+      )
+    }
   }
-  await step(flow, 'running', () => becomeRunning(context, entry))
+  let unsafe: string | null = null
+  if (restored) {
+    const renewed = async (): Promise<void> => {
+      const agent = await step(flow, 'agent', () => agentOf(entry, context, signal))
+      await step(flow, 'identity', () => renewIdentity(context, entry, agent, signal))
+    }
+    try {
+      await inTime(renewed)
+    } catch (error) {
+      unsafe = await whyUnsafe(context, entry, error, flow.signal)
+    }
+  } else {
+    const agent = await inTime(() => step(flow, 'agent', () => agentOf(entry, context, signal)))
+    if (!(await inTime(() => step(flow, 'configure', () => configure(context, entry, agent, signal))))) return false
+  }
+  await step(flow, 'running', () => becomeRunning(context, entry, unsafe))
   return true
+}
+
+/** What becomes known of a guest that has no identity of its own: it runs only if nobody was to wait for its agent. Throws the error of any other. */
+async function whyUnsafe(context: InstanceContext, entry: InstanceEntry, error: unknown, stopping: AbortSignal): Promise<string> {
+  if (!entry.record.skipGuestAgent || stopping.aborted || entry.machine === undefined) throw error
+  const reason = messageOf(error)
+  context.log.warn({ instance: entry.id, error: reason }, 'a guest runs without an identity of its own, as skip_guest_agent allows')
+  try {
+    const limit = AbortSignal.timeout(THAW_LIMIT_MS)
+    await (await agentOf(entry, context, limit)).thaw(limit)
+    return reason
+  } catch (cause) {
+    // It was saved as it ran, so that nothing stands still unless its agent had it do so just now.
+    return `${reason}; whether its programs run is not known: ${messageOf(cause)}`
+  }
 }
 
 /** A guest that began with a template and did not get ready: it has no memory worth keeping, and the next one is booted. */
@@ -128,12 +161,12 @@ async function renewIdentity(context: InstanceContext, entry: InstanceEntry, age
   )
 }
 
-async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+async function becomeRunning(context: InstanceContext, entry: InstanceEntry, unsafeFork: string | null): Promise<void> {
   const now = new Date().toISOString()
   const { programStartedAt, agentReadyAt, runningSince, identityDue } = entry.record
   const change = {
     ...{ programStartedAt: programStartedAt ?? now, agentReadyAt: agentReadyAt ?? now, runningSince: runningSince ?? now },
-    ...{ identityDue: null, environmentDue: false, savedMemory: null },
+    ...{ identityDue: null, environmentDue: false, savedMemory: null, unsafeFork },
   }
   // A fork's memory has the identity of its source: it is gone for good before the record says that the fork has its own.
   if (identityDue === 'fork' && entry.holdsMemory) {
@@ -143,7 +176,8 @@ async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Pr
     await context.store.update(entry, change)
     await consumeMemory(context, entry)
   }
-  context.events.state(entry.id, 'Running', `${driverOf(context, entry.record).name}, agent ready`)
+  const { name } = driverOf(context, entry.record)
+  context.events.state(entry.id, 'Running', unsafeFork === null ? `${name}, agent ready` : `${name}, UNSAFE: ${unsafeFork}`)
 }
 
 /** The last thing that may fail: without its image a guest can't go back to standby. After a crash before this it is made ready once more. */

@@ -96,6 +96,8 @@ const instanceRecord = z
     identityDue: z.enum(['fork', 'restore']).nullable(),
     /** A fork was given variables of its own, and its guest must be told them with its identity. */
     environmentDue: z.boolean(),
+    /** Why it runs without having taken its identity, which only `skipGuestAgent` allows; null: it has it. */
+    unsafeFork: z.string().nullable(),
     expiresAt: timestamp.nullable(),
     forkedFrom: z.object({ snapshotId: z.string().nullable(), instanceId: z.string() }).readonly().nullable(),
     /** The VMM that the instance last started on: what wrote its memory image, if there is one. */
@@ -147,10 +149,10 @@ export const instanceFormat = defineRecord({
     }),
     // Version 4 knew neither a limit of disk throughput nor standby by itself, and kept no phases.
     4: (record) => ({ ...record, diskBytesPerSecond: null, autoStandby: null, phases: phasesOfOlder(record) }),
-    // Version 5 knew networks in user mode alone, and neither secrets nor owners.
+    // Version 5 knew networks in user mode alone, and neither secrets, owners nor guests that run without their identity.
     5: (record) => ({
       ...record,
-      ...{ secrets: [], owner: null, environmentDue: false },
+      ...{ secrets: [], owner: null, environmentDue: false, unsafeFork: null },
       network: record['network'] === null ? null : { kind: 'user', ...z.looseObject({}).parse(record['network']) },
     }),
   },

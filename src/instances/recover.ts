@@ -10,6 +10,7 @@ import type { InstanceEntry } from './entry.ts'
 import { attach, driverOf, endMachine, settleExit } from './machine.ts'
 import { readyInBackground } from './readiness.ts'
 import { sealMemory } from './saved-memory.ts'
+import { endStillness } from './stillness.ts'
 
 /** Adopts or settles every instance with a recorded process. One that can't be adopted is told in the log and never hides the others. */
 export async function recoverInstances(context: InstanceContext): Promise<void> {
@@ -36,6 +37,7 @@ async function recoverInstance(context: InstanceContext, entry: InstanceEntry, p
     if (entry.holdsMemory) return endSuspended(context, entry)
     await machine.resume()
   }
+  await endStillness(context, entry)
   const { record } = entry
   if (record.programStartedAt === null || record.agentReadyAt === null || record.identityDue !== null || entry.holdsMemory)
     readyInBackground(context, entry)

@@ -9,6 +9,7 @@ import { liveMachine, permit } from './permission.ts'
 import { proveAgent } from './probe.ts'
 import { withoutPlan } from './restart-policy.ts'
 import { sealMemory } from './saved-memory.ts'
+import { stillnessOf } from './stillness.ts'
 
 export async function standbyInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   using _lock = await lockInstance(context, entry)
@@ -40,6 +41,9 @@ export async function suspendInstance(
   if (proceed !== undefined && !(await proceed())) return false
   entry.suspending = true
 
+  // What ends with the guest as it was has it run before its programs go on.
+  await using still = stillnessOf(context, entry, flow, state)
+  await still.freeze()
   await using undo = new AsyncDisposableStack()
   undo.defer(() => machine.resume())
   await step(flow, 'pause', () => machine.pause())
@@ -58,6 +62,7 @@ export async function suspendInstance(
     await machine.kill()
     // From here on the image is all that there is of the guest.
     undo.move()
+    await still.keep()
     detach(entry)
     await releaseNetwork(context, record)
   })

@@ -46,6 +46,7 @@ export async function bootInstance(
     agentReadyAt: null,
     runningSince: null,
     identityDue: null,
+    unsafeFork: null,
     exit: null,
     kernelId: context.kernel.id,
     stamp: await driver.stamp(),

@@ -9,6 +9,7 @@ const ready: Observation = {
   agentReady: true,
   skipGuestAgent: false,
   identityDue: false,
+  standsStill: false,
 }
 
 const cases: readonly [string, Partial<Observation>, string][] = [

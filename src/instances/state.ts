@@ -13,6 +13,8 @@ export interface Observation {
   readonly skipGuestAgent: boolean
   /** The guest still has to take its identity after a restore or fork. */
   readonly identityDue: boolean
+  /** Its programs were to go on and could not be made to. */
+  readonly standsStill: boolean
 }
 
 export interface DerivedState {
@@ -34,6 +36,7 @@ export function deriveState(seen: Observation): DerivedState {
     case 'shutdown':
       return { state: 'Shutdown' }
     case 'running':
+      if (seen.standsStill) return { state: 'Paused' }
       return { state: seen.programStarted && !seen.identityDue && (seen.agentReady || seen.skipGuestAgent) ? 'Running' : 'Initializing' }
     default:
       return seen.vmm satisfies never

@@ -44,6 +44,7 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     ...healthViewOf(record, entry.health, state),
     ...restartViewOf(record, Date.now()),
     ...phaseViewOf(record.phases, Date.now()),
+    ...(record.unsafeFork === null ? {} : { unsafe_fork: record.unsafeFork }),
     ...(record.forkedFrom === null ? {} : { forked_from: forkOf(record.forkedFrom) }),
   }
 }

@@ -9,15 +9,13 @@ import { snapshotFiles } from '../files/layout.ts'
 import { createStaged, moveToTrash, stageRecord } from '../files/stage.ts'
 import { treeSize } from '../files/tree.ts'
 import {
+  captureMemory,
   checkMemory,
   driverOf,
   forbidWritableVolumes,
-  liveMachine,
   lockInstance,
-  memoryOf,
   permit,
   proveAgent,
-  specOf,
   type InstanceEntry,
 } from '../instances/index.ts'
 import { step, type FlowContext } from '../platform/flow.ts'
@@ -122,10 +120,8 @@ async function fillPayload(
     await step(flow, 'share', () => driverOf(instances, record).share(instances.layout.instance(entry.id), payload, state === 'Standby'))
     return 0
   }
-  const machine = liveMachine(entry)
-  const memory = memoryOf(instances, record)
   await step(flow, 'prove-agent', () => proveAgent(instances, entry, flow.signal))
-  const report = await step(flow, 'capture', () => memory.capture(machine, specOf(instances, record), payload, flow.signal))
+  const report = await captureMemory(instances, entry, flow, payload)
   flow.onStep({ flow: flow.flow, step: 'source-paused', ms: report.pausedMs, note: report.note })
   // The snapshot is whole all the same; that its source stands still is told where people look for it.
   if (report.notResumed !== undefined) flow.onStep({ flow: flow.flow, step: 'resume', ms: 0, error: report.notResumed })

@@ -90,6 +90,7 @@ function restoredRecord(
     programStartedAt: withMemory ? instance.programStartedAt : null,
     agentReadyAt: withMemory ? instance.agentReadyAt : null,
     identityDue: withMemory ? instance.identityDue : null,
+    unsafeFork: null,
     runningSince: null,
     restarts: noRestarts,
     phases: present.phases,

@@ -45,6 +45,8 @@ export function createFakeAgent(): FakeAgent {
     health: unused,
     boot: unused,
     identity: unused,
+    freeze: unused,
+    thaw: unused,
     stats: unused,
     probe: unused,
     sync: unused,

@@ -111,6 +111,7 @@ export function aRecord(): InstanceRecord {
     generation: 0,
     identityDue: null,
     environmentDue: false,
+    unsafeFork: null,
     expiresAt: null,
     forkedFrom: null,
     stamp: null,

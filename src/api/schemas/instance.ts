@@ -89,6 +89,10 @@ export const instance = z
       .record(z.string(), z.int())
       .optional()
       .meta({ description: 'By phase, over its whole life until now. A fork begins anew; a restore in place goes on.' }),
+    unsafe_fork: z.string().optional().meta({
+      description:
+        'Why it runs without having taken an identity of its own after a restore or fork, which only skip_guest_agent allows: it may repeat random numbers, ids and connections of its source. Absent: it has it.',
+    }),
     forked_from: z
       .object({ snapshot_id: z.string().optional(), instance_id: z.string().optional() })
       .optional()

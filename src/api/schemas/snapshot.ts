@@ -19,7 +19,10 @@ export const snapshot = z
     created_at: timestamp,
     size_bytes: z.int().meta({ description: 'Apparent size of the payload; less when memory was compressed.' }),
     allocated_bytes: z.int().optional().meta({ description: 'What the payload takes on disk if it shares nothing.' }),
-    paused_ms: z.number().optional().meta({ description: 'How long the instance stood still; 0 if it was not running.' }),
+    paused_ms: z.number().optional().meta({
+      description:
+        'How long the machine stood still; 0 if it was not running. Its programs stand still a little longer: the event `programs-still` says how long.',
+    }),
     source_instance_id: z.string(),
     source_instance_name: z.string(),
     source_hypervisor: hypervisorName,

@@ -40,5 +40,6 @@ export function eventLine(event: InstanceEvent, color: boolean): string {
   if (event.type === 'health') return `${time}  ${event.status}: ${event.message}`
   const step = `${time}  ${`${event.flow}.${event.step}`.padEnd(32)} ${milliseconds(event.ms).padStart(9)}`
   if (event.error !== undefined) return `${step}  failed: ${event.error}`
+  if (event.warning !== undefined) return `${step}  warning: ${event.warning}`
   return event.note === undefined ? step : `${step}  (${event.note})`
 }

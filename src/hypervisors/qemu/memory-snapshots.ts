@@ -5,7 +5,7 @@ import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
 import type { Binary } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
-import type { CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
+import type { AroundPause, CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
 import { joinLayers, linkLayers } from './layers.ts'
 import { prepareLayer } from './live-layer.ts'
 import { QemuMachine } from './machine.ts'
@@ -33,6 +33,8 @@ function stoodStill(reason: string | undefined): string {
   return `the guest stood still while all of its memory was copied${because}; later snapshots of its forks, and of it after a restore, copy what changed`
 }
 
+const nothing: AroundPause = { before: () => Promise.resolve(), after: () => undefined }
+
 /** A file system with less than this is full for all that a VMM writes at once. */
 const SMALLEST_SPACE_BYTES = 1024 ** 2
 
@@ -50,15 +52,17 @@ export function memorySnapshots(
 ): MemorySnapshots {
   return {
     movable: true,
-    async capture(machine, spec, target, signal) {
+    tellsPause: true,
+
+    async capture(machine, spec, target, signal, around = nothing) {
       const qemu = asQemu(machine)
       const wasRunning = (await qemu.status(signal)) === 'running'
       const isFile = (await mappedBase(qemu.process.pid, ramBytesOf(spec))) !== undefined
       if (!isFile) await earlierStreamEnded(qemu, signal)
       const canGoOn = wasRunning && !isFile
       const refusal = canGoOn ? await streamRefusal(qemu, signal) : program.whyNotLive
-      if (canGoOn && refusal === undefined) return captureLive(qemu, spec, target, signal)
-      const { copiedAll, ...report } = await captureStopped(qemu, spec, target, signal, wasRunning)
+      if (canGoOn && refusal === undefined) return captureLive(qemu, { spec, target, signal, around })
+      const { copiedAll, ...report } = await captureStopped(qemu, { spec, target, signal, around }, wasRunning)
       return copiedAll ? { ...report, note: stoodStill(refusal) } : report
     },
 
@@ -109,18 +113,25 @@ export function memorySnapshots(
   }
 }
 
+/** What is saved where, and who is told when the machine stands still. */
+interface Capture {
+  readonly spec: MachineSpec
+  readonly target: string
+  readonly signal: AbortSignal
+  readonly around: AroundPause
+}
+
 /** Freezes a machine, copies what it wrote, and lets it go on. */
 async function captureStopped(
   qemu: QemuMachine,
-  spec: MachineSpec,
-  target: string,
-  signal: AbortSignal,
+  { spec, target, signal, around }: Capture,
   wasRunning: boolean,
 ): Promise<CaptureReport & { readonly copiedAll: boolean }> {
   await using undo = new AsyncDisposableStack()
   const save = await prepareSave(qemu.process.pid, ramBytesOf(spec), spec.directory, target)
   const layer = undo.use(await prepareLayer(qemu, spec.directory))
   signal.throwIfAborted()
+  if (wasRunning) await around.before()
   const started = performance.now()
   // Armed before the pause, whose answer may get lost.
   undo.defer(async () => {
@@ -134,6 +145,7 @@ async function captureStopped(
   undo.move()
   const notResumed = wasRunning ? await qemu.resume().then(() => undefined, messageOf) : undefined
   const pausedMs = performance.now() - started
+  if (wasRunning && notResumed === undefined) around.after()
   await joinLayers(spec.directory, layer.below - 1, signal)
   await linkLayers(spec.directory, target, layer.below)
   const { memoryBytes } = await finishImage(saved, spec.directory, target, layer.below, signal)
@@ -149,11 +161,12 @@ async function captureStopped(
  * Freezes a machine whose memory is no file for its devices alone. The disk's pivot comes first, since QEMU lets the guest run again by itself: if what
  * follows fails, the machine has one frozen layer more, which does no harm.
  */
-async function captureLive(qemu: QemuMachine, spec: MachineSpec, target: string, signal: AbortSignal): Promise<CaptureReport> {
+async function captureLive(qemu: QemuMachine, { spec, target, signal, around }: Capture): Promise<CaptureReport> {
   await using undo = new AsyncDisposableStack()
   const layer = undo.use(await prepareLayer(qemu, spec.directory))
-  const stream = undo.use(await prepareStream(qemu, { ramBytes: ramBytesOf(spec), target, signal }))
+  const stream = undo.use(await prepareStream(qemu, { ramBytes: ramBytesOf(spec), target, signal, resumed: () => around.after() }))
   signal.throwIfAborted()
+  await around.before()
   const started = performance.now()
   undo.defer(() => qemu.resume())
   await qemu.pause()

@@ -34,6 +34,8 @@ export interface StreamOptions {
   /** Gets `memory-1.base` and `device.state`, not synced. */
   readonly target: string
   readonly signal: AbortSignal
+  /** Called when the guest runs again. */
+  readonly resumed: () => void
 }
 
 export interface StreamedMemory {
@@ -50,7 +52,7 @@ export interface PreparedStream extends AsyncDisposable {
 
 /** For a machine that `streamRefusal` has nothing against, and whose earlier stream has ended. */
 export async function prepareStream(qemu: QemuMachine, options: StreamOptions): Promise<PreparedStream> {
-  const { ramBytes, target, signal } = options
+  const { ramBytes, target, signal, resumed } = options
   await qemu.command('migrate-set-parameters', { 'max-bandwidth': UNLIMITED }, signal)
   const [memoryFile, state] = [path.join(target, firstBase), path.join(target, stateFile)]
   const pipe = openPipe(PIPE_BYTES)
@@ -63,13 +65,14 @@ export async function prepareStream(qemu: QemuMachine, options: StreamOptions): 
   let saved = false
   return {
     async save() {
-      const resumed = await qemu.awaitEvent('RESUME')
+      const runs = await qemu.awaitEvent('RESUME')
       await qemu.command('getfd', { fdname: pipeName }, undefined, pipe.writeEnd)
       // From here on the pipe ends with QEMU's end of it.
       pipe.closeWriteEnd()
       await qemu.command('migrate', { uri: `fd:${pipeName}` })
       try {
-        const resumedAt = await orAbort(resumed.at, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT_MS)]))
+        const resumedAt = await orAbort(runs.at, AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT_MS)]))
+        resumed()
         const bytes = await orAbort(splitting.written, signal)
         await completed(qemu)
         saved = true

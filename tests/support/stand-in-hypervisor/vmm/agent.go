@@ -75,10 +75,13 @@ func renew(guest *guest, message []byte) []byte {
 	if err != nil {
 		return []byte("refused " + err.Error() + "\n")
 	}
-	said := "step entropy 0 ok\n"
+	said := ""
+	for _, name := range []string{"entropy", "clock", "machine-id", "boot-id", "hostname", "network", "connections", "generation", "freeze", "thaw"} {
+		said += "step " + name + " 0 ok\n"
+	}
 	guest.run(func() {
 		switch configured := guest.memory.InstanceID; {
-		case request.Reason == "clock":
+		case request.Reason == "clock" || request.Reason == "freeze" || request.Reason == "thaw":
 		case request.Reason != "boot":
 			guest.identify(request)
 			if _, isOld := request.Program.Env[oldAgent]; len(request.Program.Env) > 0 && !isOld {

@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"hypeman/guest/process"
+)
+
+const (
+	hostKeys = "/etc/ssh"
+	// hostKeysLimit is what making all keys may take; an RSA key takes seconds where a machine is emulated.
+	hostKeysLimit = 20 * time.Second
+	// hostKeyPolicy is a variable of the program's environment; keep: forks have their source's keys.
+	hostKeyPolicy = "HYPEMAN_SSH_HOST_KEYS"
+)
+
+// sshdPidFile is where the server that has the keys in memory says who it is.
+var sshdPidFile = "/run/sshd.pid"
+
+// renewHostKeys gives a fork SSH host keys of its own: whoever has one fork's private keys could else pose as all of them. An image without keys is done with one look.
+func (s *Server) renewHostKeys() error {
+	if !s.isThere(hostKeys) {
+		return nil
+	}
+	files, err := filepath.Glob(s.Root + hostKeys + "/ssh_host_*_key")
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	env := s.Workload.Environment(nil)
+	if env[hostKeyPolicy] == "keep" {
+		return note("the keys of the source are kept, as " + hostKeyPolicy + " says")
+	}
+	if _, err := process.Resolve(process.Command{Argv: []string{"ssh-keygen"}, Env: env}); err != nil {
+		return warning("the keys of the source are kept, since the image has no ssh-keygen: whoever has them can pose as this machine")
+	}
+	deadline := time.Now().Add(hostKeysLimit)
+	for _, file := range files {
+		if err := s.renewHostKey(file, deadline); err != nil {
+			return errors.New(filepath.Base(file) + ": " + err.Error())
+		}
+	}
+	if err := s.Programs.HooksEnded(); err != nil {
+		return err
+	}
+	s.tellSSHServer()
+	return nil
+}
+
+func (s *Server) renewHostKey(file string, deadline time.Time) error {
+	kind := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "ssh_host_"), "_key")
+	fresh := file + spareSuffix
+	for _, one := range []string{fresh, fresh + ".pub"} {
+		if err := os.Remove(one); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	if said, err := s.runProgram([]string{"ssh-keygen", "-q", "-t", kind, "-N", "", "-f", fresh}, nil, time.Until(deadline)); err != nil {
+		return errors.New("ssh-keygen: " + err.Error() + after(": ", said))
+	}
+	if err := os.Rename(fresh+".pub", file+".pub"); err != nil {
+		return err
+	}
+	return os.Rename(fresh, file)
+}
+
+// tellSSHServer has a server that runs read its keys anew, when programs go on. One that is not told reads them for its next connection.
+func (s *Server) tellSSHServer() {
+	content, err := readFile(s.Root + sshdPidFile)
+	if err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(content))
+	if err == nil && pid > 1 && nameOf(pid) == "sshd" {
+		_ = syscall.Kill(pid, syscall.SIGHUP) // it may just have ended
+	}
+}
+
+// nameOf is what the kernel calls a process, at most 15 bytes; empty if there is none.
+func nameOf(pid int) string {
+	content, err := readFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(content)
+}

@@ -1,0 +1,286 @@
+package freezer
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// newFreezer has groups of its own below a mount of cgroup v2; without one, or without the right to it, the test is skipped.
+func newFreezer(t *testing.T) *Freezer {
+	t.Helper()
+	_ = t.TempDir() // removed after what is cleaned up here, which ends the programs that write into it
+	mount := ""
+	content, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(string(content), "\n") {
+		if fields := strings.Fields(line); len(fields) > 2 && fields[2] == "cgroup2" {
+			mount = fields[1]
+		}
+	}
+	if mount == "" {
+		t.Skip("cgroup v2 is not mounted here; run as root of a Linux with it")
+	}
+	root, err := os.MkdirTemp(mount, "hypeman-test-")
+	if err != nil {
+		t.Skipf("control groups can't be made here; run as root: %v", err)
+	}
+	f := &Freezer{Root: root}
+	t.Cleanup(func() {
+		_ = f.Thaw()
+		var groups []string
+		_ = filepath.Walk(root, func(path string, info os.FileInfo, err error) error {
+			if err == nil && info.IsDir() {
+				groups = append([]string{path}, groups...)
+			}
+			return nil
+		})
+		for _, one := range groups {
+			pids, _ := members(one)
+			for _, pid := range pids {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			waitUntil(t, "the group is empty and gone", func() bool { return os.Remove(one) == nil })
+		}
+	})
+	_ = f.Prepare() // controllers are not to be had everywhere, and are not what is tested
+	if f.own == (group{}) || f.execs == 0 {
+		t.Fatal("the groups could not be made")
+	}
+	return f
+}
+
+func waitUntil(t *testing.T, what string, met func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !met(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out waiting until %s", what)
+		}
+	}
+}
+
+// counter starts a program that counts in a file, by way of start.
+func counter(t *testing.T, start func(func() (int, error)) error) (count func() int64, pid int) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "count")
+	command := exec.Command("sh", "-c", "while :; do echo >>"+file+"; done") // no child that could be elsewhere
+	err := start(func() (int, error) {
+		if err := command.Start(); err != nil {
+			return 0, err
+		}
+		go func() { _ = command.Wait() }() // killed at the end of the test
+		return command.Process.Pid, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count = func() int64 {
+		found, err := os.Stat(file)
+		if err != nil {
+			return 0
+		}
+		return found.Size()
+	}
+	waitUntil(t, "it counts", func() bool { return count() > 0 })
+	return count, command.Process.Pid
+}
+
+// assertStill fails if a program does anything in a time in which it would count far.
+func assertStill(t *testing.T, count func() int64) {
+	t.Helper()
+	before := count()
+	for end := time.Now().Add(50 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if now := count(); now != before {
+			t.Fatalf("it has counted from %d to %d", before, now)
+		}
+	}
+}
+
+func assertRuns(t *testing.T, count func() int64) {
+	t.Helper()
+	before := count()
+	waitUntil(t, "it counts on", func() bool { return count() != before })
+}
+
+func freeze(t *testing.T, f *Freezer) {
+	t.Helper()
+	if err := f.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func thaw(t *testing.T, f *Freezer) {
+	t.Helper()
+	if err := f.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestProgramsStandStillUntilTheyAreThawed(t *testing.T) {
+	f := newFreezer(t)
+	count, _ := counter(t, f.Start)
+	for range []int{1, 2} {
+		freeze(t, f)
+		freeze(t, f) // twice is no error
+		assertStill(t, count)
+		if !f.Frozen() {
+			t.Fatal("it does not know that they stand still")
+		}
+		thaw(t, f)
+		thaw(t, f)
+		assertRuns(t, count)
+	}
+}
+
+func TestAProgramThatIsStartedMeanwhileWaits(t *testing.T) {
+	f := newFreezer(t)
+	freeze(t, f)
+	begun, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		close(begun)
+		_ = f.Start(func() (int, error) { return 0, syscall.ENOENT })
+		close(ended)
+	}()
+	<-begun
+	select {
+	case <-ended:
+		t.Fatal("a program was started while all stand still")
+	case <-time.After(50 * time.Millisecond):
+	}
+	thaw(t, f)
+	<-ended
+}
+
+func TestHooksRunWhileProgramsStandStillAndThenBelongToThem(t *testing.T) {
+	f := newFreezer(t)
+	freeze(t, f)
+	count, _ := counter(t, f.StartHook)
+	assertRuns(t, count)
+	if err := f.HooksEnded(); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "it stands still", func() bool { return f.own.said("frozen 1") })
+	assertStill(t, count)
+	thaw(t, f)
+	assertRuns(t, count)
+}
+
+func TestWhatHasLeftItsGroupStandsStillToo(t *testing.T) {
+	for where, leave := range map[string]func(t *testing.T, f *Freezer, pid int){
+		"to the root group": func(t *testing.T, f *Freezer, pid int) { move(t, f.Root, pid) },
+		"to a group of its own": func(t *testing.T, f *Freezer, pid int) {
+			// Moved out first: the test's root group has no controllers that would forbid it.
+			if err := os.MkdirAll(f.Root+"/containers/one", 0o755); err != nil {
+				t.Fatal(err)
+			}
+			move(t, f.Root+"/containers/one", pid)
+		},
+	} {
+		t.Run(where, func(t *testing.T) {
+			f := newFreezer(t)
+			count, pid := counter(t, f.Start)
+			leave(t, f, pid)
+			freeze(t, f)
+			assertStill(t, count)
+			thaw(t, f)
+			assertRuns(t, count)
+		})
+	}
+}
+
+func move(t *testing.T, group string, pid int) {
+	t.Helper()
+	if err := os.WriteFile(group+"/cgroup.procs", []byte(fmt.Sprint(pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatAProgramHasFrozenItselfStaysSo(t *testing.T) {
+	f := newFreezer(t)
+	paused := f.Root + "/containers"
+	if err := os.Mkdir(paused, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	count, pid := counter(t, f.Start)
+	move(t, paused, pid)
+	if err := os.WriteFile(paused+"/cgroup.freeze", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	one, err := f.openGroup("containers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.close()
+	waitUntil(t, "it stands still", func() bool { return one.said("frozen 1") })
+	freeze(t, f)
+	thaw(t, f)
+	assertStill(t, count)
+}
+
+func TestAGroupThatIsRemovedMeanwhileIsNoFailure(t *testing.T) {
+	f := newFreezer(t)
+	if err := os.Mkdir(f.Root+"/gone", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	freeze(t, f)
+	if err := os.Remove(f.Root + "/gone"); err != nil {
+		t.Fatal(err)
+	}
+	thaw(t, f)
+}
+
+func TestTheAgentNeverFreezesItself(t *testing.T) {
+	f := newFreezer(t)
+	home, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := homeDirectory(t, f, string(home))
+	if err := os.Mkdir(f.Root+"/init", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	move(t, f.Root+"/init", os.Getpid())
+	t.Cleanup(func() { move(t, before, os.Getpid()) })
+	freeze(t, f) // else the test ends here
+	thaw(t, f)
+	pids, err := members(f.Root + "/init")
+	if err != nil || len(pids) != 0 {
+		t.Fatal(pids, err)
+	}
+}
+
+// homeDirectory is the directory of this process's group of version 2, in the mount that the freezer is in.
+func homeDirectory(t *testing.T, f *Freezer, content string) string {
+	t.Helper()
+	for _, line := range strings.Split(content, "\n") {
+		if path := strings.TrimPrefix(line, "0::"); path != line {
+			return filepath.Dir(f.Root) + path
+		}
+	}
+	t.Fatal("this process is in no control group of version 2")
+	return ""
+}
+
+func TestThreadsOfTheKernelAreKnown(t *testing.T) {
+	if ofTheKernel(os.Getpid()) || !ofTheKernel(kthreadd) || !ofTheKernel(1<<30) {
+		t.Fatal("this process is taken for the kernel's, or kthreadd or nobody is not")
+	}
+	if content, err := os.ReadFile("/proc/2/comm"); err == nil && strings.TrimSpace(string(content)) == "kthreadd" {
+		children, err := os.ReadFile("/proc/2/task/2/children")
+		if err != nil || strings.TrimSpace(string(children)) == "" {
+			t.Skip("the threads of the kernel can't be listed here")
+		}
+		first, err := strconv.Atoi(strings.Fields(string(children))[0])
+		if err != nil || !ofTheKernel(first) {
+			t.Fatal(first, err)
+		}
+	}
+}
