@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
+import { isHypemanError } from '../api/errors.ts'
 import { adoptProcess, identityOf, isAlive, killProcess, spawnDetached } from './process.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'hypeman-process-'))
@@ -25,6 +26,15 @@ test('a detached process writes to its log, inherits files, and its end is told'
   await writeFile(gate, '\n')
   assert.deepEqual(await started.exited, { code: 7, reason: 'exited with code 7' })
   assert.equal(await readFile(logFile, 'utf8'), 'inherited')
+})
+
+test('a program that ends at once is no fault of the server, whether or not it was seen to run', async () => {
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: 30 }, async () => (await spawnDetached({ command: 'true', args: [], cwd: root, logFile })).exited),
+  )
+  for (const outcome of outcomes)
+    if (outcome.status === 'fulfilled') assert.equal(outcome.value.code, 0)
+    else assert.ok(isHypemanError(outcome.reason, 'host_unavailable'), String(outcome.reason))
 })
 
 test('killing waits until the process is gone; an adopted process is noticed to be gone', async () => {

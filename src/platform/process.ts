@@ -5,6 +5,7 @@ import { closeSync, openSync, readFileSync } from 'node:fs'
 import { readlink } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
+import { HypemanError } from '../api/errors.ts'
 import { withoutHugePages } from './huge-pages.ts'
 import { spawnSession, type Spawned } from './spawn.ts'
 
@@ -46,7 +47,7 @@ const KILL_LIMIT_MS = 30_000
 /** An adopted process has no parent here that would be told of its end: look at it this often, in milliseconds. */
 const ADOPTED_POLL_MS = 100
 
-/** Starts a process in its own session, with output to a file. It goes on when the server ends. */
+/** Starts a process in its own session, with output to a file. It goes on when the server ends. `host_unavailable` for one that ends before it can be told from others. */
 export async function spawnDetached(options: SpawnDetached): Promise<DetachedProcess> {
   const descriptors: number[] = []
   try {
@@ -68,7 +69,8 @@ export async function spawnDetached(options: SpawnDetached): Promise<DetachedPro
     }))
     const identity = identityOrKill(pid)
     if (identity !== undefined) return { identity, exited }
-    throw new Error(`${options.command} ended at once (${(await exited).reason})`)
+    const { reason } = await exited
+    throw new HypemanError('host_unavailable', `${options.command} ended at once (${reason}); see ${options.logFile} for what it said`)
   } finally {
     for (const descriptor of descriptors) closeSync(descriptor)
   }
