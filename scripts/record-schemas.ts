@@ -7,6 +7,7 @@ import path from 'node:path'
 import { z } from 'zod'
 import { embeddedRecords, type RecordFormat } from '../src/files/record-format.ts'
 import { manifestFormat } from '../src/hypervisors/qemu/memory.ts'
+import { vzManifestFormat } from '../src/hypervisors/vz/image.ts'
 import { imageFormat, referenceFormat } from '../src/images/records.ts'
 import { instanceFormat } from '../src/instances/record.ts'
 import { journalFormat } from '../src/instances/replace.ts'
@@ -30,6 +31,7 @@ export const recordFormats: readonly RecordFormat<unknown>[] = [
   volumeFormat,
   repositoryFormat,
   manifestFormat,
+  vzManifestFormat,
   templateFormat,
   scheduleFormat,
   pushFormat,

@@ -4,6 +4,7 @@ import type { Logger } from 'pino'
 import type { DataLayout } from './files/layout.ts'
 import type { Hypervisor } from './hypervisors/driver.ts'
 import { createQemuDriver } from './hypervisors/qemu/index.ts'
+import { createVzDriver } from './hypervisors/vz/index.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
 import type { ServerConfig } from './platform/config.ts'
 import { whyNotCatchWrites } from './platform/host-rights.ts'
@@ -13,7 +14,10 @@ import { hostTscKhz } from './platform/tsc.ts'
 export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig) => Promise<readonly Hypervisor[]>
 
 /** All that there are, whether or not they can run here: each says so itself. */
-export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [...(await qemuDrivers(layout, log, config))]
+export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [
+  ...(await qemuDrivers(layout, log, config)),
+  createVzDriver({ layout, command: config.hypervisor.vz }),
+]
 
 async function qemuDrivers(layout: DataLayout, log: Logger, { snapshots }: ServerConfig): Promise<readonly Hypervisor[]> {
   const [verdict, tscKhz] = await Promise.all([judgeAccelerator(), hostTscKhz()])

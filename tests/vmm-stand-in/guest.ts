@@ -31,6 +31,8 @@ export interface GuestDescription {
   readonly console: string
   /** Names of virtio-serial ports, each of which becomes a stream. */
   readonly ports: readonly string[]
+  /** Virtio-serial ports whose output is appended to files. */
+  readonly outputs?: readonly { readonly name: string; readonly file: string }[]
 }
 
 /** Where a guest goes on from: both files as `Guest.memory` and `Guest.saveDevices` write them. Memory is mapped privately and never written. */
@@ -210,6 +212,10 @@ function qemuArguments(description: GuestDescription, goesOn: boolean): string[]
     ...description.ports.flatMap((name, index) => [
       ...['-chardev', `socket,id=port${index},fd=${firstPortFd + index}`],
       ...['-device', `virtserialport,chardev=port${index},name=${name}`],
+    ]),
+    ...(description.outputs ?? []).flatMap(({ name, file }, index) => [
+      ...['-chardev', `file,id=output${index},path=${escaped(path.resolve(file))},append=on`],
+      ...['-device', `virtserialport,chardev=output${index},name=${name}`],
     ]),
     ...(network === undefined
       ? []
