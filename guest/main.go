@@ -23,6 +23,8 @@ const (
 	logPort   = "org.hypeman.log.0"
 	// A host that asks for the log asks on this port instead, or on vsock.
 	askedLogPort = "org.hypeman.log.1"
+	// logPortArgument is the kernel argument of a VMM with a vsock device that has the log's port beside it.
+	logPortArgument = "hypeman.log=port"
 
 	agentVsock = 1024
 	logVsock   = 1025

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"hypeman/guest/boot"
 	"hypeman/guest/channel"
 	"hypeman/guest/output"
 	"hypeman/guest/yamux"
@@ -80,6 +81,11 @@ func vsockWires() (wires, error) {
 	if err != nil {
 		return wires{}, err
 	}
+	serve := func(handlers yamux.Handlers) error { return channel.ServeEach(agents, channelOn(handlers)) }
+	if boot.HasArgument(logPortArgument) {
+		log, err := waitForLogPort()
+		return wires{log: log, flush: func() {}, serve: serve}, err
+	}
 	logs, err := channel.ListenVsock(logVsock)
 	if err != nil {
 		return wires{}, err
@@ -91,11 +97,19 @@ func vsockWires() (wires, error) {
 		})
 		fmt.Fprintf(os.Stderr, "agent: the log can't be asked for any more: %v\n", err)
 	}()
-	return wires{
-		log:   log,
-		flush: flushOf(log),
-		serve: func(handlers yamux.Handlers) error { return channel.ServeEach(agents, channelOn(handlers)) },
-	}, nil
+	return wires{log: log, flush: flushOf(log), serve: serve}, nil
+}
+
+// waitForLogPort opens the port by which the VMM takes the log to the host by itself. Its driver may still be about to name it.
+func waitForLogPort() (io.Writer, error) {
+	for deadline := time.Now().Add(devicesWait); ; time.Sleep(2 * time.Millisecond) {
+		if device, err := channel.FindPort(logPort); err == nil {
+			return openDevice(device, os.O_WRONLY)
+		}
+		if time.Now().After(deadline) {
+			return nil, errors.New("there is no virtio-serial port " + logPort)
+		}
+	}
 }
 
 func flushOf(log *output.Log) func() {

@@ -22,6 +22,21 @@ func TestVolumesAreUnmountedLastFirst(t *testing.T) {
 	}
 }
 
+func TestAnArgumentIsAWholeWordOfTheCommandLine(t *testing.T) {
+	for cmdline, want := range map[string]bool{
+		"quiet hypeman.log=port\n":   true,
+		"hypeman.log=port quiet":     true,
+		"quiet hypeman.log=portal":   false,
+		"quiet no.hypeman.log=port":  false,
+		"quiet x='hypeman.log=port'": false,
+		"":                           false,
+	} {
+		if got := hasWord(cmdline, "hypeman.log=port"); got != want {
+			t.Error(cmdline, got)
+		}
+	}
+}
+
 func TestPartsOfTheSystemDiskAreThoseOfTheCommandLine(t *testing.T) {
 	for cmdline, want := range map[string]string{
 		"console=ttyS0 quiet": "[]",

@@ -122,11 +122,25 @@ func (Guest) PowerOff() {
 const resetArgument = "hypeman.off=reset"
 
 func howToEnd() int {
-	cmdline, err := os.ReadFile("/proc/cmdline")
-	if err == nil && strings.Contains(" "+strings.TrimSpace(string(cmdline))+" ", " "+resetArgument+" ") {
+	if HasArgument(resetArgument) {
 		return syscall.LINUX_REBOOT_CMD_RESTART
 	}
 	return syscall.LINUX_REBOOT_CMD_POWER_OFF
+}
+
+// HasArgument tells whether the kernel's command line has that word.
+func HasArgument(word string) bool {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	return err == nil && hasWord(string(cmdline), word)
+}
+
+func hasWord(cmdline, word string) bool {
+	for _, one := range strings.Fields(cmdline) {
+		if one == word {
+			return true
+		}
+	}
+	return false
 }
 
 func initModule(content []byte) error {

@@ -20,6 +20,8 @@ export const vzFiles = {
  */
 const kernelArguments = [
   'console=hvc0',
+  // Beside the vsock device there is a port for the program's output (guest/wires.go).
+  'hypeman.log=port',
   'quiet',
   'loglevel=4',
   'panic=0',
