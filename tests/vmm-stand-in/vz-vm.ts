@@ -32,6 +32,8 @@ export interface VzVmOptions {
   readonly macos: string
   /** Why machines can't be saved, if they can't. */
   readonly unsavable: string | null
+  /** Its guests have no kernel: real devices, disk and memory, but only a firmware that finds nothing to start. */
+  readonly isBare: boolean
   readonly end: (code: number) => void
 }
 
@@ -63,7 +65,7 @@ interface Machine {
   readonly machineIdentifier: string
 }
 
-export function openVm({ macos, unsavable, end }: VzVmOptions): VzVm {
+export function openVm({ macos, unsavable, isBare, end }: VzVmOptions): VzVm {
   let state: VzState = 'Empty'
   let machine: Machine | undefined
   let guest: Guest | undefined
@@ -108,7 +110,7 @@ export function openVm({ macos, unsavable, end }: VzVmOptions): VzVm {
       state = 'Created'
       return { machineIdentifier, saveRestore: unsavable }
     },
-    'vm.boot': async () => begin('Starting', 'Running', ({ configuration }) => startGuest(descriptionOf(configuration, true))),
+    'vm.boot': async () => begin('Starting', 'Running', ({ configuration }) => startGuest(descriptionOf(configuration, !isBare))),
     'vm.restore': async ({ file }) => begin('Restoring', 'Paused', (what) => load(what, file)),
     async 'vm.pause'() {
       state = 'Pausing'

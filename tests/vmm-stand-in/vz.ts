@@ -9,6 +9,8 @@ import { openVm, Refusal, type VzVm } from './vz-vm.ts'
 
 /** What it says of its host: a wrapper may say otherwise, for tests of versions. */
 const macos = process.env['STAND_IN_MACOS'] ?? '15.1'
+/** An operation and what becomes of it, for tests of what a helper may do wrong: `vm.restore:die`. */
+const [broken, fault] = (process.env['STAND_IN_FAULT'] ?? '').split(':')
 /** Longest body, in bytes. */
 const LONGEST_BODY = 1024 ** 2
 
@@ -22,7 +24,14 @@ else run(options.socket)
 function run(socket: string | undefined): void {
   if (socket === undefined || options.name === undefined) return fail('usage: hypeman-vz --version | --name NAME --socket PATH')
   if (existsSync(socket)) return fail(`${socket} is there already: remove it first`)
-  const vm = openVm({ macos, unsavable: process.env['STAND_IN_UNSAVABLE'] ?? null, end: (code) => process.exit(code) })
+  if (broken === 'start') return startBroken()
+  const { STAND_IN_UNSAVABLE: unsavable = null, STAND_IN_BARE: bare } = process.env
+  const vm = openVm({
+    macos: process.env['STAND_IN_MACOS_NOW'] ?? macos,
+    unsavable,
+    isBare: bare === '1',
+    end: (code) => process.exit(code),
+  })
   const server = createServer((request, response) => {
     answer(vm, request, response).catch((error: unknown) => fail(`an answer of the stand-in is wrong: ${String(error)}`))
   })
@@ -34,6 +43,7 @@ let before: Promise<unknown> = Promise.resolve()
 
 async function answer(vm: VzVm, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const text = await bodyOf(request)
+  if (request.url?.endsWith(`/${broken ?? ''}`) === true && misbehaves(response)) return
   const carriedOut = request.method === 'GET' ? carryOut(vm, request, text) : before.then(() => carryOut(vm, request, text))
   before = carriedOut.catch(() => undefined)
   const { status, content, ends } = await carriedOut
@@ -41,6 +51,19 @@ async function answer(vm: VzVm, request: IncomingMessage, response: ServerRespon
   response.end(content === undefined ? undefined : JSON.stringify(content), () => {
     if (ends === true) vm.end()
   })
+}
+
+/** True if the request is not carried out. */
+function misbehaves(response: ServerResponse): boolean {
+  if (fault === 'die') fail('a fault that was ordered')
+  if (fault === 'garbage') response.end('<html>')
+  return fault === 'garbage' || fault === 'hang'
+}
+
+/** Never listens. */
+function startBroken(): void {
+  if (fault === 'die') fail('a fault that was ordered')
+  setInterval(() => undefined, 60_000)
 }
 
 interface Answer {
