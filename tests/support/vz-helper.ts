@@ -10,8 +10,10 @@ import { createVzDriver } from '../../src/hypervisors/vz/index.ts'
 
 const standIn = path.resolve(import.meta.dirname, '../vmm-stand-in/bin/hypeman-vz')
 const guestMemoryMib = 64
-/** A helper that never answers costs a test so much, in milliseconds; one that is slow under load must be done by then. */
+/** A helper that never listens costs a test so much, in milliseconds. */
 export const SHORT_START_MS = 1_500
+/** By then the stand-in listens, also on a busy host. */
+export const LISTENS_BY_THEN_MS = 10_000
 
 /** What the stand-in does otherwise: variables that it reads. */
 export interface HelperSettings {
