@@ -8,6 +8,7 @@ import path from 'node:path'
 import { copyPayload } from '../../src/files/copy.ts'
 import {
   PROTOCOL,
+  states,
   type AnswerOf,
   type Configuration,
   type Operation,
@@ -54,7 +55,7 @@ const allowed: Readonly<Partial<Record<Operation, readonly VzState[]>>> = {
   'vm.snapshot': ['Paused'],
   'vm.balloon': ['Running', 'Paused'],
   'vm.power-button': ['Running'],
-  'vm.shutdown': ['Created', 'Running', 'Paused'],
+  'vm.shutdown': states.filter((state) => state !== 'Empty'),
 }
 
 const agentPort = 'org.hypeman.agent.0'

@@ -4,17 +4,7 @@ import { HypemanError, type ErrorCode } from '../../api/errors.ts'
 import { AnswerTimeout, askUnix, type UnixAnswer } from '../../platform/unix-http.ts'
 import { operations, pathOf, refusal, type AnswerOf, type Operation, type RefusalCode, type RequestOf } from './protocol.ts'
 
-/** The helper refused; `refusal` is its code, the message has its own words. */
-export class VzRefusal extends HypemanError {
-  readonly refusal: RefusalCode
-
-  constructor(operation: Operation, code: RefusalCode, message: string) {
-    super(codes[code], `the VZ helper refused ${operation}: ${message}`)
-    this.name = 'VzRefusal'
-    this.refusal = code
-  }
-}
-
+/** What a refusal of the helper's is to a caller of the API. */
 const codes = {
   bad_request: 'host_unavailable',
   not_found: 'host_unavailable',
@@ -61,7 +51,7 @@ function read<O extends Operation>(operation: O, { status, text }: UnixAnswer): 
   const value = text === '' ? undefined : parseJson(text)
   if (status >= 400) {
     const said = refusal.safeParse(value)
-    if (said.success) throw new VzRefusal(operation, said.data.code, said.data.message)
+    if (said.success) throw new HypemanError(codes[said.data.code], `the VZ helper refused ${operation}: ${said.data.message}`)
     throw garbage(operation, status, text)
   }
   const checked = operations[operation].answer.safeParse(value)
