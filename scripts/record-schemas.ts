@@ -8,6 +8,7 @@ import { z } from 'zod'
 import { embeddedRecords, type RecordFormat } from '../src/files/record-format.ts'
 import { keyRingFormat } from '../src/files/key-ring.ts'
 import { manifestFormat } from '../src/hypervisors/qemu/memory.ts'
+import { vzManifestFormat } from '../src/hypervisors/vz/image.ts'
 import { imageFormat, referenceFormat } from '../src/images/records.ts'
 import { instanceFormat } from '../src/instances/record.ts'
 import { journalFormat } from '../src/instances/replace.ts'
@@ -31,6 +32,7 @@ export const recordFormats: readonly RecordFormat<unknown>[] = [
   volumeFormat,
   repositoryFormat,
   manifestFormat,
+  vzManifestFormat,
   templateFormat,
   scheduleFormat,
   pushFormat,

@@ -8,6 +8,7 @@ import { firecrackerRelease } from './hypervisors/firecracker/release.ts'
 import { createQemuDriver } from './hypervisors/qemu/index.ts'
 import { machineTypesOn } from './hypervisors/qemu/machines.ts'
 import type { Release } from './hypervisors/release.ts'
+import { createVzDriver } from './hypervisors/vz/index.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
 import type { ServerConfig } from './platform/config.ts'
 import { whyNotCatchWrites } from './platform/host-rights.ts'
@@ -17,7 +18,10 @@ import { hostTscKhz } from './platform/tsc.ts'
 export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig) => Promise<readonly Hypervisor[]>
 
 /** All that there are, whether or not they can run here: each says so itself. */
-export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [...(await qemuDrivers(layout, log, config))]
+export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [
+  ...(await qemuDrivers(layout, log, config)),
+  createVzDriver({ layout, command: config.hypervisor.vz }),
+]
 
 /** Of those whose programs can be installed beside each other. */
 export const hypervisorReleases: readonly Release[] = [cloudHypervisorRelease, firecrackerRelease]

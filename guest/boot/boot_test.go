@@ -22,6 +22,21 @@ func TestVolumesAreUnmountedLastFirst(t *testing.T) {
 	}
 }
 
+func TestAnArgumentIsAWholeWordOfTheCommandLine(t *testing.T) {
+	for cmdline, want := range map[string]bool{
+		"quiet hypeman.log=port\n":   true,
+		"hypeman.log=port quiet":     true,
+		"quiet hypeman.log=portal":   false,
+		"quiet no.hypeman.log=port":  false,
+		"quiet x='hypeman.log=port'": false,
+		"":                           false,
+	} {
+		if got := hasWord(cmdline, "hypeman.log=port"); got != want {
+			t.Error(cmdline, got)
+		}
+	}
+}
+
 func TestPartsOfTheSystemDiskAreThoseOfTheCommandLine(t *testing.T) {
 	for cmdline, want := range map[string]string{
 		"console=ttyS0 quiet": "[]",
@@ -56,5 +71,17 @@ func TestTheTopOfALayerIsMadeLikeThatOfItsVolumeOnce(t *testing.T) {
 		if err := os.Chmod(volume, changed); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestADiskWithoutASerialHasAPlaceOnTheCommandLine(t *testing.T) {
+	cmdline := "quiet hypeman.disks=rootfs,system,vol-0 hypeman.off=reset"
+	for id, device := range map[string]string{"rootfs": "/dev/vda", "system": "/dev/vdb", "vol-0": "/dev/vdc", "vol-1": ""} {
+		if got := diskByPlace(cmdline, id); got != device {
+			t.Errorf("%s: %q instead of %q", id, got, device)
+		}
+	}
+	if got := diskByPlace("quiet", "rootfs"); got != "" {
+		t.Error(got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -114,10 +115,35 @@ func (Guest) PowerOff() {
 	_ = syscall.Kill(-1, syscall.SIGKILL) // nothing is left to be killed: fine too
 	syscall.Sync()
 	unmountVolumes()
-	if err := syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+	if err := syscall.Reboot(howToEnd()); err != nil {
 		fmt.Fprintf(os.Stderr, "agent: power off: %v\n", err)
 	}
 	select {}
+}
+
+// resetArgument is the kernel argument for a VMM without a power button, which ends when its guest resets the machine.
+const resetArgument = "hypeman.off=reset"
+
+func howToEnd() int {
+	if HasArgument(resetArgument) {
+		return syscall.LINUX_REBOOT_CMD_RESTART
+	}
+	return syscall.LINUX_REBOOT_CMD_POWER_OFF
+}
+
+// HasArgument tells whether the kernel's command line has that word.
+func HasArgument(word string) bool {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	return err == nil && hasWord(string(cmdline), word)
+}
+
+func hasWord(cmdline, word string) bool {
+	for _, one := range strings.Fields(cmdline) {
+		if one == word {
+			return true
+		}
+	}
+	return false
 }
 
 func initModule(content []byte) error {

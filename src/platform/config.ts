@@ -100,7 +100,16 @@ const settings = z.strictObject({
     .string()
     .min(1)
     .default(path.join(import.meta.dirname, '..', '..', '.assets')),
-  hypervisor: z.strictObject({ default: hypervisorName.default('qemu') }).prefault({}),
+  hypervisor: z
+    .strictObject({
+      default: hypervisorName.default('qemu'),
+      /** The helper for machines of macOS, as vz/build.sh makes it. */
+      vz: z
+        .string()
+        .min(1)
+        .default(path.join(import.meta.dirname, '..', '..', 'vz', 'build', 'hypeman-vz')),
+    })
+    .prefault({}),
   limits: z
     .strictObject({
       max_vcpus_per_instance: wholeNumber.default(16),

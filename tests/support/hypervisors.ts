@@ -1,6 +1,7 @@
 // The hypervisors that tests go through, each with what it is tested on here: itself, or the stand-in for it (tests/vmm-stand-in).
 
-import { startServer, type TestServer } from './server.ts'
+import path from 'node:path'
+import { startServer, type ServerProgram, type TestServer } from './server.ts'
 
 export interface HypervisorUnderTest {
   readonly name: string
@@ -10,6 +11,8 @@ export interface HypervisorUnderTest {
   readonly settings: Readonly<Record<string, string>>
   /** Fields of a create that only this one needs. */
   readonly body: Readonly<Record<string, unknown>>
+  /** The server, where its drivers are told that the host is another than it is. */
+  readonly program?: ServerProgram
   /** Why it is not tested here. */
   readonly skip?: string
 }
@@ -17,6 +20,13 @@ export interface HypervisorUnderTest {
 const all: readonly HypervisorUnderTest[] = [
   { name: 'qemu', standIn: false, settings: {}, body: {} },
   { name: 'qemu-microvm', standIn: false, settings: {}, body: {} },
+  {
+    name: 'vz',
+    standIn: true,
+    settings: { HYPERVISOR__DEFAULT: 'vz' },
+    body: { network: { enabled: false } },
+    program: { command: process.execPath, args: [path.join(import.meta.dirname, 'vz-server.ts')] },
+  },
 ]
 
 /** QEMU's other tests are about all of this, and more. */
@@ -38,7 +48,7 @@ interface StartedHypervisor extends AsyncDisposable {
   readonly body: Readonly<Record<string, unknown>>
 }
 
-export async function startHypervisor({ settings, body }: HypervisorUnderTest): Promise<StartedHypervisor> {
-  const server = await startServer(settings)
+export async function startHypervisor({ settings, body, program }: HypervisorUnderTest): Promise<StartedHypervisor> {
+  const server = await startServer(settings, program)
   return { server, settings, body, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() }
 }

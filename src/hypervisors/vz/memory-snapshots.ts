@@ -1,0 +1,88 @@
+// Capture, suspend and restore: in which order memory and disk are frozen, and what is undone when a step fails.
+
+import path from 'node:path'
+import { HypemanError } from '../../api/errors.ts'
+import { messageOf } from '../../platform/flow.ts'
+import type { Machine, MemorySnapshots, VersionStamp } from '../driver.ts'
+import { copyDisk, keepDisk, lastDisk, syncDisk } from '../raw-disks.ts'
+import { completeImage, hasManifest, removeImage, stateFile } from './image.ts'
+import { VzMachine, type Described } from './machine.ts'
+import { startFromImage, type VzProgram } from './start.ts'
+
+export function memorySnapshots(
+  program: VzProgram,
+  stamp: () => Promise<VersionStamp>,
+  onSameVersion: (start: () => Promise<VzMachine>) => Promise<VzMachine>,
+): MemorySnapshots {
+  return {
+    async capture(machine, spec, target, signal) {
+      const vz = asVz(machine)
+      const wasRunning = (await vz.status(signal)) === 'running'
+      const what = await savable(vz)
+      signal.throwIfAborted()
+      const started = performance.now()
+      await using undo = new AsyncDisposableStack()
+      // Armed before the pause, whose answer may get lost.
+      undo.defer(async () => {
+        if (wasRunning) await vz.resume()
+      })
+      await vz.pause()
+      // No abort cuts this short, since the helper would go on writing the file.
+      await vz.ask('vm.snapshot', { file: path.join(target, stateFile) })
+      await copyDisk(spec.directory, what.disk, target, what.disk, signal)
+      undo.move()
+      const notResumed = wasRunning ? await vz.resume().then(() => undefined, messageOf) : undefined
+      const pausedMs = performance.now() - started
+      const memoryBytes = await completeImage(target, what, false)
+      return { pausedMs, memoryBytes, ...(notResumed === undefined ? {} : { notResumed }) }
+    },
+
+    async suspend(machine, { directory }, signal) {
+      const vz = asVz(machine)
+      const what = await savable(vz)
+      const started = performance.now()
+      await using undo = new AsyncDisposableStack()
+      undo.defer(() => removeImage(directory))
+      await removeImage(directory)
+      signal.throwIfAborted()
+      await vz.ask('vm.snapshot', { file: stateFile })
+      const memoryBytes = await completeImage(directory, what, true)
+      undo.move()
+      return { pausedMs: performance.now() - started, memoryBytes }
+    },
+
+    async restore(spec, wanted, signal) {
+      const here = await stamp()
+      const words = (one: VersionStamp): string => `${one.hypervisor} on macOS ${one.version} (${one.machineType}, ${one.accelerator})`
+      if (here.version !== wanted.version || here.machineType !== wanted.machineType || here.accelerator !== wanted.accelerator)
+        throw new HypemanError(
+          'incompatible_version',
+          `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped)`,
+        )
+      return onSameVersion(() => startFromImage(program, spec, here.version, signal))
+    },
+
+    holdsMemory: hasManifest,
+    discardMemory: removeImage,
+    async consumeMemory(directory) {
+      const last = await lastDisk(directory)
+      // Before the image goes, so that a loss of power finds one of the two.
+      await syncDisk(directory, last)
+      await removeImage(directory)
+      await keepDisk(directory, last)
+    },
+  }
+}
+
+/** What a machine is, if the framework can save it. */
+async function savable(vz: VzMachine): Promise<Described> {
+  const { saveRestore } = await vz.info()
+  if (saveRestore !== null)
+    throw new HypemanError('not_supported', `macOS can't save this machine's memory: ${saveRestore}; use a Stopped snapshot`)
+  return vz.described()
+}
+
+function asVz(machine: Machine): VzMachine {
+  if (machine instanceof VzMachine) return machine
+  throw new TypeError('the machine is of another driver')
+}
