@@ -5,18 +5,12 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isHypemanError } from '../api/errors.ts'
+import { compressedPath, removeUnsealedCompressed, type CompressedFile } from '../files/compressed-files.ts'
 import { seeFile } from '../files/identity.ts'
 import { driverOf } from '../instances/index.ts'
 import { messageOf, step, type FlowContext, type StepEvent } from '../platform/flow.ts'
-import { compressMemory, freeMemory, removeUnsealedCompressed, removeUnsealedMemory, type CompressionHost } from './compress.ts'
-import {
-  compressedPath,
-  lookAtMemory,
-  readCompression,
-  type CompressedFile,
-  type CompressionRecord,
-  type MemoryLook,
-} from './compression-record.ts'
+import { compressMemory, freeMemory, removeUnsealedMemory, type CompressionHost } from './compress.ts'
+import { lookAtMemory, readCompression, type CompressionRecord, type MemoryLook } from './compression-record.ts'
 import { statusOf, type CompressionStatus } from './compression-status.ts'
 import { decompressMemory } from './decompress.ts'
 import type { SnapshotRecord } from './record.ts'
@@ -89,7 +83,7 @@ export class Compressor implements AsyncDisposable {
       try {
         const record = readCompression(directory, id)
         if (record === undefined) continue
-        await removeUnsealedCompressed(directory, id)
+        await removeUnsealedCompressed(directory, readSeals(directory, id))
         await removeUnsealedMemory(directory, id, record)
         this.#track(record)
       } catch (error) {
