@@ -19,12 +19,14 @@ import {
   describeCapabilities,
   EventLog,
   heldByInstances,
+  holdsMemoryIn,
   hostPlatform,
   InstanceStore,
   reapStrayVmms,
   recoverInstances,
   settingsOf,
   Spares,
+  tidyStandby,
   undoReplacements,
   type InstanceContext,
   Templates,
@@ -33,6 +35,7 @@ import { startAutoStandby } from './jobs/auto-standby.ts'
 import { startExpiry } from './jobs/expire.ts'
 import { startHealthChecks } from './jobs/health-checks.ts'
 import { startRestarts } from './jobs/restarts.ts'
+import { startStandbyCompression } from './jobs/standby-compression.ts'
 import { ScheduleWorker } from './jobs/schedules.ts'
 import { importKernel } from './kernels/index.ts'
 import { hostConnections } from './networks/index.ts'
@@ -44,6 +47,7 @@ import { messageOf, type FaultPlan } from './platform/flow.ts'
 import { refuseUnsuitable } from './platform/host-storage.ts'
 import { KeyedLock } from './platform/keyed-lock.ts'
 import { killProcess } from './platform/process.ts'
+import { Slots } from './platform/slots.ts'
 import { readOrMakeSecret, secretsOf, warnOfSecret } from './platform/secret.ts'
 import { createPushService } from './pushes/index.ts'
 import { createRegistry } from './registry/index.ts'
@@ -205,6 +209,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     store,
     locks: new KeyedLock(),
     digests: undo.use(new Digests()),
+    compressions: new Slots(config.snapshots.compressions_at_once),
     templates,
     spares,
     events: new EventLog(layout, log),
@@ -220,6 +225,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   })
   await recoverInstances(context)
   undo.defer(() => spares.close())
+  for (const entry of store.entries()) await tidyStandby(context, entry)
   // Those of a QEMU, kernel or image that is not here any more are of no use.
   await templates?.load(async ({ kind }) => {
     const stamp = await drivers.get(kind.hypervisor)?.stamp()
@@ -255,7 +261,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     lookAtSchedules()
   }
   undo.use(startExpiry(context, log, removed))
-  for (const start of [startRestarts, startHealthChecks, startAutoStandby]) undo.use(start(context, log))
+  for (const start of [startRestarts, startHealthChecks, startAutoStandby, startStandbyCompression]) undo.use(start(context, log))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })
   undo.defer(() => registry.close())
   capacity.count(() => [registry.held()])
@@ -296,7 +302,7 @@ async function loadInstances({ store, drivers, layout, log }: InstanceContext): 
   await store.load(async (record, directory) => {
     const driver = drivers.get(record.hypervisor)
     await driver?.refuseForeign(directory)
-    return (await driver?.memory?.holdsMemory(directory)) ?? false
+    return driver !== undefined && (await holdsMemoryIn(driver, record, directory))
   })
   const known = [...store.entries()].flatMap(({ record }) => (record.process === null ? [] : [record.process.pid]))
   const reaped = await reapStrayVmms(layout, new Set(known), new Set(store.unreadable().map((one) => one.path)))

@@ -27,6 +27,7 @@ import type {
   Snapshot,
   SnapshotCreate,
   SnapshotQuery,
+  StandbyRequest,
   StartRequest,
   Tags,
   Unreadable,
@@ -99,7 +100,8 @@ function instanceOperations(http: Http) {
     start: (id: string, body: StartRequest = {}, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'start'), { body, ...call }),
     update: (id: string, body: InstanceUpdate, call: CallOptions = {}) => http.json<Instance>('PATCH', at(id), { body, ...call }),
     stop: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'stop'), call),
-    standby: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'standby'), { body: {}, ...call }),
+    standby: (id: string, body: StandbyRequest = {}, call: CallOptions = {}) =>
+      http.json<Instance>('POST', at(id, 'standby'), { body, ...call }),
     restore: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'restore'), call),
     fork: (id: string, body: ForkInstance, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'fork'), { body, ...call }),
     delete: (id: string, query: { readonly graceful_shutdown?: boolean } = {}, call: CallOptions = {}) =>

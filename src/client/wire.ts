@@ -7,6 +7,7 @@ import type { createInstanceBody, forkInstanceBody, startInstanceBody, updateIns
 import type { logsQuery } from '../api/schemas/instance-requests.ts'
 import type { createPushBody } from '../api/schemas/push.ts'
 import type { setScheduleBody } from '../api/schemas/schedule.ts'
+import type { standbyInstanceBody } from '../api/schemas/snapshot-policy.ts'
 import type { createSnapshotBody, forkSnapshotBody, listSnapshotsQuery, restoreSnapshotBody } from '../api/schemas/snapshot.ts'
 import type { attachVolumeBody, createVolumeBody } from '../api/schemas/volume.ts'
 
@@ -37,6 +38,7 @@ export type VolumeMount = NonNullable<InstanceCreate['volumes']>[number]
 export type PortMapping = NonNullable<NonNullable<InstanceCreate['network']>['ports']>[number]
 export type InstanceUpdate = Sent<z.input<typeof updateInstanceBody>>
 export type StartRequest = Sent<z.input<typeof startInstanceBody>>
+export type StandbyRequest = Sent<z.input<typeof standbyInstanceBody>>
 export type ForkInstance = Sent<z.input<typeof forkInstanceBody>>
 export type LogSource = z.output<typeof logsQuery>['source']
 

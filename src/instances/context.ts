@@ -12,6 +12,7 @@ import type { HostConnection } from '../networks/index.ts'
 import type { Capacity } from '../platform/capacity.ts'
 import { openFlow, type FaultPlan, type FlowSubject, type OpenFlow } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
+import type { Slots } from '../platform/slots.ts'
 import type { VolumeSource } from '../volumes/types.ts'
 import type { InstanceEntry } from './entry.ts'
 import type { EventLog } from './events.ts'
@@ -52,6 +53,8 @@ export interface InstanceContext {
   readonly store: InstanceStore
   readonly locks: KeyedLock
   readonly digests: Digests
+  /** For whatever compresses memory. */
+  readonly compressions: Slots
   /** Absent: every machine is booted. */
   readonly templates: Templates | undefined
   /** Absent: every fork is loaded when it is asked for. */
@@ -86,6 +89,7 @@ export function holdInstance(
   context: InstanceContext,
   entry: { readonly id: string; readonly record: { readonly name: string } },
   waitMs: number = context.settings.lockWaitMs,
+  signal?: AbortSignal,
 ): Promise<Disposable> {
-  return context.locks.acquire(entry.id, { waitMs, what: `instance ${entry.record.name}` })
+  return context.locks.acquire(entry.id, { waitMs, what: `instance ${entry.record.name}`, ...(signal === undefined ? {} : { signal }) })
 }

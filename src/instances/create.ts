@@ -48,6 +48,7 @@ export interface CreateInstance {
   readonly restartPolicy: InstanceRecord['restartPolicy']
   readonly healthCheck: InstanceRecord['healthCheck']
   readonly autoStandby: InstanceRecord['autoStandby']
+  readonly snapshotPolicy: InstanceRecord['snapshotPolicy']
 }
 
 /** Returns when the VMM runs; the instance is then `Initializing`. */
@@ -148,7 +149,7 @@ function newRecord(
   template: TemplateRecord | undefined,
 ): InstanceRecord {
   return {
-    version: 5,
+    version: 6,
     id,
     name: request.name,
     createdAt: new Date().toISOString(),
@@ -183,9 +184,11 @@ function newRecord(
     restarts: noRestarts,
     healthCheck: request.healthCheck,
     autoStandby: request.autoStandby,
+    snapshotPolicy: request.snapshotPolicy,
     phases: firstPhase('created'),
     exit: null,
     savedMemory: null,
+    standbyCompression: null,
     restoring: null,
   }
 }

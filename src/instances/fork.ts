@@ -20,7 +20,8 @@ import { firstPhase } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
 import { noRestarts } from './restart-policy.ts'
-import { checkMemory, sealMemory } from './saved-memory.ts'
+import { demandMemory, sealMemory } from './saved-memory.ts'
+import { standbyCompressionOf } from './snapshot-policy.ts'
 import { suspendInstance } from './standby.ts'
 import { bootInstance, LOADS_AT_ONCE, LONG_LOAD_MS, resumeInstance } from './start.ts'
 import type { Spare } from './spares.ts'
@@ -87,13 +88,15 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   const checked = (): Promise<unknown>[] => (check === undefined ? [] : [step(flow, 'check', check)])
   const staged = spare?.staged ?? (await step(flow, 'stage', async () => undo.use(await stageInstance(context, id))))
   if (spare === undefined) {
-    const made = step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
+    const materialised = step(flow, 'materialise', () => driver.materialise(source.payload, staged.path, withMemory))
     // The check runs while the disk makes links; what it finds explains why they could not be made, too.
-    await together([...checked(), made])
+    await together([...checked(), materialised])
   } else await together(checked())
   const asleep = withMemory && request.targetState === 'Standby'
   const savedMemory = asleep ? await sealMemory(context, request, staged.path) : null
-  const record = { ...forkRecord(source, request, id, withMemory), savedMemory }
+  const made = forkRecord(source, request, id, withMemory)
+  const standbyCompression = asleep ? standbyCompressionOf(made.snapshotPolicy, {}, Date.now()) : null
+  const record = { ...made, savedMemory, standbyCompression }
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, withMemory)
   undo.defer(() => removeCommitted(context, entry))
@@ -156,6 +159,7 @@ function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMe
     restarts: noRestarts,
     phases: firstPhase(phaseOfTarget[request.targetState]),
     exit: null,
+    standbyCompression: null,
     restoring: null,
   }
 }
@@ -211,7 +215,7 @@ async function freezeForFork(
     await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
     await step(flow, 'capture', () => memoryOf(context, record).capture(machine, specOf(context, record), payload, flow.signal))
   } else {
-    if (state === 'Standby') await step(flow, 'check', () => checkMemory(context, record))
+    if (state === 'Standby') await demandMemory(context, entry, flow)
     await step(flow, 'share', () => driverOf(context, record).share(context.layout.instance(entry.id), payload, state === 'Standby'))
   }
   const kept = claims.move()

@@ -126,7 +126,7 @@ async function becomeRunning(context: InstanceContext, entry: InstanceEntry): Pr
   const { programStartedAt, agentReadyAt, runningSince, identityDue } = entry.record
   const change = {
     ...{ programStartedAt: programStartedAt ?? now, agentReadyAt: agentReadyAt ?? now, runningSince: runningSince ?? now },
-    ...{ identityDue: null, savedMemory: null },
+    ...{ identityDue: null, savedMemory: null, standbyCompression: null },
   }
   // A fork's memory has the identity of its source: it is gone for good before the record says that the fork has its own.
   if (identityDue === 'fork' && entry.holdsMemory) {

@@ -8,6 +8,7 @@ import { autoStandbyRecord } from './auto-standby.ts'
 import { healthCheckRecord } from './health.ts'
 import { phasesOfOlder, phasesRecord } from './phases.ts'
 import { noRestarts, restartPolicyRecord, restartsRecord } from './restart-policy.ts'
+import { snapshotPolicyRecord, standbyCompressionRecord } from './snapshot-policy.ts'
 
 const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
 
@@ -39,7 +40,7 @@ const attachedVolume = z
 
 const instanceRecord = z
   .object({
-    version: z.literal(5),
+    version: z.literal(6),
     id: fileWord,
     name: z.string(),
     createdAt: timestamp,
@@ -85,10 +86,13 @@ const instanceRecord = z
     restarts: restartsRecord,
     healthCheck: healthCheckRecord.nullable(),
     autoStandby: autoStandbyRecord.nullable(),
+    snapshotPolicy: snapshotPolicyRecord.nullable(),
     phases: phasesRecord,
     exit: z.object({ code: z.int().nullable(), message: z.string() }).readonly().nullable(),
     /** Seals of the memory image and the disks that go with it, while the instance is in standby; null also where none were made. */
     savedMemory: z.array(fileSeal).readonly().nullable(),
+    /** How the memory of this standby is to be compressed, and what of it is; null as well while it is in none. */
+    standbyCompression: standbyCompressionRecord.nullable(),
     /** Set while a snapshot is restored into this directory: the id of the journal that can bring the old one back. */
     restoring: z.string().nullable(),
   })
@@ -96,7 +100,7 @@ const instanceRecord = z
 
 export const instanceFormat = defineRecord({
   kind: 'instance record',
-  version: 5,
+  version: 6,
   schema: instanceRecord,
   // Version 1 had no seals of saved memory, but for records of the days in which they were added.
   steps: {
@@ -119,6 +123,8 @@ export const instanceFormat = defineRecord({
     }),
     // Version 4 knew neither a limit of disk throughput nor standby by itself, and kept no phases.
     4: (record) => ({ ...record, diskBytesPerSecond: null, autoStandby: null, phases: phasesOfOlder(record) }),
+    // Version 5 knew no compression of memory in standby.
+    5: (record) => ({ ...record, snapshotPolicy: null, standbyCompression: null }),
   },
 })
 

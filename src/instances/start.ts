@@ -17,7 +17,7 @@ import { attach, driverOf, endMachine, memoryOf, openAgent, specOf } from './mac
 import { makeReady, readyInBackground } from './readiness.ts'
 import type { InstanceRecord } from './record.ts'
 import { withoutPlan } from './restart-policy.ts'
-import { checkMemory } from './saved-memory.ts'
+import { demandMemory } from './saved-memory.ts'
 
 /**
  * Boots a stopped instance. With `background` it returns when the process runs, and the guest gets ready by itself (`entry.readying`);
@@ -72,13 +72,13 @@ export async function resumeInstance(
   { ready = 'await', loaded }: { readonly ready?: 'background' | 'await'; readonly loaded?: Machine | undefined } = {},
 ): Promise<void> {
   await using undo = new AsyncDisposableStack()
-  const before = entry.record
-  const { stamp } = before
+  const { stamp } = entry.record
   if (!entry.holdsMemory || stamp === null)
-    throw new HypemanError('invalid_state', `the instance ${before.name} holds no memory image to restore; use hypeman start`)
-  const memory = memoryOf(context, before)
-  using _share = reserveFor(context, before, true)
-  if (before.savedMemory !== null) await step(flow, 'check', () => checkMemory(context, before))
+    throw new HypemanError('invalid_state', `the instance ${entry.record.name} holds no memory image to restore; use hypeman start`)
+  const memory = memoryOf(context, entry.record)
+  using _share = reserveFor(context, entry.record, true)
+  if (entry.record.savedMemory !== null) await demandMemory(context, entry, flow)
+  const before = entry.record
   using _turn = await loads.take(flow.signal)
   using held = new DisposableStack()
   const { ports } = await step(flow, 'ports', async () => held.use(await allocatePorts(before.network?.ports ?? [])))

@@ -10,6 +10,8 @@ import { healthViewOf } from './health.ts'
 import { phaseViewOf } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { restartViewOf } from './restart-policy.ts'
+import { snapshotPolicyViewOf } from './snapshot-policy.ts'
+import { standbyCompressionViewOf } from './standby-compression-view.ts'
 
 export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
   const { state, error } = await entry.observe()
@@ -37,6 +39,8 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     hypervisor: record.hypervisor,
     platform: record.image.platform,
     has_snapshot: entry.holdsMemory && state === 'Standby',
+    ...snapshotPolicyViewOf(record.snapshotPolicy),
+    ...standbyCompressionViewOf(entry, state, Date.now()),
     ...autoStandbyViewOf(record.autoStandby),
     ...healthViewOf(record, entry.health, state),
     ...restartViewOf(record, Date.now()),

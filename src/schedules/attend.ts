@@ -86,7 +86,13 @@ async function take({ snapshots }: ScheduleContext, schedule: ScheduleRecord, no
   const { instances } = snapshots
   const { instanceId } = schedule
   try {
-    const request = { kind: 'by state', name: snapshotName(schedule, now), tags: snapshotTags(schedule), scheduled: true } as const
+    const request = {
+      kind: 'by state',
+      name: snapshotName(schedule, now),
+      tags: snapshotTags(schedule),
+      scheduled: true,
+      compression: 'by policy',
+    } as const
     const snapshot = await captureSnapshot(snapshots, instances.store.find(instanceId), request)
     instances.log.info(
       { instance: instanceId, snapshot: snapshot.id, name: snapshot.name, ms: Date.now() - now },

@@ -11,6 +11,7 @@ import {
   replaceInstance,
   reserveFor,
   sealMemory,
+  standbyCompressionOf,
   type InstanceEntry,
   type InstanceRecord,
 } from '../instances/index.ts'
@@ -53,7 +54,9 @@ export async function restoreSnapshot(
       await together([step(flow, 'check', () => checkSnapshot(context, record, withMemory)), made])
       const asleep = withMemory && target.state === 'Standby'
       const savedMemory = asleep ? await sealMemory(instances, target, directory) : null
-      return { ...restoredRecord(entry.record, record, target, withMemory), savedMemory }
+      const restored = restoredRecord(entry.record, record, target, withMemory)
+      const standbyCompression = asleep ? standbyCompressionOf(restored.snapshotPolicy, {}, Date.now()) : null
+      return { ...restored, savedMemory, standbyCompression }
     },
     holdsMemory: withMemory,
     reach: () => reachState(instances, entry, target.state, flow),
@@ -86,6 +89,7 @@ function restoredRecord(present: InstanceRecord, snapshot: SnapshotRecord, targe
     restarts: noRestarts,
     phases: present.phases,
     exit: null,
+    standbyCompression: null,
     restoring: null,
   }
 }

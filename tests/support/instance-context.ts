@@ -11,6 +11,7 @@ import type { Hypervisor, Machine, MachineStatus } from '../../src/hypervisors/d
 import { firstPhase } from '../../src/instances/phases.ts'
 import { EventLog, InstanceEntry, InstanceStore, noRestarts, type InstanceContext, type InstanceRecord } from '../../src/instances/index.ts'
 import { KeyedLock } from '../../src/platform/keyed-lock.ts'
+import { Slots } from '../../src/platform/slots.ts'
 import type { VolumeSource } from '../../src/volumes/types.ts'
 import { newId, newMac, newMachineId } from '../../src/platform/ids.ts'
 import { roomForAll } from './capacity.ts'
@@ -54,6 +55,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     store: new InstanceStore(layout, log),
     locks: new KeyedLock(),
     digests,
+    compressions: new Slots(1),
     templates: undefined,
     spares: undefined,
     events: new EventLog(layout, log),
@@ -82,7 +84,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
 
 export function aRecord(): InstanceRecord {
   return {
-    version: 5,
+    version: 6,
     id: newId(),
     name: `vm-${newId().slice(0, 8)}`,
     createdAt: new Date().toISOString(),
@@ -117,9 +119,11 @@ export function aRecord(): InstanceRecord {
     restarts: noRestarts,
     healthCheck: null,
     autoStandby: null,
+    snapshotPolicy: null,
     phases: firstPhase('stopped'),
     exit: null,
     savedMemory: null,
+    standbyCompression: null,
     restoring: null,
   }
 }

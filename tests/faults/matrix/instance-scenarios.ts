@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
 import { APIConnectionError } from '@onkernel/hypeman'
+import type { Instance } from '@onkernel/hypeman/resources/instances/instances.js'
 import { until } from '../../support/until.ts'
 import type { Scenario, Verdict } from './scenario.ts'
 import { LateFailure, type State, type World } from './world.ts'
@@ -114,6 +115,47 @@ export const restore: Scenario = {
   clean,
 }
 
+const compression = { enabled: true } as const
+
+/** What the official client's types do not have, its answers do. */
+async function compressionOf(world: World): Promise<string | undefined> {
+  const seen: Instance & { readonly standby_compression?: { readonly state: string } } = await world.client.instances.get(subject)
+  return seen.standby_compression?.state
+}
+
+/** Waits while it is being compressed. */
+async function untilCompressed(world: World): Promise<string | undefined> {
+  await until('its memory is compressed, or can not be', async () => (await compressionOf(world)) !== 'compressing')
+  return compressionOf(world)
+}
+
+/** Brings the subject to standby, where its memory lies there compressed. */
+async function ensureCompressed(world: World): Promise<void> {
+  if ((await world.stateOf(subject)) === 'Standby' && (await untilCompressed(world)) === 'compressed') return
+  await world.ensure(subject, 'Running', content)
+  await world.client.instances.standby(subject, { compression })
+  assert.equal(await untilCompressed(world), 'compressed')
+}
+
+export const compressStandby: Scenario = {
+  ...standby,
+  name: 'put an instance into standby and compress its memory',
+  async act(world) {
+    await world.client.instances.standby(subject, { compression })
+    if ((await untilCompressed(world)) !== 'compressed') throw new LateFailure('it is not compressed')
+  },
+  async judge(world) {
+    const hasFailed = (await world.stateOf(subject)) === 'Standby' && (await untilCompressed(world)) === 'error'
+    const verdict = await standby.judge(world)
+    return verdict === 'done' && hasFailed ? 'failed' : verdict
+  },
+  late: ['failed', 'done'],
+}
+
+export const restoreCompressed: Scenario = { ...restore, name: 'wake an instance from compressed standby', prepare: ensureCompressed }
+
+export const stopCompressed: Scenario = { ...stopAsleep, name: 'stop an instance in compressed standby', prepare: ensureCompressed }
+
 export const forkRunning: Scenario = {
   name: 'fork a running instance',
   async prepare(world) {
@@ -159,6 +201,17 @@ export const forkAsleep: Scenario = {
   },
   clean,
   frozen: [subject],
+}
+
+export const forkCompressed: Scenario = {
+  ...forkAsleep,
+  name: 'fork an instance in compressed standby',
+  async prepare(world) {
+    await world.remove(fresh)
+    await ensureCompressed(world)
+  },
+  // Its memory is brought back before it is shared.
+  frozen: [],
 }
 
 function deletion(name: string, state: State, graceful: boolean): Scenario {

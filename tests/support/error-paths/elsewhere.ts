@@ -10,6 +10,7 @@ export const elsewhere: Readonly<Record<string, Partial<Record<ErrorCode, string
   'POST /instances/{id}/restore': { host_unavailable: start },
   'POST /instances/{id}/fork': { host_unavailable: start },
   'POST /instances/{id}/snapshots/{snapshotId}/restore': { host_unavailable: start },
+  'POST /instances/{id}/standby': { not_supported: 'src/instances/machine.test.ts' },
   'POST /instances/{id}/snapshots': { not_supported: 'src/instances/machine.test.ts' },
   'POST /snapshots/{snapshotId}/fork': { host_unavailable: start },
   'POST /instances/{id}/volumes/{volumeId}': { host_unavailable: 'src/hypervisors/qemu/disk-parts.test.ts' },
