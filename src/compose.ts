@@ -23,6 +23,7 @@ import {
   hostPlatform,
   InstanceStore,
   reapStrayVmms,
+  reclaimMemory,
   recoverInstances,
   settingsOf,
   Spares,
@@ -34,6 +35,7 @@ import {
 import { startAutoStandby } from './jobs/auto-standby.ts'
 import { startExpiry } from './jobs/expire.ts'
 import { startHealthChecks } from './jobs/health-checks.ts'
+import { startReclaimEnds } from './jobs/reclaim.ts'
 import { startRestarts } from './jobs/restarts.ts'
 import { startStandbyCompression } from './jobs/standby-compression.ts'
 import { ScheduleWorker } from './jobs/schedules.ts'
@@ -261,7 +263,8 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     lookAtSchedules()
   }
   undo.use(startExpiry(context, log, removed))
-  for (const start of [startRestarts, startHealthChecks, startAutoStandby, startStandbyCompression]) undo.use(start(context, log))
+  for (const start of [startRestarts, startHealthChecks, startAutoStandby, startStandbyCompression, startReclaimEnds])
+    undo.use(start(context, log))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })
   undo.defer(() => registry.close())
   capacity.count(() => [registry.held()])
@@ -287,6 +290,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
         capacity,
         settings: config,
         volumesOf: (id) => store.byId(id)?.record.volumes.map(({ volumeId }) => volumeId) ?? [],
+        reclaim: (body, hostMemoryBytes) => reclaimMemory(context, body, hostMemoryBytes),
       }),
       capabilities: () => describeCapabilities(context, version),
       unreadable: () => [

@@ -8,6 +8,8 @@ import type {
   ForkInstance,
   ForkSnapshot,
   HostResources,
+  ReclaimedMemory,
+  ReclaimMemory,
   Image,
   ImageEvent,
   Instance,
@@ -55,6 +57,8 @@ export function createClient(options: HttpOptions) {
     capabilities: (call: CallOptions = {}) => http.json<Capabilities>('GET', '/capabilities', call),
     unreadable: (call: CallOptions = {}) => http.json<Unreadable[]>('GET', '/unreadable', call),
     resources: (call: CallOptions = {}) => http.json<HostResources>('GET', '/resources', call),
+    reclaimMemory: (body: ReclaimMemory, call: CallOptions = {}) =>
+      http.json<ReclaimedMemory>('POST', '/resources/memory/reclaim', { body, ...call }),
     images: imageOperations(http),
     pushes: pushOperations(http),
     instances: instanceOperations(http),

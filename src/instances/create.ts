@@ -184,6 +184,7 @@ function newRecord(
     restarts: noRestarts,
     healthCheck: request.healthCheck,
     autoStandby: request.autoStandby,
+    balloon: null,
     snapshotPolicy: request.snapshotPolicy,
     phases: firstPhase('created'),
     exit: null,

@@ -57,6 +57,8 @@ export class InstanceEntry {
   /** What compresses its memory, while it is in standby. */
   compressing: CompressionWork | undefined
   compressionSeen: CompressionSeen | undefined
+  /** An attempt to give memory back that was taken from the guest is not made before, in milliseconds since 1970. */
+  reclaimRetryMs = 0
   /** It is being deleted: whatever state it shows on its way is not one to rest in. */
   removing = false
   /** Aborts `readying` and whatever else waits for this machine. */

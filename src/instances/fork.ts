@@ -148,6 +148,7 @@ function forkRecord(source: ForkSource, request: ForkRequest, id: string, withMe
         : { mac: source.spare?.mac ?? newMac(), ports: record.network.ports.map((port) => ({ ...port, hostPort: 0, automatic: true })) },
     machineId: newMachineId(),
     identityDue: withMemory ? 'fork' : null,
+    balloon: withMemory ? record.balloon : null,
     expiresAt: null,
     forkedFrom: { snapshotId: source.snapshotId, instanceId: record.id },
     process: null,

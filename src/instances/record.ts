@@ -86,6 +86,8 @@ const instanceRecord = z
     restarts: restartsRecord,
     healthCheck: healthCheckRecord.nullable(),
     autoStandby: autoStandbyRecord.nullable(),
+    /** What the guest was asked to give back for a while, and until when, by its balloon, which a memory image has as well; null: nothing. */
+    balloon: z.object({ bytes: z.int().positive(), until: timestamp }).readonly().nullable(),
     snapshotPolicy: snapshotPolicyRecord.nullable(),
     phases: phasesRecord,
     exit: z.object({ code: z.int().nullable(), message: z.string() }).readonly().nullable(),
@@ -123,8 +125,8 @@ export const instanceFormat = defineRecord({
     }),
     // Version 4 knew neither a limit of disk throughput nor standby by itself, and kept no phases.
     4: (record) => ({ ...record, diskBytesPerSecond: null, autoStandby: null, phases: phasesOfOlder(record) }),
-    // Version 5 knew no compression of memory in standby.
-    5: (record) => ({ ...record, snapshotPolicy: null, standbyCompression: null }),
+    // Version 5 knew no compression of memory in standby, and took none back from guests.
+    5: (record) => ({ ...record, snapshotPolicy: null, standbyCompression: null, balloon: null }),
   },
 })
 

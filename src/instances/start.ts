@@ -43,6 +43,7 @@ export async function bootInstance(
     agentReadyAt: null,
     runningSince: null,
     identityDue: null,
+    balloon: null,
     exit: null,
     kernelId: context.kernel.id,
     stamp: await driver.stamp(),

@@ -36,7 +36,7 @@ export async function endRunning(
   await step(flow, 'ask', () => askToStop(context, entry, context.settings.stopGraceMs))
   await step(flow, 'end', async () => {
     const exit = await exitOf(context.layout.instance(entry.id), entry.record)
-    await endMachine(context, entry, { exit, ...change })
+    await endMachine(context, entry, { exit, balloon: null, ...change })
   })
 }
 
@@ -61,7 +61,7 @@ async function discardMemory(context: InstanceContext, entry: InstanceEntry, cha
   } finally {
     entry.holdsMemory = await holdsMemoryIn(driver, entry.record, directory)
   }
-  const nothing = { identityDue: null, programStartedAt: null, agentReadyAt: null, standbyCompression: null }
+  const nothing = { identityDue: null, programStartedAt: null, agentReadyAt: null, standbyCompression: null, balloon: null }
   await context.store.update(entry, { ...nothing, ...change })
   await removeCompressed(context, entry)
 }

@@ -41,6 +41,7 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     has_snapshot: entry.holdsMemory && state === 'Standby',
     ...snapshotPolicyViewOf(record.snapshotPolicy),
     ...standbyCompressionViewOf(entry, state, Date.now()),
+    ...(record.balloon === null ? {} : { memory_reclaim: { asked_bytes: record.balloon.bytes, hold_until: record.balloon.until } }),
     ...autoStandbyViewOf(record.autoStandby),
     ...healthViewOf(record, entry.health, state),
     ...restartViewOf(record, Date.now()),

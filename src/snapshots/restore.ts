@@ -85,6 +85,7 @@ function restoredRecord(present: InstanceRecord, snapshot: SnapshotRecord, targe
     programStartedAt: withMemory ? instance.programStartedAt : null,
     agentReadyAt: withMemory ? instance.agentReadyAt : null,
     identityDue: withMemory ? instance.identityDue : null,
+    balloon: withMemory ? instance.balloon : null,
     runningSince: null,
     restarts: noRestarts,
     phases: present.phases,

@@ -120,6 +120,7 @@ export function aRecord(): InstanceRecord {
     healthCheck: null,
     autoStandby: null,
     snapshotPolicy: null,
+    balloon: null,
     phases: firstPhase('stopped'),
     exit: null,
     savedMemory: null,

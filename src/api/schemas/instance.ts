@@ -74,6 +74,10 @@ export const instance = z
     has_snapshot: z.boolean().optional().meta({ description: 'Its memory is on disk: true in Standby.' }),
     snapshot_policy: snapshotPolicy.optional(),
     standby_compression: standbyCompression.optional().meta({ description: 'In Standby, of memory that is to be compressed.' }),
+    memory_reclaim: z
+      .object({ asked_bytes: z.int(), hold_until: timestamp })
+      .optional()
+      .meta({ description: 'What the guest was asked to give back (POST /resources/memory/reclaim), and until when. Absent: nothing.' }),
     auto_standby: autoStandby.optional(),
     health_check: healthCheck.optional(),
     health_status: healthStatus.optional(),

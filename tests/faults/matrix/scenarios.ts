@@ -12,7 +12,7 @@ import * as volumes from './volume-scenarios.ts'
 export const guestScenarios: readonly Scenario[] = [
   ...[instances.create, instances.start, instances.stop, instances.stopAsleep, instances.standby, instances.restore],
   ...[instances.compressStandby, instances.restoreCompressed, instances.stopCompressed, instances.forkCompressed],
-  instances.restart,
+  ...[instances.takeMemory, instances.giveMemory, instances.restart],
   ...[instances.forkRunning, instances.forkStopped, instances.forkAsleep, instances.remove, instances.removeAsleep, instances.update],
   ...[snapshots.snapshotRunning, snapshots.snapshotAsleep, snapshots.snapshotStopped],
   ...[snapshots.compressSnapshot, snapshots.forkCompressed, snapshots.restoreCompressed],

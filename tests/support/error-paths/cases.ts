@@ -67,6 +67,15 @@ export const cases: Readonly<Record<string, Cases>> = {
     storage_full: onFullDisk(create({})),
     storage_unsuitable: onFailingDisk(create({})),
   },
+  'POST /resources/memory/reclaim': {
+    busy: async (world) => {
+      const { client } = world.server
+      await client.instances.create({ ...standIn, name: 'fresh', size: '512MB' })
+      await client.instances.wait('fresh', { state: 'Running', timeout: '1m' })
+      const reclaim = (bytes: number): Case => send('POST', '/resources/memory/reclaim', { reclaim_bytes: bytes })
+      return during(world, 'instance.reclaim/ask', reclaim(64 * 1024 ** 2), reclaim(0))
+    },
+  },
   'PATCH /instances/{id}': {
     invalid_ttl: send('PATCH', '/instances/stopped', { ttl: 'long' }),
     invalid_expires_at: send('PATCH', '/instances/stopped', { expires_at: '2001-01-01T00:00:00Z' }),

@@ -14,6 +14,7 @@ export const elsewhere: Readonly<Record<string, Partial<Record<ErrorCode, string
   'POST /instances/{id}/snapshots': { not_supported: 'src/instances/machine.test.ts' },
   'POST /snapshots/{snapshotId}/fork': { host_unavailable: start },
   'POST /instances/{id}/volumes/{volumeId}': { host_unavailable: 'src/hypervisors/qemu/disk-parts.test.ts' },
+  'POST /resources/memory/reclaim': { not_supported: 'src/instances/reclaim.test.ts' },
   'GET /instances/{id}/wait': { canceled: 'src/server/http.test.ts' },
   'POST /images': {
     not_found: 'tests/integration/images.test.ts',

@@ -6,7 +6,7 @@ import { runCommandLine } from '../../../src/cli/program.ts'
 import { processTerminal } from '../../../src/cli/terminal.ts'
 import { serve } from '../../../src/compose.ts'
 import type { MakeDrivers } from '../../../src/drivers.ts'
-import { createStandIn } from '../stand-in-hypervisor/driver.ts'
+import { createStandIns } from '../stand-in-hypervisor/driver.ts'
 import { interceptCalls } from './calls.ts'
 import { faultPlanOf } from './steps.ts'
 import { createStriker } from './strike.ts'
@@ -17,7 +17,7 @@ mkdirSync(configured, { recursive: true })
 const dataDirectory = path.join(realpathSync(configured))
 const striker = createStriker(orders, dataDirectory)
 await interceptCalls(striker, dataDirectory)
-const standIns: MakeDrivers = async () => (['qemu', 'qemu-microvm'] as const).map((name) => createStandIn({ name, program: program ?? '' }))
+const standIns: MakeDrivers = async () => createStandIns(program ?? '')
 process.exitCode = await runCommandLine(process.argv.slice(2), processTerminal(process.env), {
   serve: (flags, signal) => serve(flags, signal, program === undefined ? undefined : standIns, faultPlanOf(striker)),
 })

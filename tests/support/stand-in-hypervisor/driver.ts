@@ -4,7 +4,7 @@
 import { open, rename, truncate } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../../src/api/errors.ts'
-import type { Hypervisor, HypervisorName, Machine, MemorySnapshots, VersionStamp } from '../../../src/hypervisors/driver.ts'
+import type { Balloon, Hypervisor, HypervisorName, Machine, MemorySnapshots, VersionStamp } from '../../../src/hypervisors/driver.ts'
 import { messageOf } from '../../../src/platform/flow.ts'
 import { adoptProcess } from '../../../src/platform/process.ts'
 import { copyPayload } from '../../../src/files/copy.ts'
@@ -32,17 +32,25 @@ export interface StandInOptions {
   readonly program: string
   /** Images restore only under an equal version. */
   readonly version?: string
+  /** Its guests give memory back. */
+  readonly hasBalloon?: boolean
 }
 
-export function createStandIn({ name, program, version = '1' }: StandInOptions): Hypervisor {
+/** Both that a server on stand-ins has: one with a balloon, and one without. */
+export function createStandIns(program: string): readonly Hypervisor[] {
+  return [createStandIn({ name: 'qemu', program, hasBalloon: true }), createStandIn({ name: 'qemu-microvm', program })]
+}
+
+export function createStandIn({ name, program, version = '1', hasBalloon = false }: StandInOptions): Hypervisor {
   const stamp: VersionStamp = { hypervisor: name, version, machineType: 'stand-in', accelerator: 'none' }
   return {
     name,
-    features: ['snapshots', 'standby', 'fork', 'pause'],
+    features: ['snapshots', 'standby', 'fork', 'pause', ...(hasBalloon ? ['balloon-control'] : [])],
     networks: ['user'],
     maxVolumes: 20,
     transientFiles: Object.values(sockets),
     memory: memorySnapshots(program, stamp),
+    ...(hasBalloon ? { balloon } : {}),
     unavailable: () => Promise.resolve(undefined),
     stamp: () => Promise.resolve(stamp),
     partOf,
@@ -79,6 +87,11 @@ export function createStandIn({ name, program, version = '1' }: StandInOptions):
     // The fork's own disk is made when it starts.
     materialise: linkFrozen,
   }
+}
+
+const balloon: Balloon = {
+  given: (machine, signal) => asStandIn(machine).balloon(signal),
+  ask: (machine, bytes, signal) => asStandIn(machine).fillBalloon(bytes, signal),
 }
 
 function memorySnapshots(program: string, stamp: VersionStamp): MemorySnapshots {

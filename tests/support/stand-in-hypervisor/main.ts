@@ -3,11 +3,10 @@
 import { serve } from '../../../src/compose.ts'
 import { runCommandLine } from '../../../src/cli/program.ts'
 import { processTerminal } from '../../../src/cli/terminal.ts'
-import { createStandIn } from './driver.ts'
+import { createStandIns } from './driver.ts'
 import { standInProgram } from './program.ts'
 
 const program = process.env['HYPEMAN_STAND_IN'] ?? (await standInProgram())
 process.exitCode = await runCommandLine(process.argv.slice(2), processTerminal(process.env), {
-  serve: (flags, signal) =>
-    serve(flags, signal, async () => (['qemu', 'qemu-microvm'] as const).map((name) => createStandIn({ name, program }))),
+  serve: (flags, signal) => serve(flags, signal, async () => createStandIns(program)),
 })
