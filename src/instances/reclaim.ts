@@ -54,7 +54,7 @@ export async function reclaimMemory(context: InstanceContext, body: ReclaimMemor
   )
   const until = new Date(Date.now() + holdMs).toISOString()
   const actions = await Promise.all(
-    candidates.map((one) => {
+    candidates.map(async (one) => {
       const wanted = plan[able.indexOf(one)] ?? 0
       if (one.balloon === undefined) return unsupported(one)
       return body.dry_run ? actionOf(one, wanted, 'planned', {}) : take(context, one, one.balloon, wanted, { until, reason: body.reason })
