@@ -20,13 +20,16 @@ import {
   describeCapabilities,
   EventLog,
   heldByInstances,
+  holdsMemoryIn,
   hostPlatform,
   InstanceStore,
   reapStrayVmms,
+  reclaimMemory,
   recoverInstances,
   recoverNetworks,
   settingsOf,
   Spares,
+  tidyStandby,
   undoReplacements,
   type InstanceContext,
   Templates,
@@ -34,7 +37,9 @@ import {
 import { startAutoStandby } from './jobs/auto-standby.ts'
 import { startExpiry } from './jobs/expire.ts'
 import { startHealthChecks } from './jobs/health-checks.ts'
+import { startReclaimEnds } from './jobs/reclaim.ts'
 import { startRestarts } from './jobs/restarts.ts'
+import { startStandbyCompression } from './jobs/standby-compression.ts'
 import { ScheduleWorker } from './jobs/schedules.ts'
 import { importKernel } from './kernels/index.ts'
 import { createHostNetwork, hostConnections } from './networks/index.ts'
@@ -47,6 +52,7 @@ import { refuseUnsuitable } from './platform/host-storage.ts'
 import { KeyedLock } from './platform/keyed-lock.ts'
 import { killProcess } from './platform/process.ts'
 import { readOrMakeSecret, secretsKeys, secretsOf, warnOfSecret } from './platform/secret.ts'
+import { Slots } from './platform/slots.ts'
 import { createPushService } from './pushes/index.ts'
 import { createRegistry } from './registry/index.ts'
 import { createResourceService, suppliesOf } from './resources/index.ts'
@@ -211,6 +217,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     locks: new KeyedLock(),
     digests: undo.use(new Digests()),
     sealer: await openKeyRing(layout.keyRing, await secretsKeys(config, layout.secretsKey), log),
+    compressions: new Slots(config.snapshots.compressions_at_once),
     templates,
     spares,
     events: new EventLog(layout, log),
@@ -227,6 +234,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   await recoverNetworks(context)
   await recoverInstances(context)
   undo.defer(() => spares.close())
+  for (const entry of store.entries()) await tidyStandby(context, entry)
   // Those of a QEMU, kernel or image that is not here any more are of no use.
   await templates?.load(async ({ kind }) => {
     const stamp = await drivers.get(kind.hypervisor)?.stamp()
@@ -262,7 +270,8 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     lookAtSchedules()
   }
   undo.use(startExpiry(context, log, removed))
-  for (const start of [startRestarts, startHealthChecks, startAutoStandby]) undo.use(start(context, log))
+  for (const start of [startRestarts, startHealthChecks, startAutoStandby, startStandbyCompression, startReclaimEnds])
+    undo.use(start(context, log))
   const registry = await createRegistry({ layout, log, images, platform: hostPlatform(), faults })
   undo.defer(() => registry.close())
   capacity.count(() => [registry.held()])
@@ -290,6 +299,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
         capacity,
         settings: config,
         volumesOf: (id) => store.byId(id)?.record.volumes.map(({ volumeId }) => volumeId) ?? [],
+        reclaim: (body, hostMemoryBytes) => reclaimMemory(context, body, hostMemoryBytes),
       }),
       capabilities: () => describeCapabilities(context, version),
       unreadable: () => [
@@ -305,7 +315,7 @@ async function loadInstances({ store, drivers, layout, log }: InstanceContext): 
   await store.load(async (record, directory) => {
     const driver = drivers.get(record.hypervisor)
     await driver?.refuseForeign(directory)
-    return (await driver?.memory?.holdsMemory(directory)) ?? false
+    return driver !== undefined && (await holdsMemoryIn(driver, record, directory))
   })
   const known = [...store.entries()].flatMap(({ record }) => (record.process === null ? [] : [record.process.pid]))
   const reaped = await reapStrayVmms(layout, new Set(known), new Set(store.unreadable().map((one) => one.path)))

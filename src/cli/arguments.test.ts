@@ -58,9 +58,10 @@ test('names are made of the image so that the server takes them', () => {
   }
 })
 
-test('a compression is an algorithm with or without a level', () => {
+test('a compression is an algorithm with or without a level, or none', () => {
   assert.deepEqual(compression('lz4'), { enabled: true, algorithm: 'lz4' })
   assert.deepEqual(compression('zstd:19'), { enabled: true, algorithm: 'zstd', level: 19 })
-  for (const wrong of ['', 'gzip', 'zstd:', 'zstd:x', 'zstd:-1', 'ZSTD'])
+  assert.deepEqual(compression('none'), { enabled: false })
+  for (const wrong of ['', 'gzip', 'zstd:', 'zstd:x', 'zstd:-1', 'ZSTD', 'none:1'])
     assert.throws(() => compression(wrong), InvalidArgumentError, wrong)
 })

@@ -33,10 +33,12 @@ export function words(text: string, before: readonly string[] = []): string[] {
   return [...before, ...list]
 }
 
-/** `zstd`, `lz4`, `zstd:19`: which levels there are is the server's to say. */
+/** `zstd`, `lz4`, `zstd:19`: which levels there are is the server's to say. `none` goes before what an instance's policy says. */
 export function compression(text: string): SnapshotCompression {
+  if (text === 'none') return { enabled: false }
   const [, algorithm, level] = /^(zstd|lz4)(?::(\d+))?$/.exec(text) ?? []
-  if (algorithm !== 'zstd' && algorithm !== 'lz4') throw new InvalidArgumentError('Give zstd or lz4, with a level if you like: zstd:19.')
+  if (algorithm !== 'zstd' && algorithm !== 'lz4')
+    throw new InvalidArgumentError('Give zstd or lz4, with a level if you like: zstd:19; or none.')
   return { enabled: true, algorithm, ...(level === undefined ? {} : { level: Number(level) }) }
 }
 

@@ -57,3 +57,35 @@ test('as JSON it is the answer of the server', async () => {
   const { stdout } = await hypeman(server.url, ['resources', '--format', 'json'])
   assert.deepEqual(JSON.parse(stdout), resources)
 })
+
+test('memory is asked back as the options say, and who gives what is a table', async () => {
+  await using server = await startFakeServer()
+  const action = (name: string, change: object): object => ({
+    ...{ instance_id: name, instance_name: name, hypervisor: 'firecracker', assigned_memory_bytes: 2 * GIB, protected_floor_bytes: GIB },
+    ...{ previous_target_guest_memory_bytes: 2 * GIB, planned_target_guest_memory_bytes: 1.5 * GIB, target_guest_memory_bytes: 1.5 * GIB },
+    ...{ applied_reclaim_bytes: GIB / 2, status: 'applied' },
+    ...change,
+  })
+  server.on('POST /resources/memory/reclaim', {
+    json: {
+      ...{ requested_reclaim_bytes: GIB, planned_reclaim_bytes: GIB / 2, applied_reclaim_bytes: GIB / 2, host_available_bytes: GIB },
+      ...{ host_pressure_state: 'healthy', hold_until: '2026-11-29T12:00:00.000Z' },
+      actions: [
+        action('web', {}),
+        action('db', { planned_target_guest_memory_bytes: 2 * GIB, applied_reclaim_bytes: 0, status: 'unsupported', error: 'no balloon' }),
+      ],
+    },
+  })
+  const words = ['resources', 'reclaim-memory', '--reclaim-bytes', '1GB', '--hold-for', '10m', '--reason', 'a build']
+  const { code, stdout, stderr } = await hypeman(server.url, words)
+  assert.equal(code, 0, stderr)
+  assert.deepEqual(server.requests.at(-1)?.body, { reclaim_bytes: GIB, hold_for: '10m', reason: 'a build' })
+  assert.deepEqual(rows(stdout), [
+    ['INSTANCE', 'HV', 'MEMORY', 'FLOOR', 'ASKED FOR', 'GIVEN', 'STATUS'],
+    ['web', 'firecracker', '2.0 GB', '1.0 GB', '512.0 MB', '512.0 MB', 'applied'],
+    ['db', 'firecracker', '2.0 GB', '1.0 GB', '0 B', '0 B', 'unsupported: no balloon'],
+  ])
+  assert.match(stderr, /512\.0 MB of 512\.0 MB given, held until 2026-11-29T12:00/)
+  assert.equal((await hypeman(server.url, ['resources', 'reclaim-memory'])).code, 2)
+  assert.equal((await hypeman(server.url, ['resources', 'reclaim-memory', '--reclaim-bytes', 'much'])).code, 2)
+})

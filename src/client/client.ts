@@ -8,6 +8,8 @@ import type {
   ForkInstance,
   ForkSnapshot,
   HostResources,
+  ReclaimedMemory,
+  ReclaimMemory,
   Image,
   ImageEvent,
   Instance,
@@ -27,6 +29,7 @@ import type {
   Snapshot,
   SnapshotCreate,
   SnapshotQuery,
+  StandbyRequest,
   StartRequest,
   Tags,
   Unreadable,
@@ -54,6 +57,8 @@ export function createClient(options: HttpOptions) {
     capabilities: (call: CallOptions = {}) => http.json<Capabilities>('GET', '/capabilities', call),
     unreadable: (call: CallOptions = {}) => http.json<Unreadable[]>('GET', '/unreadable', call),
     resources: (call: CallOptions = {}) => http.json<HostResources>('GET', '/resources', call),
+    reclaimMemory: (body: ReclaimMemory, call: CallOptions = {}) =>
+      http.json<ReclaimedMemory>('POST', '/resources/memory/reclaim', { body, ...call }),
     images: imageOperations(http),
     pushes: pushOperations(http),
     instances: instanceOperations(http),
@@ -99,7 +104,8 @@ function instanceOperations(http: Http) {
     start: (id: string, body: StartRequest = {}, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'start'), { body, ...call }),
     update: (id: string, body: InstanceUpdate, call: CallOptions = {}) => http.json<Instance>('PATCH', at(id), { body, ...call }),
     stop: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'stop'), call),
-    standby: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'standby'), { body: {}, ...call }),
+    standby: (id: string, body: StandbyRequest = {}, call: CallOptions = {}) =>
+      http.json<Instance>('POST', at(id, 'standby'), { body, ...call }),
     restore: (id: string, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'restore'), call),
     fork: (id: string, body: ForkInstance, call: CallOptions = {}) => http.json<Instance>('POST', at(id, 'fork'), { body, ...call }),
     delete: (id: string, query: { readonly graceful_shutdown?: boolean } = {}, call: CallOptions = {}) =>

@@ -6,7 +6,9 @@ import type { createImageBody } from '../api/schemas/image.ts'
 import type { createInstanceBody, forkInstanceBody, startInstanceBody, updateInstanceBody } from '../api/schemas/instance-requests.ts'
 import type { logsQuery } from '../api/schemas/instance-requests.ts'
 import type { createPushBody } from '../api/schemas/push.ts'
+import type { reclaimMemoryBody } from '../api/schemas/resources.ts'
 import type { setScheduleBody } from '../api/schemas/schedule.ts'
+import type { standbyInstanceBody } from '../api/schemas/snapshot-policy.ts'
 import type { createSnapshotBody, forkSnapshotBody, listSnapshotsQuery, restoreSnapshotBody } from '../api/schemas/snapshot.ts'
 import type { attachVolumeBody, createVolumeBody } from '../api/schemas/volume.ts'
 
@@ -18,7 +20,7 @@ export type { Tags } from '../api/schemas/common.ts'
 export type { ImageView as Image } from '../api/schemas/image.ts'
 export type { InstanceStats, InstanceView as Instance, PathInfo, WaitResult } from '../api/schemas/instance.ts'
 export type { PushView as Push } from '../api/schemas/push.ts'
-export type { HostResources } from '../api/schemas/resources.ts'
+export type { HostResources, ReclaimedMemory } from '../api/schemas/resources.ts'
 export type { ScheduleView as Schedule } from '../api/schemas/schedule.ts'
 export type { SnapshotKind, SnapshotView as Snapshot } from '../api/schemas/snapshot.ts'
 export type { Unreadable } from '../api/schemas/unreadable.ts'
@@ -30,6 +32,8 @@ type Sent<T> = T extends readonly (infer Item)[] ? readonly Sent<Item>[] : T ext
 
 export type PullRequest = Sent<z.input<typeof createImageBody>>
 
+export type ReclaimMemory = Sent<z.input<typeof reclaimMemoryBody>>
+
 export type PushRequest = Sent<z.input<typeof createPushBody>>
 
 export type InstanceCreate = Sent<z.input<typeof createInstanceBody>>
@@ -37,6 +41,7 @@ export type VolumeMount = NonNullable<InstanceCreate['volumes']>[number]
 export type PortMapping = NonNullable<NonNullable<InstanceCreate['network']>['ports']>[number]
 export type InstanceUpdate = Sent<z.input<typeof updateInstanceBody>>
 export type StartRequest = Sent<z.input<typeof startInstanceBody>>
+export type StandbyRequest = Sent<z.input<typeof standbyInstanceBody>>
 export type ForkInstance = Sent<z.input<typeof forkInstanceBody>>
 export type LogSource = z.output<typeof logsQuery>['source']
 

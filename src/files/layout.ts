@@ -92,9 +92,14 @@ export function dataLayout(root: string): DataLayout {
   }
 }
 
+/** Directory, in that of a snapshot or instance, of memory files that lie there compressed. */
+export const compressedDirectory = 'compressed'
+
 /** Files of an instance directory that the product itself keeps; a driver adds its own. */
 export const instanceFiles = {
   record: 'record.json',
+  /** Memory files of its standby, compressed. */
+  compressed: compressedDirectory,
   /** What was done with the instance, one JSON object a line. */
   events: 'logs/events.jsonl',
   logs: 'logs',
@@ -117,7 +122,7 @@ export const snapshotFiles = {
   /** How its memory is to be compressed, and what was; not there if it is not to be. */
   compression: 'compression.json',
   /** Memory files of the payload, compressed. */
-  compressed: 'compressed',
+  compressed: compressedDirectory,
 } as const
 
 /** Files of a template's directory. */

@@ -129,6 +129,11 @@ export function wasCopied(seal: FileSeal, seen: FileIdentity): boolean {
   return seal.modifiedNs === seen.modifiedNs && seal.sizeBytes === seen.sizeBytes
 }
 
+/** The very version that was sealed, or a copy of it. */
+export function isSealed(seal: FileSeal, seen: FileIdentity): boolean {
+  return identityKey(seal) === identityKey(seen) || wasCopied(seal, seen)
+}
+
 function bad({ name }: FileSeal, what: string): FileProblem {
   return { name, kind: 'bad', what }
 }

@@ -38,7 +38,7 @@ test('what waited for its turn while the instance was deleted finds nothing, and
   const waiting = [
     service.start(entry.id, {}),
     service.stop(entry.id),
-    service.standby(entry.id),
+    service.standby(entry.id, {}),
     service.restore(entry.id),
     service.fork(entry.id, { name: 'forked', from_running: true }, 'tests'),
     service.update(entry.id, { ttl: '1h' }, 'tests'),

@@ -13,6 +13,7 @@ import type { Capacity } from '../platform/capacity.ts'
 import { openFlow, type FaultPlan, type FlowSubject, type OpenFlow } from '../platform/flow.ts'
 import type { KeyedLock } from '../platform/keyed-lock.ts'
 import type { Sealer } from '../platform/sealing.ts'
+import type { Slots } from '../platform/slots.ts'
 import type { VolumeSource } from '../volumes/types.ts'
 import type { InstanceEntry } from './entry.ts'
 import type { EventLog } from './events.ts'
@@ -59,6 +60,8 @@ export interface InstanceContext {
   readonly digests: Digests
   /** For secrets in records. */
   readonly sealer: Sealer
+  /** For whatever compresses memory. */
+  readonly compressions: Slots
   /** Absent: every machine is booted. */
   readonly templates: Templates | undefined
   /** Absent: every fork is loaded when it is asked for. */
@@ -93,6 +96,7 @@ export function holdInstance(
   context: InstanceContext,
   entry: { readonly id: string; readonly record: { readonly name: string } },
   waitMs: number = context.settings.lockWaitMs,
+  signal?: AbortSignal,
 ): Promise<Disposable> {
-  return context.locks.acquire(entry.id, { waitMs, what: `instance ${entry.record.name}` })
+  return context.locks.acquire(entry.id, { waitMs, what: `instance ${entry.record.name}`, ...(signal === undefined ? {} : { signal }) })
 }

@@ -52,6 +52,7 @@ export interface CreateInstance {
   readonly restartPolicy: InstanceRecord['restartPolicy']
   readonly healthCheck: InstanceRecord['healthCheck']
   readonly autoStandby: InstanceRecord['autoStandby']
+  readonly snapshotPolicy: InstanceRecord['snapshotPolicy']
 }
 
 /** Returns when the VMM runs; the instance is then `Initializing`. */
@@ -191,9 +192,12 @@ function newRecord(
     restarts: noRestarts,
     healthCheck: request.healthCheck,
     autoStandby: request.autoStandby,
+    balloon: null,
+    snapshotPolicy: request.snapshotPolicy,
     phases: firstPhase('created'),
     exit: null,
     savedMemory: null,
+    standbyCompression: null,
     restoring: null,
   }
 }

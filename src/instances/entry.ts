@@ -4,6 +4,7 @@ import type { AgentClient } from '../agent/contract.ts'
 import type { Machine, MachineStatus } from '../hypervisors/driver.ts'
 import { mayBeAlive } from '../platform/process.ts'
 import type { Idleness } from './auto-standby.ts'
+import type { CompressionSeen, CompressionWork } from './compress-standby.ts'
 import type { Health } from './health.ts'
 import type { InstanceRecord } from './record.ts'
 import { deriveState, type DerivedState } from './state.ts'
@@ -55,6 +56,11 @@ export class InstanceEntry {
   standsStill = false
   /** Which template it began with, as long as this server knows. */
   templateKey: string | undefined
+  /** What compresses its memory, while it is in standby. */
+  compressing: CompressionWork | undefined
+  compressionSeen: CompressionSeen | undefined
+  /** An attempt to give memory back that was taken from the guest is not made before, in milliseconds since 1970. */
+  reclaimRetryMs = 0
   /** It is being deleted: whatever state it shows on its way is not one to rest in. */
   removing = false
   /** Aborts `readying` and whatever else waits for this machine. */

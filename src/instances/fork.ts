@@ -23,7 +23,8 @@ import { firstPhase } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
 import { noRestarts } from './restart-policy.ts'
-import { checkMemory, sealMemory } from './saved-memory.ts'
+import { demandMemory, sealMemory } from './saved-memory.ts'
+import { standbyCompressionOf } from './snapshot-policy.ts'
 import { suspendInstance } from './standby.ts'
 import { changedEnvironment, inheritedSecrets, type Environment, type EnvironmentChange } from './secrets.ts'
 import { bootInstance, LOADS_AT_ONCE, LONG_LOAD_MS, resumeInstance } from './start.ts'
@@ -112,7 +113,9 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   } else await together(checked())
   const asleep = withMemory && request.targetState === 'Standby'
   const savedMemory = asleep ? await sealMemory(context, request, staged.path) : null
-  const record = { ...forkRecord(context, source, request, id, withMemory), savedMemory }
+  const forked = forkRecord(context, source, request, id, withMemory)
+  const standbyCompression = asleep ? standbyCompressionOf(forked.snapshotPolicy, {}, Date.now()) : null
+  const record = { ...forked, savedMemory, standbyCompression }
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, withMemory)
   undo.defer(() => removeCommitted(context, entry))
@@ -167,6 +170,7 @@ function forkRecord(context: InstanceContext, source: ForkSource, request: ForkR
     machineId: newMachineId(),
     identityDue: withMemory ? 'fork' : null,
     unsafeFork: null,
+    balloon: withMemory ? record.balloon : null,
     expiresAt: null,
     forkedFrom: { snapshotId: source.snapshotId, instanceId: record.id },
     process: null,
@@ -179,6 +183,7 @@ function forkRecord(context: InstanceContext, source: ForkSource, request: ForkR
     restarts: noRestarts,
     phases: firstPhase(phaseOfTarget[request.targetState]),
     exit: null,
+    standbyCompression: null,
     restoring: null,
   }
 }
@@ -243,7 +248,7 @@ async function freezeForFork(
     await step(flow, 'prove-agent', () => proveAgent(context, entry, flow.signal))
     await captureMemory(context, entry, flow, payload)
   } else {
-    if (state === 'Standby') await step(flow, 'check', () => checkMemory(context, record))
+    if (state === 'Standby') await demandMemory(context, entry, flow)
     await step(flow, 'share', () => driverOf(context, record).share(context.layout.instance(entry.id), payload, state === 'Standby'))
   }
   const kept = claims.move()

@@ -127,7 +127,8 @@ export async function settleExit(
 async function recordEnd(context: InstanceContext, entry: InstanceEntry, exit: InstanceRecord['exit'], message: string): Promise<void> {
   const { record } = entry
   const restarts = entry.holdsMemory ? withoutPlan(record.restarts) : afterExit(record, exit, Date.now())
-  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), runningSince: null, exit, restarts })
+  const balloon = entry.holdsMemory ? record.balloon : null
+  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), runningSince: null, exit, restarts, balloon })
   entry.settling = false
   context.events.state(entry.id, entry.derive('gone').state, message)
   context.events.restartPlan(entry.id, entry.record)

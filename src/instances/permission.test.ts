@@ -34,7 +34,7 @@ type Attempt = (world: TestContext, id: string) => Promise<unknown>
 const attempts: Partial<Record<InstanceAction, Attempt>> = {
   start: (world, id) => instancesOf(world).start(id, {}),
   stop: (world, id) => instancesOf(world).stop(id),
-  standby: (world, id) => instancesOf(world).standby(id),
+  standby: (world, id) => instancesOf(world).standby(id, {}),
   restore: (world, id) => instancesOf(world).restore(id),
   fork: (world, id) => instancesOf(world).fork(id, { name: 'forked', from_running: true }, 'tests'),
   exec: (world, id) => instancesOf(world).agent(id, 0, AbortSignal.timeout(1_000)),
@@ -67,7 +67,7 @@ function instancesOf({ context }: TestContext): ReturnType<typeof createInstance
 function snapshotsOf({ context }: TestContext): ReturnType<typeof createSnapshotService> {
   const store = new SnapshotStore(context.layout, context.log)
   const host = { instances: context, store, locks: new KeyedLock(), keeper: new SealKeeper(context, store) }
-  return createSnapshotService({ ...host, compressor: new Compressor(host, { atOnce: 1, keepMs: 0, lookEveryMs: 50 }) }, () => undefined)
+  return createSnapshotService({ ...host, compressor: new Compressor(host, { keepMs: 0, lookEveryMs: 50 }) }, () => undefined)
 }
 
 function recordFile({ context }: TestContext, entry: InstanceEntry): Promise<string> {

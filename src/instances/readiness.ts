@@ -166,7 +166,7 @@ async function becomeRunning(context: InstanceContext, entry: InstanceEntry, uns
   const { programStartedAt, agentReadyAt, runningSince, identityDue } = entry.record
   const change = {
     ...{ programStartedAt: programStartedAt ?? now, agentReadyAt: agentReadyAt ?? now, runningSince: runningSince ?? now },
-    ...{ identityDue: null, environmentDue: false, savedMemory: null, unsafeFork },
+    ...{ identityDue: null, environmentDue: false, savedMemory: null, standbyCompression: null, unsafeFork },
   }
   // A fork's memory has the identity of its source: it is gone for good before the record says that the fork has its own.
   if (identityDue === 'fork' && entry.holdsMemory) {

@@ -9,6 +9,7 @@ import { healthCheckRecord } from './health.ts'
 import { phasesOfOlder, phasesRecord } from './phases.ts'
 import { noRestarts, restartPolicyRecord, restartsRecord } from './restart-policy.ts'
 import { secretBlock } from './secrets.ts'
+import { snapshotPolicyRecord, standbyCompressionRecord } from './snapshot-policy.ts'
 
 const processIdentity = z.object({ pid: z.int(), startTicks: z.string(), bootId: z.string() }).readonly()
 
@@ -115,10 +116,15 @@ const instanceRecord = z
     restarts: restartsRecord,
     healthCheck: healthCheckRecord.nullable(),
     autoStandby: autoStandbyRecord.nullable(),
+    /** What the guest was asked to give back for a while, and until when, by its balloon, which a memory image has as well; null: nothing. */
+    balloon: z.object({ bytes: z.int().positive(), until: timestamp }).readonly().nullable(),
+    snapshotPolicy: snapshotPolicyRecord.nullable(),
     phases: phasesRecord,
     exit: z.object({ code: z.int().nullable(), message: z.string() }).readonly().nullable(),
     /** Seals of the memory image and the disks that go with it, while the instance is in standby; null also where none were made. */
     savedMemory: z.array(fileSeal).readonly().nullable(),
+    /** How the memory of this standby is to be compressed, and what of it is; null as well while it is in none. */
+    standbyCompression: standbyCompressionRecord.nullable(),
     /** Set while a snapshot is restored into this directory: the id of the journal that can bring the old one back. */
     restoring: z.string().nullable(),
   })
@@ -149,10 +155,18 @@ export const instanceFormat = defineRecord({
     }),
     // Version 4 knew neither a limit of disk throughput nor standby by itself, and kept no phases.
     4: (record) => ({ ...record, diskBytesPerSecond: null, autoStandby: null, phases: phasesOfOlder(record) }),
-    // Version 5 knew networks in user mode alone, and neither secrets, owners nor guests that run without their identity.
+    // Version 5 knew networks in user mode alone, and neither secrets, owners, guests that run without their identity, compression in standby nor memory taken back.
     5: (record) => ({
       ...record,
-      ...{ secrets: [], owner: null, environmentDue: false, unsafeFork: null },
+      ...{
+        secrets: [],
+        owner: null,
+        environmentDue: false,
+        unsafeFork: null,
+        snapshotPolicy: null,
+        standbyCompression: null,
+        balloon: null,
+      },
       network: record['network'] === null ? null : { kind: 'user', ...z.looseObject({}).parse(record['network']) },
     }),
   },

@@ -11,6 +11,7 @@ import { attach, driverOf, endMachine, settleExit } from './machine.ts'
 import { readyInBackground } from './readiness.ts'
 import { sealMemory } from './saved-memory.ts'
 import { endStillness } from './stillness.ts'
+import { standbyCompressionOf } from './snapshot-policy.ts'
 
 /** Adopts or settles every instance with a recorded process. One that can't be adopted is told in the log and never hides the others. */
 export async function recoverInstances(context: InstanceContext): Promise<void> {
@@ -47,7 +48,9 @@ async function recoverInstance(context: InstanceContext, entry: InstanceEntry, p
 async function endSuspended(context: InstanceContext, entry: InstanceEntry): Promise<void> {
   const { record } = entry
   const savedMemory = record.savedMemory ?? (await sealMemory(context, record, context.layout.instance(entry.id)))
-  await endMachine(context, entry, { savedMemory })
+  // What the standby itself asked for is not known any more.
+  const standbyCompression = record.standbyCompression ?? standbyCompressionOf(record.snapshotPolicy, {}, Date.now())
+  await endMachine(context, entry, { savedMemory, standbyCompression })
   context.events.state(entry.id, 'Standby', 'memory is on disk; the server ended in between')
 }
 

@@ -3,6 +3,7 @@
 import { HypemanError } from '../api/errors.ts'
 import { moveToTrash } from '../files/stage.ts'
 import { step } from '../platform/flow.ts'
+import { stopCompressing } from './compress-standby.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { killMachine } from './machine.ts'
@@ -46,6 +47,7 @@ export async function removeCommitted(context: InstanceContext, entry: InstanceE
     entry.removing = false
   })
   entry.removing = true
+  await stopCompressing(entry)
   await killMachine(context, entry, new HypemanError('guest_unreachable', `the instance ${entry.record.name} is being deleted`))
   await moveToTrash(context.layout, context.layout.instance(entry.id))
   context.store.forget(entry)

@@ -12,6 +12,7 @@ import { createStaged, moveToTrash, stageRecord, syncDirectory, syncTree, writeR
 import { isMissing, linkTree, refuseForeignFiles } from '../files/tree.ts'
 import { messageOf, step, type FlowContext } from '../platform/flow.ts'
 import { newId } from '../platform/ids.ts'
+import { stopCompressing } from './compress-standby.ts'
 import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { killMachine } from './machine.ts'
@@ -48,6 +49,7 @@ export async function replaceInstance(
   flow: FlowContext,
   replacement: Replacement,
 ): Promise<void> {
+  await stopCompressing(entry)
   const id = newId()
   const place = context.layout.instance(entry.id)
   const before = { record: entry.record, holdsMemory: entry.holdsMemory }

@@ -40,6 +40,7 @@ test('a bare body gets the defaults', async () => {
     restartPolicy: null,
     healthCheck: null,
     autoStandby: null,
+    snapshotPolicy: null,
   })
 })
 

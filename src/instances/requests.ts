@@ -2,6 +2,7 @@
 
 import { HypemanError } from '../api/errors.ts'
 import type { CreateInstanceBody, UpdateInstanceBody } from '../api/schemas/instance-requests.ts'
+import type { StandbyInstanceBody } from '../api/schemas/snapshot-policy.ts'
 import { formatRate, parseBandwidth, parseDuration, parseRate, parseSize } from '../api/units.ts'
 import { autoStandbyOf } from './auto-standby.ts'
 import { hostPlatform } from './capabilities.ts'
@@ -13,6 +14,7 @@ import { checkDiskSize, type WantedVolume } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterPolicyChange, policyOf } from './restart-policy.ts'
 import { changedEnvironment, type EnvironmentChange } from './secrets.ts'
+import { snapshotPolicyOf, type StandbyRequest } from './snapshot-policy.ts'
 import { plainPath } from './volumes.ts'
 
 export function createRequestOf(context: InstanceContext, body: CreateInstanceBody, by: string): CreateInstance {
@@ -39,7 +41,12 @@ export function createRequestOf(context: InstanceContext, body: CreateInstanceBo
     restartPolicy: body.restart_policy === undefined ? null : policyOf(body.restart_policy),
     healthCheck: checkedHealth(body, body.network?.enabled !== false),
     autoStandby: body.auto_standby === undefined ? null : autoStandbyOf(body.auto_standby),
+    snapshotPolicy: body.snapshot_policy === undefined ? null : snapshotPolicyOf(body.snapshot_policy),
   }
+}
+
+export function standbyRequestOf({ compression, compression_delay: delay }: StandbyInstanceBody): StandbyRequest {
+  return { compression, ...(delay === undefined ? {} : { delayMs: parseDuration(delay) ?? 0 }) }
 }
 
 /** A volume as an instance shall have it. */

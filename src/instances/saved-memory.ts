@@ -3,7 +3,10 @@
 import { readdir } from 'node:fs/promises'
 import { HypemanError } from '../api/errors.ts'
 import { checkSeals, sealFiles, type FileSeal } from '../files/seals.ts'
+import { step, type FlowContext } from '../platform/flow.ts'
 import type { InstanceContext } from './context.ts'
+import { makeMemoryReady } from './decompress-standby.ts'
+import type { InstanceEntry } from './entry.ts'
 import { driverOf } from './machine.ts'
 import type { InstanceRecord } from './record.ts'
 
@@ -18,8 +21,14 @@ export async function sealMemory(
   return sealFiles(directory, names, (name) => driver.partOf(name) === 'state', context.digests)
 }
 
+/** Before the memory of an instance in standby is used, by a flow that holds it: brings it back if it lies there compressed, and checks it. */
+export async function demandMemory(context: InstanceContext, entry: InstanceEntry, flow: FlowContext): Promise<void> {
+  await makeMemoryReady(context, entry, flow)
+  await step(flow, 'check', () => checkMemory(context, entry.record))
+}
+
 /** `corrupt_snapshot` if the memory of an instance in standby is not what was saved. One without seals is left to its driver's own checks. */
-export async function checkMemory(context: InstanceContext, record: InstanceRecord): Promise<void> {
+async function checkMemory(context: InstanceContext, record: InstanceRecord): Promise<void> {
   const driver = driverOf(context, record)
   const isState = (name: string): boolean => driver.partOf(name) === 'state'
   const { problems } = await checkSeals(context.layout.instance(record.id), record.savedMemory ?? [], isState, context.digests)

@@ -14,7 +14,7 @@ import { autoStandbyStatusOf, holdAwake, occupy } from './idle.ts'
 import { readLogs } from './logs.ts'
 import { agentOf } from './machine.ts'
 import { removeInstance, removeUnreadable } from './remove.ts'
-import { attachmentOf, changeOf, createRequestOf, environmentOf } from './requests.ts'
+import { attachmentOf, changeOf, createRequestOf, environmentOf, standbyRequestOf } from './requests.ts'
 import { restoreInstance, startInstance } from './restore.ts'
 import { standbyInstance } from './standby.ts'
 import { statsOf } from './stats.ts'
@@ -67,7 +67,7 @@ export function createInstanceService(context: InstanceContext, removed: () => v
     },
     start: (ref, body) => change(ref, (entry) => startInstance(context, entry, body)),
     stop: (ref) => change(ref, (entry) => stopInstance(context, entry)),
-    standby: (ref) => change(ref, (entry) => standbyInstance(context, entry)),
+    standby: (ref, body) => change(ref, (entry) => standbyInstance(context, entry, standbyRequestOf(body))),
     restore: (ref) => change(ref, (entry) => restoreInstance(context, entry)),
     async fork(ref, body, by) {
       const request = {

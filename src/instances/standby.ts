@@ -1,6 +1,7 @@
 // Flow: standby. Running → Paused → Standby: memory and device state go to the directory, then the process ends.
 
 import { step } from '../platform/flow.ts'
+import { compressIfDue } from './compress-standby.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { detach, memoryOf, specOf } from './machine.ts'
@@ -10,10 +11,14 @@ import { proveAgent } from './probe.ts'
 import { withoutPlan } from './restart-policy.ts'
 import { sealMemory } from './saved-memory.ts'
 import { stillnessOf } from './stillness.ts'
+import { standbyCompressionOf, type StandbyRequest } from './snapshot-policy.ts'
 
-export async function standbyInstance(context: InstanceContext, entry: InstanceEntry): Promise<void> {
-  using _lock = await lockInstance(context, entry)
-  await suspendInstance(context, entry)
+export async function standbyInstance(context: InstanceContext, entry: InstanceEntry, compression: StandbyRequest = {}): Promise<void> {
+  {
+    using _lock = await lockInstance(context, entry)
+    await suspendInstance(context, entry, { compression })
+  }
+  compressIfDue(context, entry, Date.now())
 }
 
 interface SuspendOptions {
@@ -21,13 +26,15 @@ interface SuspendOptions {
   readonly message?: string
   /** Asked as the last thing before the guest stands still; by default nothing calls it off. */
   readonly proceed?: () => Promise<boolean>
+  /** How its memory is compressed afterwards, where that is not what its policy says. */
+  readonly compression?: StandbyRequest
 }
 
 /** The flow itself; the caller holds the lock. False if it was called off. On failure the instance is running, or paused if even that fails: then it can be tried again. */
 export async function suspendInstance(
   context: InstanceContext,
   entry: InstanceEntry,
-  { message = 'memory is on disk', proceed }: SuspendOptions = {},
+  { message = 'memory is on disk', proceed, compression = {} }: SuspendOptions = {},
 ): Promise<boolean> {
   entry.suspending = proceed === undefined
   using _done = { [Symbol.dispose]: () => void (entry.suspending = false) }
@@ -67,7 +74,9 @@ export async function suspendInstance(
     await releaseNetwork(context, record)
   })
   const restarts = withoutPlan(record.restarts)
-  await context.store.update(entry, { process: null, stoppedAt: new Date().toISOString(), runningSince: null, restarts, savedMemory })
+  const standbyCompression = standbyCompressionOf(record.snapshotPolicy, compression, Date.now())
+  const change = { process: null, stoppedAt: new Date().toISOString(), runningSince: null, restarts, savedMemory, standbyCompression }
+  await context.store.update(entry, change)
   context.events.state(entry.id, 'Standby', message)
   return true
 }

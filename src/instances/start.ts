@@ -17,7 +17,7 @@ import { attachNetwork, claimNetwork } from './network.ts'
 import { makeReady, readyInBackground } from './readiness.ts'
 import type { InstanceRecord } from './record.ts'
 import { withoutPlan } from './restart-policy.ts'
-import { checkMemory } from './saved-memory.ts'
+import { demandMemory } from './saved-memory.ts'
 import { openSecrets } from './secrets.ts'
 
 /**
@@ -47,6 +47,7 @@ export async function bootInstance(
     runningSince: null,
     identityDue: null,
     unsafeFork: null,
+    balloon: null,
     exit: null,
     kernelId: context.kernel.id,
     stamp: await driver.stamp(),
@@ -77,14 +78,14 @@ export async function resumeInstance(
   { ready = 'await', loaded }: { readonly ready?: 'background' | 'await'; readonly loaded?: Machine | undefined } = {},
 ): Promise<void> {
   await using undo = new AsyncDisposableStack()
-  const before = entry.record
-  const { stamp } = before
+  const { stamp } = entry.record
   if (!entry.holdsMemory || stamp === null)
-    throw new HypemanError('invalid_state', `the instance ${before.name} holds no memory image to restore; use hypeman start`)
-  const memory = memoryOf(context, before)
-  if (before.environmentDue) openSecrets(context.sealer, before.secrets)
-  using _share = reserveFor(context, before, true)
-  if (before.savedMemory !== null) await step(flow, 'check', () => checkMemory(context, before))
+    throw new HypemanError('invalid_state', `the instance ${entry.record.name} holds no memory image to restore; use hypeman start`)
+  const memory = memoryOf(context, entry.record)
+  if (entry.record.environmentDue) openSecrets(context.sealer, entry.record.secrets)
+  using _share = reserveFor(context, entry.record, true)
+  if (entry.record.savedMemory !== null) await demandMemory(context, entry, flow)
+  const before = entry.record
   using _turn = await loads.take(flow.signal)
   using held = new DisposableStack()
   const { network } = await step(flow, 'ports', async () => held.use(await claimNetwork(context, before)))

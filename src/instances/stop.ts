@@ -2,10 +2,12 @@
 
 import { messageOf, step, type FlowContext } from '../platform/flow.ts'
 import { isAlive } from '../platform/process.ts'
+import { stopCompressing } from './compress-standby.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
+import { holdsMemoryIn, removeCompressed } from './decompress-standby.ts'
 import type { InstanceEntry } from './entry.ts'
 import { exitOf } from './exit.ts'
-import { agentOf, endMachine, memoryOf, waitFor } from './machine.ts'
+import { agentOf, driverOf, endMachine, memoryOf, waitFor } from './machine.ts'
 import { permit } from './permission.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterStop } from './restart-policy.ts'
@@ -34,7 +36,7 @@ export async function endRunning(
   await step(flow, 'ask', () => askToStop(context, entry, context.settings.stopGraceMs))
   await step(flow, 'end', async () => {
     const exit = await exitOf(context.layout.instance(entry.id), entry.record)
-    await endMachine(context, entry, { exit, ...change })
+    await endMachine(context, entry, { exit, balloon: null, ...change })
   })
 }
 
@@ -52,13 +54,16 @@ async function callOffRestart(context: InstanceContext, entry: InstanceEntry): P
 
 /** What is left of a standby instance starts cold from its disks. */
 async function discardMemory(context: InstanceContext, entry: InstanceEntry, change: Partial<InstanceRecord>): Promise<void> {
-  const [memory, directory] = [memoryOf(context, entry.record), context.layout.instance(entry.id)]
+  const [driver, directory] = [driverOf(context, entry.record), context.layout.instance(entry.id)]
+  await stopCompressing(entry)
   try {
-    await memory.discardMemory(directory)
+    await memoryOf(context, entry.record).discardMemory(directory)
   } finally {
-    entry.holdsMemory = await memory.holdsMemory(directory)
+    entry.holdsMemory = await holdsMemoryIn(driver, entry.record, directory)
   }
-  await context.store.update(entry, { identityDue: null, programStartedAt: null, agentReadyAt: null, ...change })
+  const nothing = { identityDue: null, programStartedAt: null, agentReadyAt: null, standbyCompression: null, balloon: null }
+  await context.store.update(entry, { ...nothing, ...change })
+  await removeCompressed(context, entry)
 }
 
 /** Asks the guest to end and waits for it, firmer with each step. What it refuses is left to the kill that follows. */

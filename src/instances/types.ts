@@ -14,6 +14,7 @@ import type {
   StartInstanceBody,
   UpdateInstanceBody,
 } from '../api/schemas/instance-requests.ts'
+import type { StandbyInstanceBody } from '../api/schemas/snapshot-policy.ts'
 import type { AttachVolumeBody } from '../api/schemas/volume.ts'
 import type { InstanceStats, InstanceView, PathInfo, WaitResult } from '../api/schemas/instance.ts'
 
@@ -26,7 +27,7 @@ export interface InstanceService {
   remove(ref: string, options: { readonly gracefulShutdown: boolean }): Promise<void>
   start(ref: string, body: StartInstanceBody): Promise<InstanceView>
   stop(ref: string): Promise<InstanceView>
-  standby(ref: string): Promise<InstanceView>
+  standby(ref: string, body: StandbyInstanceBody): Promise<InstanceView>
   restore(ref: string): Promise<InstanceView>
   fork(ref: string, body: ForkInstanceBody, by: string): Promise<InstanceView>
   /** `volumeRef` is the id or name of a volume. */

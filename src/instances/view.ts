@@ -11,6 +11,8 @@ import { phaseViewOf } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { restartViewOf } from './restart-policy.ts'
 import { namesOf } from './secrets.ts'
+import { snapshotPolicyViewOf } from './snapshot-policy.ts'
+import { standbyCompressionViewOf } from './standby-compression-view.ts'
 
 export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
   const { state, error } = await entry.observe()
@@ -40,6 +42,9 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     hypervisor: record.hypervisor,
     platform: record.image.platform,
     has_snapshot: entry.holdsMemory && state === 'Standby',
+    ...snapshotPolicyViewOf(record.snapshotPolicy),
+    ...standbyCompressionViewOf(entry, state, Date.now()),
+    ...(record.balloon === null ? {} : { memory_reclaim: { asked_bytes: record.balloon.bytes, hold_until: record.balloon.until } }),
     ...autoStandbyViewOf(record.autoStandby),
     ...healthViewOf(record, entry.health, state),
     ...restartViewOf(record, Date.now()),

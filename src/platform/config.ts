@@ -183,7 +183,7 @@ const settings = z.strictObject({
       live: z.union([z.boolean(), z.stringbool()]).default(true),
       /** Schedules may not ask for snapshots more often. */
       shortest_interval: duration.pipe(z.number().min(1_000, 'is shorter than 1s')).prefault('1m'),
-      /** Snapshots whose memory is compressed at the same time. */
+      /** Snapshots and instances in standby whose memory is compressed at the same time. */
       compressions_at_once: wholeNumber.pipe(z.int().min(1).max(16)).default(1),
       /** Memory that was decompressed for a restore or fork stays so for this long after its last use. */
       keep_decompressed: duration.prefault('10m'),

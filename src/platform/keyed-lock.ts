@@ -24,6 +24,8 @@ export interface LockOptions {
   /** What the lock guards, for the error: `instance web-1`. */
   readonly what: string
   readonly shared?: boolean
+  /** Ends the wait with its reason. */
+  readonly signal?: AbortSignal
 }
 
 export class KeyedLock {
@@ -31,6 +33,7 @@ export class KeyedLock {
 
   /** Waits at most `waitMs` for the key; then `busy`. Operations on different keys never wait for each other. */
   async acquire(key: string, options: LockOptions): Promise<HeldLock> {
+    options.signal?.throwIfAborted()
     const exclusive = options.shared !== true
     const entry = this.#entries.get(key) ?? { readers: 0, writer: false, queue: [] }
     this.#entries.set(key, entry)
@@ -38,20 +41,28 @@ export class KeyedLock {
     const { promise, resolve, reject } = Promise.withResolvers<HeldLock>()
     const waiter: Waiter = { exclusive, grant: () => resolve(this.#hold(key, entry, exclusive)) }
     entry.queue.push(waiter)
-    const timer = setTimeout(() => {
-      entry.queue.splice(entry.queue.indexOf(waiter), 1)
+    const giveUp = (reason: Error): void => {
+      const at = entry.queue.indexOf(waiter)
+      if (at < 0) return // it was granted
+      entry.queue.splice(at, 1)
       this.#wake(key, entry)
-      reject(
+      reject(reason)
+    }
+    const timer = setTimeout(() => {
+      giveUp(
         new HypemanError(
           'busy',
           `${options.what} is busy with another operation (waited ${options.waitMs} ms); try again when it has ended`,
         ),
       )
     }, options.waitMs)
+    const onAbort = (): void => giveUp(options.signal?.reason as Error)
+    options.signal?.addEventListener('abort', onAbort, { once: true })
     try {
       return await promise
     } finally {
       clearTimeout(timer)
+      options.signal?.removeEventListener('abort', onAbort)
     }
   }
 

@@ -19,7 +19,12 @@ async function serviceWith(environment: Record<string, string>, held: readonly H
   const settings = await loadConfig(noFile, environment)
   const capacity = new Capacity(() => suppliesOf(tmpdir(), settings))
   capacity.count(() => held)
-  return createResourceService({ capacity, settings, volumesOf: (id) => (id === 'a' ? volumes : []) })
+  return createResourceService({
+    capacity,
+    settings,
+    volumesOf: (id) => (id === 'a' ? volumes : []),
+    reclaim: () => Promise.reject(new Error('nobody is asked')),
+  })
 }
 
 function told(service: ResourceService): ReturnType<ResourceService['get']> {

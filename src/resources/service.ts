@@ -1,6 +1,6 @@
 // What the host has and to whom it is promised, for `GET /resources`: out of what is in memory, without a walk over the disk.
 
-import type { HostResources } from '../api/schemas/resources.ts'
+import type { HostResources, ReclaimedMemory, ReclaimMemoryBody } from '../api/schemas/resources.ts'
 import { limitOf, sumOf, type Capacity, type Holding, type Resource, type Supply } from '../platform/capacity.ts'
 import type { ServerConfig } from '../platform/config.ts'
 import { linkBytesPerSecond } from './host.ts'
@@ -13,9 +13,11 @@ export interface ResourceOptions {
   readonly settings: Pick<ServerConfig, 'oversubscription' | 'capacity'>
   /** The disks that an instance has beside its own. */
   readonly volumesOf: (instanceId: string) => readonly string[]
+  /** Asks the guests, on a host with so much memory. */
+  readonly reclaim: (body: ReclaimMemoryBody, hostMemoryBytes: number) => Promise<ReclaimedMemory>
 }
 
-export function createResourceService({ capacity, settings, volumesOf }: ResourceOptions): ResourceService {
+export function createResourceService({ capacity, settings, volumesOf, reclaim }: ResourceOptions): ResourceService {
   return {
     get() {
       const holdings = capacity.holdings()
@@ -37,6 +39,7 @@ export function createResourceService({ capacity, settings, volumesOf }: Resourc
         disk_breakdown: breakdownOf(holdings),
       }
     },
+    reclaim: (body) => reclaim(body, capacity.supplies().memory.capacity),
   }
 }
 

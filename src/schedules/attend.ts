@@ -89,7 +89,7 @@ async function take({ snapshots }: ScheduleContext, schedule: ScheduleRecord, no
     const entry = instances.store.find(instanceId)
     const request = {
       ...({ kind: 'by state', name: snapshotName(schedule, now), tags: snapshotTags(schedule) } as const),
-      ...{ owner: entry.record.owner, scheduled: true },
+      ...({ owner: entry.record.owner, scheduled: true, compression: 'by policy' } as const),
     }
     const snapshot = await captureSnapshot(snapshots, entry, request)
     instances.log.info(

@@ -164,8 +164,8 @@ test('what this server has not yet is refused by the name of the field, before a
     }),
     (error) => error instanceof APIError && error.status === 501 && error.message.includes('network.egress'),
   )
-  await assert.rejects(server.client.instances.standby('web', { compression: { enabled: true } }), { status: 501 })
   const tooHigh = { kind: 'Standby', compression: { enabled: true, algorithm: 'lz4', level: 10 } } as const
+  await assert.rejects(server.client.instances.standby('web', tooHigh), { status: 400 })
   await assert.rejects(server.client.instances.snapshots.create('web', tooHigh), { status: 400 })
   assert.equal(server.services.calls.length, 0)
   await server.client.instances.create({

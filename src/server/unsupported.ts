@@ -11,23 +11,10 @@ const ofCreate: readonly Row<CreateInstanceBody>[] = [
   ['credentials', 'credentials injected into outgoing traffic', ({ credentials }) => Object.keys(credentials ?? {}).length > 0],
   ['devices', 'passing devices of the host through', ({ devices }) => (devices ?? []).length > 0],
   ['gpu', 'virtual GPUs', ({ gpu }) => (gpu?.profile ?? '') !== ''],
-  ['snapshot_policy', 'compression of memory', ({ snapshot_policy: policy }) => policy?.compression?.enabled === true],
-]
-
-interface Compressible {
-  readonly compression?: { readonly enabled: boolean } | undefined
-}
-
-const ofCompression: readonly Row<Compressible>[] = [
-  ['compression', 'compression of memory', ({ compression }) => compression?.enabled === true],
 ]
 
 export function refuseUnsupportedCreate(body: CreateInstanceBody): void {
   refuse(ofCreate, body)
-}
-
-export function refuseCompression(body: Compressible): void {
-  refuse(ofCompression, body)
 }
 
 function refuse<Body>(rows: readonly Row<Body>[], body: Body): void {

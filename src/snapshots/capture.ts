@@ -10,11 +10,12 @@ import { createStaged, moveToTrash, stageRecord } from '../files/stage.ts'
 import { treeSize } from '../files/tree.ts'
 import {
   captureMemory,
-  checkMemory,
+  demandMemory,
   driverOf,
   forbidWritableVolumes,
   lockInstance,
   permit,
+  policySetting,
   proveAgent,
   type InstanceEntry,
 } from '../instances/index.ts'
@@ -35,7 +36,7 @@ export interface CaptureRequest {
   /** The source's schedule asks for it. */
   readonly scheduled: boolean
   /** How its memory is compressed afterwards; absent: not at all. */
-  readonly compression?: CompressionSetting | undefined
+  readonly compression?: CompressionSetting | 'by policy' | undefined
 }
 
 export async function captureSnapshot(context: SnapshotContext, entry: InstanceEntry, request: CaptureRequest): Promise<SnapshotRecord> {
@@ -45,7 +46,7 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   using flow = snapshotFlow(context, entry.id, 'snapshot.create', id)
   forbidWritableVolumes(entry.record, 'a snapshot')
   const { kind, state } = await permitKind(entry, request.kind)
-  const { compression: setting } = request
+  const setting = request.compression === 'by policy' ? policySetting(entry.record.snapshotPolicy) : request.compression
   const compression = setting === undefined || kind === 'Stopped' ? undefined : compressionRecordOf(id, setting)
   using _name = context.store.reserveName(entry.id, request.name, id)
 
@@ -71,7 +72,7 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
     createdAt: new Date().toISOString(),
     ...(await treeSize(payload)),
     pausedMs,
-    instance: { ...entry.record, process: null, restoring: null, savedMemory: null },
+    instance: { ...entry.record, process: null, restoring: null, savedMemory: null, standbyCompression: null },
   }
   await step(flow, 'record', async () => {
     await stageRecord(path.join(staged.path, snapshotFiles.record), record)
@@ -116,7 +117,7 @@ async function fillPayload(
   const { instances } = context
   const { record } = entry
   if (state !== 'Running') {
-    if (state === 'Standby') await step(flow, 'check', () => checkMemory(instances, record))
+    if (state === 'Standby') await demandMemory(instances, entry, flow)
     await step(flow, 'share', () => driverOf(instances, record).share(instances.layout.instance(entry.id), payload, state === 'Standby'))
     return 0
   }

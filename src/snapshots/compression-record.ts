@@ -4,8 +4,8 @@
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { z } from 'zod'
-import { compressedSuffix, compressionAlgorithms, type CompressionSetting } from '../files/compression.ts'
-import { contentDigestPattern } from '../files/content-digest.ts'
+import { compressedFile, compressedPath, type CompressedFile } from '../files/compressed-files.ts'
+import { compressionAlgorithms, type CompressionSetting } from '../files/compression.ts'
 import { seeFile } from '../files/identity.ts'
 import { snapshotFiles } from '../files/layout.ts'
 import { defineRecord, fileWord } from '../files/record-format.ts'
@@ -13,26 +13,13 @@ import type { FileSeal } from '../files/seals.ts'
 import { isMissing } from '../files/tree.ts'
 import type { MemoryName, OtherNames } from './shared-memory.ts'
 
-const compressedFile = z
-  .object({
-    /** Of the memory file in the payload. */
-    name: fileWord,
-    /** Of the memory file; it was compressed and came back with this digest. */
-    sizeBytes: z.int().nonnegative(),
-    allocatedBytes: z.int().nonnegative(),
-    digest: z.string().regex(contentDigestPattern),
-    compressedBytes: z.int().nonnegative(),
-  })
-  .readonly()
-
-export type CompressedFile = z.infer<typeof compressedFile>
-
 const compressionRecord = z
   .object({
     version: z.literal(1),
     snapshotId: fileWord,
     algorithm: z.enum(compressionAlgorithms),
     level: z.int(),
+    /** By the names of memory files in the payload. */
     files: z.array(compressedFile).readonly(),
     /** Memory files that do not get smaller, and stay as they are. */
     kept: z.array(fileWord).readonly(),
@@ -65,11 +52,6 @@ export function readCompression(directory: string, snapshotId: string): Compress
 /** Path of a memory file below the snapshot's directory. */
 export function rawPath(name: string): string {
   return path.join(snapshotFiles.payload, name)
-}
-
-/** Path of its compressed form below the snapshot's directory. */
-export function compressedPath(name: string, { algorithm }: Pick<CompressionSetting, 'algorithm'>): string {
-  return path.join(snapshotFiles.compressed, `${name}${compressedSuffix[algorithm]}`)
 }
 
 export function isCompressed(sealedName: string): boolean {

@@ -5,18 +5,12 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isHypemanError } from '../api/errors.ts'
+import { compressedPath, removeUnsealedCompressed, type CompressedFile } from '../files/compressed-files.ts'
 import { seeFile } from '../files/identity.ts'
 import { driverOf } from '../instances/index.ts'
 import { messageOf, step, type FlowContext, type StepEvent } from '../platform/flow.ts'
-import { compressMemory, freeMemory, removeUnsealedCompressed, removeUnsealedMemory, type CompressionHost } from './compress.ts'
-import {
-  compressedPath,
-  lookAtMemory,
-  readCompression,
-  type CompressedFile,
-  type CompressionRecord,
-  type MemoryLook,
-} from './compression-record.ts'
+import { compressMemory, freeMemory, removeUnsealedMemory, type CompressionHost } from './compress.ts'
+import { lookAtMemory, readCompression, type CompressionRecord, type MemoryLook } from './compression-record.ts'
 import { statusOf, type CompressionStatus } from './compression-status.ts'
 import { decompressMemory } from './decompress.ts'
 import type { SnapshotRecord } from './record.ts'
@@ -27,8 +21,6 @@ import { SharedMemory } from './shared-memory.ts'
 const RETRY_MS = 600_000
 
 export interface CompressorOptions {
-  /** Snapshots that are compressed at a time. */
-  readonly atOnce: number
   /** Memory that was decompressed stays so for this long after it was last used, in milliseconds. */
   readonly keepMs: number
   /** How often it looks what has become possible, in milliseconds; by default every five seconds. */
@@ -52,11 +44,8 @@ interface Tracked {
 }
 
 /** One that knows what there is, by the server's settings. It begins to work when it is told to. */
-export async function openCompressor(
-  host: CompressionHost,
-  settings: { readonly compressions_at_once: number; readonly keep_decompressed: number },
-): Promise<Compressor> {
-  const compressor = new Compressor(host, { atOnce: settings.compressions_at_once, keepMs: settings.keep_decompressed })
+export async function openCompressor(host: CompressionHost, settings: { readonly keep_decompressed: number }): Promise<Compressor> {
+  const compressor = new Compressor(host, { keepMs: settings.keep_decompressed })
   await compressor.load()
   return compressor
 }
@@ -89,7 +78,7 @@ export class Compressor implements AsyncDisposable {
       try {
         const record = readCompression(directory, id)
         if (record === undefined) continue
-        await removeUnsealedCompressed(directory, id)
+        await removeUnsealedCompressed(directory, readSeals(directory, id))
         await removeUnsealedMemory(directory, id, record)
         this.#track(record)
       } catch (error) {
@@ -198,7 +187,7 @@ export class Compressor implements AsyncDisposable {
     while (this.#lookAgain && !this.#closing.signal.aborted) {
       this.#lookAgain = false
       for (const [id, tracked] of this.#tracked) {
-        if (this.#running.size >= this.#options.atOnce || this.#closing.signal.aborted) break
+        if (this.#host.instances.compressions.isFull || this.#closing.signal.aborted) break
         if (tracked.settled || this.#running.has(id) || this.#paused.has(id)) continue
         this.#begin(id, tracked)
         await nextTurn() // requests come first
@@ -214,6 +203,8 @@ export class Compressor implements AsyncDisposable {
     const now = this.#see(id)
     if (now === undefined || (now.ready.length === 0 && (now.freeable.length === 0 || performance.now() < tracked.notBefore))) return
     if (tracked.error !== undefined && performance.now() < tracked.notBefore) return
+    const slot = this.#host.instances.compressions.take()
+    if (slot === undefined) return
     const cancel = new AbortController()
     const signal = AbortSignal.any([cancel.signal, this.#closing.signal])
     const done = this.#work(snapshot, tracked, now, signal)
@@ -226,6 +217,7 @@ export class Compressor implements AsyncDisposable {
         this.#log.warn({ snapshot: id, error: tracked.error }, 'a snapshot could not be compressed')
       })
       .finally(() => {
+        slot[Symbol.dispose]()
         this.#running.delete(id)
         this.#see(id)
         this.look()

@@ -1,16 +1,14 @@
 // Brings memory files of a snapshot back that lie there compressed alone, before something starts from them. The compressed files stay: when nobody uses the
 // memory files any more, they go without being compressed again.
 
-import { rename, rm, stat } from 'node:fs/promises'
+import { rename, rm } from 'node:fs/promises'
 import path from 'node:path'
-import { HypemanError, isHypemanError } from '../api/errors.ts'
-import { decompressFile } from '../files/compression.ts'
-import { seeFile } from '../files/identity.ts'
+import { HypemanError } from '../api/errors.ts'
+import { decompressInto, sealOfRaw, type CompressedFile } from '../files/compressed-files.ts'
 import { snapshotFiles } from '../files/layout.ts'
-import { sealOf, type FileSeal } from '../files/seals.ts'
-import { createStaged, syncDirectory, syncFile } from '../files/stage.ts'
+import { createStaged, syncDirectory } from '../files/stage.ts'
 import { problemOfCompressed, removeUnsealedMemory, type CompressionHost } from './compress.ts'
-import { compressedPath, rawPath, type CompressedFile, type CompressionRecord } from './compression-record.ts'
+import { rawPath, type CompressionRecord } from './compression-record.ts'
 import type { SnapshotRecord } from './record.ts'
 
 /** The caller holds the snapshot. Nothing has changed when it rejects: with `corrupt_snapshot` if a compressed file is damaged. */
@@ -33,16 +31,7 @@ export async function decompressMemory(
   // What could not be sealed, or not be removed, takes the room of what is made now.
   if (!keeper.isReading(record.id)) await removeUnsealedMemory(directory, record.id, wanted)
   await using staged = await createStaged(instances.layout, `memory-${record.id}`)
-  for (const { name, sizeBytes } of files) {
-    const [compressed, made] = [compressedPath(name, wanted), path.join(staged.path, name)]
-    const bytes = await decompressFile(path.join(directory, compressed), made, wanted.algorithm, signal).then(
-      async () => (await stat(made)).size,
-      (cause: unknown) =>
-        Promise.reject(isHypemanError(cause, 'corrupt_snapshot') ? corrupt(record, `${compressed} is damaged`, cause) : cause),
-    )
-    if (bytes !== sizeBytes) throw corrupt(record, `${compressed} holds ${bytes} bytes instead of ${sizeBytes}`)
-    await syncFile(made)
-  }
+  await decompressInto(staged.path, directory, files, wanted, (what, cause) => corrupt(record, what, cause), signal)
   await using undo = new AsyncDisposableStack()
   for (const { name } of files) {
     const place = path.join(directory, rawPath(name))
@@ -50,17 +39,10 @@ export async function decompressMemory(
     undo.defer(() => rm(place, { force: true }))
   }
   await syncDirectory(path.join(directory, snapshotFiles.payload))
-  const seals = files.map((file) => sealOfRaw(directory, file))
+  const seals = files.map(({ name, digest }) => sealOfRaw(directory, rawPath(name), digest))
   for (const seal of seals) if (seal.digest !== null) instances.digests.remember(seal, seal.digest)
   await keeper.update(record.id, (present) => [...present.filter(({ name }) => !seals.some((seal) => seal.name === name)), ...seals])
   undo.move()
-}
-
-/** Its digest is that of before: size and checksum of what came out were right. */
-function sealOfRaw(directory: string, { name, digest }: CompressedFile): FileSeal {
-  const seen = seeFile(path.join(directory, rawPath(name)))
-  if (seen === undefined) throw new Error(`${rawPath(name)} is missing`)
-  return sealOf(rawPath(name), seen, digest)
 }
 
 function corrupt(record: SnapshotRecord, what: string, cause?: unknown): HypemanError {

@@ -50,7 +50,7 @@ async function world(before?: TestContext): Promise<World> {
   await store.load()
   const keeper = new SealKeeper(instances, store)
   const host = { instances, store, locks: new KeyedLock(), keeper }
-  const compressor = new Compressor(host, { atOnce: 1, keepMs: 0, lookEveryMs: 50 })
+  const compressor = new Compressor(host, { keepMs: 0, lookEveryMs: 50 })
   const snapshots = { ...host, compressor }
   const close = async (): Promise<void> => {
     await compressor[Symbol.asyncDispose]()

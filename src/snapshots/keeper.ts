@@ -5,9 +5,9 @@ import { readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
 import type { Digests } from '../files/digests.ts'
-import { identityKey, seeFile, type FileIdentity } from '../files/identity.ts'
+import { seeFile } from '../files/identity.ts'
 import { snapshotFiles } from '../files/layout.ts'
-import { isSmall, lookAt, sealOf, wasCopied, writtenBeforeDigest, type FileSeal } from '../files/seals.ts'
+import { isSealed, isSmall, lookAt, sealOf, writtenBeforeDigest, type FileSeal } from '../files/seals.ts'
 import { removeUnfinishedRecords, writeRecord } from '../files/stage.ts'
 import { flowOn, type InstanceContext } from '../instances/index.ts'
 import { messageOf, step } from '../platform/flow.ts'
@@ -183,9 +183,4 @@ export class SealKeeper implements AsyncDisposable {
   #warn(id: string, error: unknown): void {
     this.#instances.log.warn({ snapshot: id, error: messageOf(error) }, 'the digests of a snapshot are not complete')
   }
-}
-
-/** The very version that was sealed, or a copy of it. */
-export function isSealed(seal: FileSeal, seen: FileIdentity): boolean {
-  return identityKey(seal) === identityKey(seen) || wasCopied(seal, seen)
 }

@@ -14,6 +14,7 @@ import {
   reserveFor,
   restoredNetwork,
   sealMemory,
+  standbyCompressionOf,
   type InstanceEntry,
   type InstanceRecord,
 } from '../instances/index.ts'
@@ -57,7 +58,9 @@ export async function restoreSnapshot(
       await together([step(flow, 'check', () => checkSnapshot(context, record, withMemory)), made])
       const asleep = withMemory && target.state === 'Standby'
       const savedMemory = asleep ? await sealMemory(instances, target, directory) : null
-      return { ...restoredRecord(driverOf(instances, target), entry.record, record, target, withMemory), savedMemory }
+      const restored = restoredRecord(driverOf(instances, target), entry.record, record, target, withMemory)
+      const standbyCompression = asleep ? standbyCompressionOf(restored.snapshotPolicy, {}, Date.now()) : null
+      return { ...restored, savedMemory, standbyCompression }
     },
     holdsMemory: withMemory,
     reach: () => reachState(instances, entry, target.state, flow),
@@ -91,10 +94,12 @@ function restoredRecord(
     agentReadyAt: withMemory ? instance.agentReadyAt : null,
     identityDue: withMemory ? instance.identityDue : null,
     unsafeFork: null,
+    balloon: withMemory ? instance.balloon : null,
     runningSince: null,
     restarts: noRestarts,
     phases: present.phases,
     exit: null,
+    standbyCompression: null,
     restoring: null,
   }
 }

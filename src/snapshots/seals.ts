@@ -4,6 +4,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { z } from 'zod'
+import { compressedPath } from '../files/compressed-files.ts'
 import { compressionAlgorithms } from '../files/compression.ts'
 import type { Digests } from '../files/digests.ts'
 import { snapshotFiles } from '../files/layout.ts'
@@ -12,7 +13,6 @@ import { fileSeal, sealFiles, type FileProblem, type FileSeal } from '../files/s
 import { stageRecord } from '../files/stage.ts'
 import { isMissing } from '../files/tree.ts'
 import type { FilePart, Hypervisor } from '../hypervisors/driver.ts'
-import { compressedPath } from './compression-record.ts'
 
 const sealsRecord = z.object({
   version: z.literal(1),

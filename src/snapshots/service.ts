@@ -1,11 +1,9 @@
 // What may be asked of snapshots: find, then run the flow, then show. Locks and rules are the flows' own.
 
 import { HypemanError } from '../api/errors.ts'
-import { defaultLevels } from '../api/schemas/compression.ts'
 import type { CreateSnapshotBody, SnapshotView } from '../api/schemas/snapshot.ts'
-import type { CompressionSetting } from '../files/compression.ts'
-import { environmentOf, viewOf } from '../instances/index.ts'
-import { captureSnapshot } from './capture.ts'
+import { environmentOf, settingOf, viewOf } from '../instances/index.ts'
+import { captureSnapshot, type CaptureRequest } from './capture.ts'
 import type { CompressionStatus } from './compression-status.ts'
 import type { SnapshotContext } from './context.ts'
 import { forkSnapshot } from './fork.ts'
@@ -20,7 +18,7 @@ export function createSnapshotService(context: SnapshotContext, removed: () => v
   const { instances, store } = context
   return {
     async create(instanceRef, { kind, name = '', tags = {}, compression }, by) {
-      const request = { kind, name, tags, owner: by, scheduled: false, compression: settingOf(kind, compression) }
+      const request = { kind, name, tags, owner: by, scheduled: false, compression: compressionOf(kind, compression) }
       return snapshotViewOf(context, await captureSnapshot(context, instances.store.find(instanceRef), request))
     },
     async list(filter) {
@@ -54,13 +52,11 @@ function targetOf(
   return { targetState: body.target_state, targetHypervisor: body.target_hypervisor }
 }
 
-/** What is asked of a snapshot's compression, with what is left out filled in; undefined if it is not to be. */
-function settingOf(kind: SnapshotRecord['kind'], asked: CreateSnapshotBody['compression']): CompressionSetting | undefined {
-  if (asked?.enabled !== true) return undefined
-  if (kind === 'Stopped')
+/** What is asked of a snapshot's compression; what is not said is its instance's to say. */
+function compressionOf(kind: SnapshotRecord['kind'], asked: CreateSnapshotBody['compression']): CaptureRequest['compression'] {
+  if (kind === 'Stopped' && asked?.enabled === true)
     throw new HypemanError('invalid_request', 'compression: a Stopped snapshot holds no memory to compress; leave the field out')
-  const algorithm = asked.algorithm ?? 'zstd'
-  return { algorithm, level: asked.level ?? defaultLevels[algorithm] }
+  return asked === undefined ? 'by policy' : settingOf(asked)
 }
 
 /** Made once for each record, which is another object when something has changed: a list of 10 000 would leave as many objects behind each time. */

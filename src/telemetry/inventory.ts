@@ -75,6 +75,16 @@ export function describeInventory(
       this.set(spares.ready)
     },
   })
+  new Gauge({
+    name: 'hypeman_reclaimed_memory_bytes',
+    help: 'Memory that running guests were asked to give back for a while',
+    registers,
+    collect() {
+      let bytes = 0
+      for (const { record, machine } of instances.entries()) if (machine !== undefined) bytes += record.balloon?.bytes ?? 0
+      this.set(bytes)
+    },
+  })
   const memory = sampled('memory', (signal) => readMemory([...instances.entries()], signal))
   new Gauge({
     name: 'hypeman_vmms',

@@ -47,7 +47,7 @@ export async function compressionWorld(faults?: FaultPlan, keepMs = 0, before?: 
   await store.load()
   const keeper = new SealKeeper(instances, store)
   const host = { instances, store, locks: new KeyedLock(), keeper }
-  const compressor = new Compressor(host, { atOnce: 1, keepMs, lookEveryMs: 50 })
+  const compressor = new Compressor(host, { keepMs, lookEveryMs: 50 })
   await compressor.load()
   await keeper.resume()
   compressor.start()

@@ -284,7 +284,10 @@ export function createFakeServices(): FakeServices {
       images: { default_platform: 'linux/amd64', platforms: ['linux/amd64'] },
       network: { model: 'nat', guest_to_guest: false },
     }),
-    resources: { get: () => hostResources },
+    resources: {
+      get: () => hostResources,
+      reclaim: (body) => Promise.reject(new HypemanError('not_supported', `nobody gives ${body.reclaim_bytes} bytes back`)),
+    },
     unreadable: () => fakes.damaged,
   }
   return fakes

@@ -12,6 +12,7 @@ import { firstPhase } from '../../src/instances/phases.ts'
 import { EventLog, InstanceEntry, InstanceStore, noRestarts, type InstanceContext, type InstanceRecord } from '../../src/instances/index.ts'
 import { KeyedLock } from '../../src/platform/keyed-lock.ts'
 import { createSealer } from '../../src/platform/sealing.ts'
+import { Slots } from '../../src/platform/slots.ts'
 import type { VolumeSource } from '../../src/volumes/types.ts'
 import { newId, newMac, newMachineId } from '../../src/platform/ids.ts'
 import { roomForAll } from './capacity.ts'
@@ -58,6 +59,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
     locks: new KeyedLock(),
     digests,
     sealer: createSealer(['the key of tests']),
+    compressions: new Slots(1),
     templates: undefined,
     spares: undefined,
     events: new EventLog(layout, log),
@@ -125,9 +127,12 @@ export function aRecord(): InstanceRecord {
     restarts: noRestarts,
     healthCheck: null,
     autoStandby: null,
+    snapshotPolicy: null,
+    balloon: null,
     phases: firstPhase('stopped'),
     exit: null,
     savedMemory: null,
+    standbyCompression: null,
     restoring: null,
   }
 }

@@ -67,7 +67,7 @@ async function open(base: TestContext): Promise<ScheduleWorld> {
   const store = new ScheduleStore(layout, { log, faults })
   await store.load()
   const host = { instances, store: snapshotStore, locks: new KeyedLock(), keeper }
-  const compressor = new Compressor(host, { atOnce: 1, keepMs: 0, lookEveryMs: 50 })
+  const compressor = new Compressor(host, { keepMs: 0, lookEveryMs: 50 })
   const snapshots = { ...host, compressor }
   const context = { snapshots, store, locks: new KeyedLock(), shortestIntervalMs: MINUTE }
   const worker = new ScheduleWorker(context, () => {

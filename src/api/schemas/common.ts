@@ -39,7 +39,11 @@ export const size = (code: 'invalid_size' | 'invalid_hotplug_size' | 'invalid_ov
   checked((text) => parseSize(text) !== undefined, code, 'a size is a number and a unit, such as 512MB or 2GB')
 
 export const duration = (
-  code: 'invalid_ttl' | 'invalid_timeout' | 'invalid_restart_policy' | 'invalid_health_check' | 'invalid_auto_standby' | 'invalid_request',
+  code: Extract<
+    ErrorCode,
+    | ('invalid_ttl' | 'invalid_timeout' | 'invalid_restart_policy' | 'invalid_health_check' | 'invalid_auto_standby' | 'invalid_request')
+    | ('invalid_snapshot_policy' | 'invalid_compression_delay')
+  >,
 ): z.ZodString => checked((text) => (parseDuration(text) ?? -1) >= 0, code, 'a duration is numbers and units, such as 90s, 5m or 1h30m')
 
 /** Of TCP or UDP. */

@@ -25,7 +25,7 @@ import {
 } from './common.ts'
 import { autoStandby } from './auto-standby.ts'
 import { instanceState, volumeMount } from './instance.ts'
-import { compression } from './compression.ts'
+import { snapshotPolicy } from './snapshot-policy.ts'
 import { healthCheck, restartPolicy } from './supervision.ts'
 
 const unsupported = 'Not supported yet: 501 unless absent, empty or disabled.'
@@ -97,7 +97,7 @@ export const createInstanceBody = z
     auto_standby: autoStandby.optional(),
     health_check: healthCheck.optional(),
     restart_policy: restartPolicy.optional(),
-    snapshot_policy: z.looseObject({ compression: compression.optional() }).optional().meta({ description: unsupported }),
+    snapshot_policy: snapshotPolicy.optional(),
   })
   .refine(oneExpiry, oneExpiryError)
   .meta({ id: 'CreateInstance' })
@@ -131,13 +131,6 @@ export const startInstanceBody = z
   .meta({ id: 'StartInstance' })
 
 export type StartInstanceBody = z.output<typeof startInstanceBody>
-
-export const standbyInstanceBody = z
-  .object({
-    compression: compression.optional().meta({ description: 'Not supported yet: 501 if enabled.' }),
-    compression_delay: duration('invalid_request').optional(),
-  })
-  .meta({ id: 'StandbyInstance' })
 
 export const forkInstanceBody = z
   .object({

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { instanceStates } from '../actions.ts'
 import { autoStandby } from './auto-standby.ts'
 import { environment, hypervisorName, port, size, tags, timestamp } from './common.ts'
+import { snapshotPolicy, standbyCompression } from './snapshot-policy.ts'
 import { healthCheck, healthStatus, restartPolicy, restartStatus } from './supervision.ts'
 
 export const instanceState = z.enum(instanceStates)
@@ -75,6 +76,12 @@ export const instance = z
     hypervisor: hypervisorName.optional(),
     platform: z.string().optional(),
     has_snapshot: z.boolean().optional().meta({ description: 'Its memory is on disk: true in Standby.' }),
+    snapshot_policy: snapshotPolicy.optional(),
+    standby_compression: standbyCompression.optional().meta({ description: 'In Standby, of memory that is to be compressed.' }),
+    memory_reclaim: z
+      .object({ asked_bytes: z.int(), hold_until: timestamp })
+      .optional()
+      .meta({ description: 'What the guest was asked to give back (POST /resources/memory/reclaim), and until when. Absent: nothing.' }),
     auto_standby: autoStandby.optional(),
     health_check: healthCheck.optional(),
     health_status: healthStatus.optional(),

@@ -63,12 +63,18 @@ export type HostResources = z.infer<typeof hostResources>
 
 export const reclaimMemoryBody = z
   .object({
-    reclaim_bytes: z.int().min(0),
-    dry_run: z.boolean().default(false),
-    hold_for: duration('invalid_request').optional(),
-    reason: z.string().max(256).optional(),
+    reclaim_bytes: z.int().min(0).meta({
+      description: 'What all guests together shall give back, in place of what they were asked for before; 0: all of it is theirs again.',
+    }),
+    dry_run: z.boolean().default(false).meta({ description: 'Only says what would be asked of whom.' }),
+    hold_for: duration('invalid_request')
+      .optional()
+      .meta({ description: 'Until it is given back, such as `10m`: at most `1h`, by default `5m`.' }),
+    reason: z.string().max(256).optional().meta({ description: "For the server's log and the events of the instances." }),
   })
   .meta({ id: 'ReclaimMemory' })
+
+export type ReclaimMemoryBody = z.output<typeof reclaimMemoryBody>
 
 const reclaimAction = z.object({
   instance_id: z.string(),
@@ -79,8 +85,11 @@ const reclaimAction = z.object({
   previous_target_guest_memory_bytes: z.int(),
   planned_target_guest_memory_bytes: z.int(),
   target_guest_memory_bytes: z.int(),
-  applied_reclaim_bytes: z.int(),
-  status: z.string(),
+  applied_reclaim_bytes: z.int().meta({ description: 'What it has given back by the time of the answer.' }),
+  status: z.string().meta({
+    description:
+      '`applied`, `pending`: asked for, and not all given when the answer was made; `unchanged`, `planned` (with dry_run), `unsupported` or `error`, which say why in `error`.',
+  }),
   error: z.string().optional(),
 })
 
@@ -94,4 +103,6 @@ export const reclaimedMemory = z
     hold_until: timestamp.optional(),
     actions: z.array(reclaimAction),
   })
-  .meta({ id: 'ReclaimedMemory', description: 'What each instance gave back.' })
+  .meta({ id: 'ReclaimedMemory', description: 'What each Running instance was asked for and gave back.' })
+
+export type ReclaimedMemory = z.output<typeof reclaimedMemory>

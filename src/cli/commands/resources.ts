@@ -1,4 +1,4 @@
-// hypeman resources: what the host has, how much of it is promised, and to whom.
+// hypeman resources: what the host has, how much of it is promised, and to whom. Taking memory back is in resources-reclaim.ts.
 
 import type { Command } from 'commander'
 import type { HostResources } from '../../client/client.ts'
@@ -7,6 +7,7 @@ import type { Cli } from '../context.ts'
 import { printLines, printList, printObject } from '../output/format.ts'
 import type { Column } from '../output/table.ts'
 import { size } from '../output/text.ts'
+import { reclaimMemoryCommand } from './resources-reclaim.ts'
 
 type Status = HostResources['cpu']
 type Allocation = HostResources['allocations'][number]
@@ -35,9 +36,11 @@ function amount({ type }: Status, value: number): string {
 export function resourcesCommand(cli: Cli): Command {
   return command('resources', 'Show what the host has, how much of it is promised, and to which instances', [
     ['hypeman resources', 'as tables; what stands still holds its disk alone'],
+    ['hypeman resources reclaim-memory --reclaim-bytes 2GB', 'takes 2 GB back from running guests for five minutes'],
     ['hypeman resources --format json', 'exact numbers, and what images and volumes take'],
   ])
     .alias('resource')
+    .addCommand(reclaimMemoryCommand(cli))
     .action(async (_options: object, self: Command) => {
       const session = await cli.session(self)
       const resources = await session.client.resources({ signal: session.signal })

@@ -50,7 +50,11 @@ function createCommand(cli: Cli): Command {
     )
     .option('--name <name>', 'name, unique among the snapshots of the instance')
     .option('-l, --tag <key=value>', 'tag of the snapshot; may be repeated', keyValue)
-    .option('--compress <algorithm[:level]>', 'compress the memory afterwards: zstd[:1-19] or lz4[:0-9]', compression)
+    .option(
+      '--compress <algorithm[:level]>',
+      "compress the memory afterwards: zstd[:1-19], lz4[:0-9] or none; by default the instance's policy",
+      compression,
+    )
     .action(async (name: string, options: CreateOptions, self: Command) => {
       const session = await cli.session(self)
       const { client, signal } = session

@@ -8,7 +8,6 @@ import { builder, builderParams, createBuilderBody } from '../../api/schemas/bui
 import { tagFilter } from '../../api/schemas/common.ts'
 import { availableDevice, createDeviceBody, device, deviceParams } from '../../api/schemas/device.ts'
 import { createIngressBody, ingress, ingressParams } from '../../api/schemas/ingress.ts'
-import { reclaimedMemory, reclaimMemoryBody } from '../../api/schemas/resources.ts'
 import { nothing } from './context.ts'
 
 const querystring = z.object({ tags: tagFilter })
@@ -16,10 +15,6 @@ const querystring = z.object({ tags: tagFilter })
 const described = (operationId: string, summary: string, rest: FastifySchema): FastifySchema => ({ operationId, summary, ...rest })
 
 export const absentSchemas: Readonly<Record<string, FastifySchema>> = {
-  'POST /resources/memory/reclaim': described('reclaimMemory', 'Take memory back from guests', {
-    body: reclaimMemoryBody,
-    response: { 200: reclaimedMemory },
-  }),
   'GET /builds': described('listBuilds', 'List builds', { querystring, response: { 200: z.array(build) } }),
   'POST /builds': described('createBuild', 'Build an image', {
     consumes: ['multipart/form-data'],

@@ -33,12 +33,7 @@ const row = (method: Row['method'], path: string, access: Access, answer: Answer
   what,
 })
 
-/** Why not: docs/decisions/013-no-balloon.md. */
-const notReclaimed =
-  'taking memory back from running guests (a balloon would damage the memory that snapshots and forks share; standby gives back all of it)'
-
 export const absentOperations: readonly Row[] = [
-  row('POST', '/resources/memory/reclaim', 'resource:read', 'unsupported', notReclaimed),
   row('GET', '/builds', 'build:read', 'none', 'builds'),
   row('POST', '/builds', 'build:write', 'unsupported', 'building images'),
   row('GET', '/builds/:id', 'build:read', 'missing', 'build'),

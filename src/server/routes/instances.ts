@@ -7,16 +7,16 @@ import {
   forkInstanceBody,
   instanceParams,
   listInstancesQuery,
-  standbyInstanceBody,
   startInstanceBody,
   statQuery,
   updateInstanceBody,
   waitQuery,
 } from '../../api/schemas/instance-requests.ts'
 import { instance, instanceStats, pathInfo, waitResult } from '../../api/schemas/instance.ts'
+import { standbyInstanceBody } from '../../api/schemas/snapshot-policy.ts'
 import { parseDuration } from '../../api/units.ts'
 import { untilGone } from '../signals.ts'
-import { refuseCompression, refuseUnsupportedCreate } from '../unsupported.ts'
+import { refuseUnsupportedCreate } from '../unsupported.ts'
 import { writePlainly } from '../validation.ts'
 import { failure, lookupErrors, nothing, subjectOf, type App, type RouteContext } from './context.ts'
 
@@ -46,7 +46,7 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
         'x-error-codes': [
           ...(['invalid_name', 'invalid_size', 'invalid_overlay_size', 'invalid_ttl', 'invalid_expires_at', 'invalid_platform'] as const),
           ...(['invalid_hotplug_size', 'invalid_disk_io_bps', 'invalid_bandwidth_download', 'invalid_bandwidth_upload'] as const),
-          ...(['invalid_restart_policy', 'invalid_health_check', 'invalid_auto_standby'] as const),
+          ...(['invalid_restart_policy', 'invalid_health_check', 'invalid_auto_standby', 'invalid_snapshot_policy'] as const),
           ...([
             'image_not_ready',
             'not_found',
@@ -179,16 +179,18 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         tags,
         operationId: 'standbyInstance',
         summary: 'Write the memory of a Running instance to disk and end its VM',
+        description:
+          'The memory is compressed after the answer, if `compression` or the snapshot_policy of the instance asks for it; a restore decompresses it first.',
         params: instanceParams,
         body: standbyInstanceBody,
         response: { 200: instance, ...failure },
-        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy', 'guest_unreachable', 'storage_full', 'not_supported'],
+        'x-error-codes': [
+          ...([...lookupErrors, 'invalid_snapshot_compression', 'invalid_compression_delay'] as const),
+          ...(['invalid_state', 'busy', 'guest_unreachable', 'storage_full', 'not_supported'] as const),
+        ],
       },
     },
-    async (request) => {
-      refuseCompression(request.body)
-      return instances.standby(request.params.id)
-    },
+    (request) => instances.standby(request.params.id, request.body),
   )
   app.post(
     '/instances/:id/restore',
@@ -201,14 +203,8 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         params: instanceParams,
         response: { 200: instance, ...failure },
         'x-error-codes': [
-          ...lookupErrors,
-          'invalid_state',
-          'busy',
-          'corrupt_snapshot',
-          'incompatible_version',
-          'insufficient_resources',
-          'guest_unreachable',
-          'host_unavailable',
+          ...([...lookupErrors, 'invalid_state', 'busy', 'corrupt_snapshot', 'incompatible_version'] as const),
+          ...(['insufficient_resources', 'guest_unreachable', 'storage_full', 'host_unavailable'] as const),
         ],
       },
     },

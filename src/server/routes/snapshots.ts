@@ -35,12 +35,12 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
         operationId: 'createSnapshot',
         summary: 'Take a snapshot of an instance',
         description:
-          'A Running instance stands still for a moment and goes on, with its programs and connections. Memory is compressed after the answer, if `compression` asks for it.',
+          'A Running instance stands still for a moment and goes on, with its programs and connections. Memory is compressed after the answer, if `compression` or the snapshot_policy of the instance asks for it.',
         params: instanceParams,
         body: createSnapshotBody,
         response: { 201: snapshot, ...failure },
         'x-error-codes': [
-          ...([...lookupErrors, 'invalid_name', 'busy'] as const),
+          ...([...lookupErrors, 'invalid_name', 'invalid_snapshot_compression', 'busy'] as const),
           ...(['corrupt_snapshot', 'guest_unreachable', 'storage_full', 'storage_unsuitable', 'not_supported'] as const),
         ],
       },

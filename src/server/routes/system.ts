@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { capabilities, health } from '../../api/schemas/capabilities.ts'
-import { hostResources } from '../../api/schemas/resources.ts'
+import { hostResources, reclaimedMemory, reclaimMemoryBody } from '../../api/schemas/resources.ts'
 import { unreadable } from '../../api/schemas/unreadable.ts'
 import { failure, type App, type MetricsSource, type RouteContext } from './context.ts'
 
@@ -45,6 +45,23 @@ export function systemRoutes(app: App, { services, metrics }: RouteContext): voi
       },
     },
     async () => services.resources.get(),
+  )
+  app.post(
+    '/resources/memory/reclaim',
+    {
+      config: { access: 'instance:write' },
+      schema: {
+        tags,
+        operationId: 'reclaimMemory',
+        summary: 'Take memory back from running guests for a while',
+        description:
+          'Where the hypervisor of an instance has a balloon. Each Running instance gives in proportion to what it has above its floor, which is half of its memory and 128 MiB at least. A request replaces the one before. Instances that can not give are named with the reason; 501 only if no hypervisor here can.',
+        body: reclaimMemoryBody,
+        response: { 200: reclaimedMemory, ...failure },
+        'x-error-codes': ['busy', 'not_supported'],
+      },
+    },
+    (request) => services.resources.reclaim(request.body),
   )
   app.get(
     '/unreadable',

@@ -4,9 +4,10 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
 import { APIConnectionError } from '@onkernel/hypeman'
+import type { Instance } from '@onkernel/hypeman/resources/instances/instances.js'
 import { until } from '../../support/until.ts'
 import type { Scenario, Verdict } from './scenario.ts'
-import { LateFailure, type State, type World } from './world.ts'
+import { LateFailure, Refused, type State, type World } from './world.ts'
 
 const content = { memory: 'm', disk: 'd' } as const
 const onDisk = { memory: '', disk: 'd' } as const
@@ -136,6 +137,47 @@ export const restoreOnTap: Scenario = {
   },
 }
 
+const compression = { enabled: true } as const
+
+/** What the official client's types do not have, its answers do. */
+async function compressionOf(world: World): Promise<string | undefined> {
+  const seen: Instance & { readonly standby_compression?: { readonly state: string } } = await world.client.instances.get(subject)
+  return seen.standby_compression?.state
+}
+
+/** Waits while it is being compressed. */
+async function untilCompressed(world: World): Promise<string | undefined> {
+  await until('its memory is compressed, or can not be', async () => (await compressionOf(world)) !== 'compressing')
+  return compressionOf(world)
+}
+
+/** Brings the subject to standby, where its memory lies there compressed. */
+async function ensureCompressed(world: World): Promise<void> {
+  if ((await world.stateOf(subject)) === 'Standby' && (await untilCompressed(world)) === 'compressed') return
+  await world.ensure(subject, 'Running', content)
+  await world.client.instances.standby(subject, { compression })
+  assert.equal(await untilCompressed(world), 'compressed')
+}
+
+export const compressStandby: Scenario = {
+  ...standby,
+  name: 'put an instance into standby and compress its memory',
+  async act(world) {
+    await world.client.instances.standby(subject, { compression })
+    if ((await untilCompressed(world)) !== 'compressed') throw new LateFailure('it is not compressed')
+  },
+  async judge(world) {
+    const hasFailed = (await world.stateOf(subject)) === 'Standby' && (await untilCompressed(world)) === 'error'
+    const verdict = await standby.judge(world)
+    return verdict === 'done' && hasFailed ? 'failed' : verdict
+  },
+  late: ['failed', 'done'],
+}
+
+export const restoreCompressed: Scenario = { ...restore, name: 'wake an instance from compressed standby', prepare: ensureCompressed }
+
+export const stopCompressed: Scenario = { ...stopAsleep, name: 'stop an instance in compressed standby', prepare: ensureCompressed }
+
 export const forkRunning: Scenario = {
   name: 'fork a running instance',
   async prepare(world) {
@@ -181,6 +223,17 @@ export const forkAsleep: Scenario = {
   },
   clean,
   frozen: [subject],
+}
+
+export const forkCompressed: Scenario = {
+  ...forkAsleep,
+  name: 'fork an instance in compressed standby',
+  async prepare(world) {
+    await world.remove(fresh)
+    await ensureCompressed(world)
+  },
+  // Its memory is brought back before it is shared.
+  frozen: [],
 }
 
 function deletion(name: string, state: State, graceful: boolean): Scenario {
@@ -236,6 +289,55 @@ export const restart: Scenario = {
   crashed: ['stopped'],
   vmm: ['stopped'],
 }
+
+const reclaimed = 128 * 1024 ** 2
+
+async function reclaim(world: World, bytes: number): Promise<void> {
+  const { actions } = await world.client.resources.reclaimMemory({ reclaim_bytes: bytes })
+  const failed = actions.find(({ status }) => status === 'error')
+  if (failed === undefined) return
+  // The answer is of all guests, and of each it has the words alone.
+  const words = failed.error ?? 'no reason given'
+  throw new Refused(/no space left/i.test(words) ? 'storage_full' : /EIO/.test(words) ? 'storage_unsuitable' : 'conflict', words)
+}
+
+/** What is asked of the subject: undefined for nothing. */
+async function askedOf(world: World): Promise<number | undefined> {
+  const seen: Instance & { readonly memory_reclaim?: { readonly asked_bytes: number } } = await world.client.instances.get(subject)
+  return seen.memory_reclaim?.asked_bytes
+}
+
+/** Takes memory from the subject, or gives it back; `before` is what was asked of it then. */
+function reclaiming(name: string, before: number, bytes: number): Scenario {
+  return {
+    name,
+    async prepare(world) {
+      if ((await world.stateOf(subject)) === 'absent')
+        await world.client.instances.create({ ...world.guests.body, name: subject, size: '512MB' })
+      await world.wake(subject)
+      await world.guests.write(world.server, subject, content)
+      await reclaim(world, before)
+    },
+    act: (world) => reclaim(world, bytes),
+    async judge(world) {
+      const state = await world.stateOf(subject)
+      if (state === 'Stopped') return judgeState(world, subject, { Stopped: [bytes === 0 ? 'done, then stopped' : 'stopped', onDisk] })
+      const asked = (await askedOf(world)) ?? 0
+      assert.ok(asked === before || asked === bytes, `${asked} bytes are asked for`)
+      return judgeState(world, subject, { Running: [asked === bytes ? 'done' : 'as before', content] })
+    },
+    async clean(world) {
+      await reclaim(world, 0)
+      await clean(world)
+    },
+    refused: ['done'],
+    crashed: ['done'],
+    vmm: ['stopped', 'done, then stopped'],
+  }
+}
+
+export const takeMemory = reclaiming('take memory back from a running instance', 0, reclaimed)
+export const giveMemory = reclaiming('give memory back to a running instance', reclaimed, 0)
 
 export const update: Scenario = {
   name: 'change when an instance expires',

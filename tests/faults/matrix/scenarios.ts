@@ -12,7 +12,8 @@ import * as volumes from './volume-scenarios.ts'
 /** Those that could lose a guest, or what a snapshot holds. */
 export const guestScenarios: readonly Scenario[] = [
   ...[instances.create, instances.start, instances.stop, instances.stopAsleep, instances.standby, instances.restore],
-  instances.restart,
+  ...[instances.compressStandby, instances.restoreCompressed, instances.stopCompressed, instances.forkCompressed],
+  ...[instances.takeMemory, instances.giveMemory, instances.restart],
   ...(hasHostNetwork ? [instances.createOnTap, instances.restoreOnTap] : []),
   ...[instances.forkRunning, instances.forkStopped, instances.forkAsleep, instances.remove, instances.removeAsleep, instances.update],
   ...[snapshots.snapshotRunning, snapshots.snapshotAsleep, snapshots.snapshotStopped],

@@ -54,6 +54,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     invalid_restart_policy: create({ restart_policy: { policy: 'always', backoff: 'soon' } }),
     invalid_health_check: create({ health_check: { type: 'http' } }),
     invalid_auto_standby: create({ auto_standby: { enabled: true } }),
+    invalid_snapshot_policy: create({ snapshot_policy: { compression: { enabled: true, level: 20 } } }),
     invalid_hotplug_size: create({ hotplug_size: 'much' }),
     invalid_disk_io_bps: create({ disk_io_bps: '1KB/s' }),
     invalid_bandwidth_download: create({ network: { bandwidth_download: 'much' } }),
@@ -66,6 +67,15 @@ export const cases: Readonly<Record<string, Cases>> = {
     insufficient_resources: onFullHost(create({})),
     storage_full: onFullDisk(create({})),
     storage_unsuitable: onFailingDisk(create({})),
+  },
+  'POST /resources/memory/reclaim': {
+    busy: async (world) => {
+      const { client } = world.server
+      await client.instances.create({ ...standIn, name: 'fresh', size: '512MB' })
+      await client.instances.wait('fresh', { state: 'Running', timeout: '1m' })
+      const reclaim = (bytes: number): Case => send('POST', '/resources/memory/reclaim', { reclaim_bytes: bytes })
+      return during(world, 'instance.reclaim/ask', reclaim(64 * 1024 ** 2), reclaim(0))
+    },
   },
   'PATCH /instances/{id}': {
     invalid_ttl: send('PATCH', '/instances/stopped', { ttl: 'long' }),
@@ -98,7 +108,8 @@ export const cases: Readonly<Record<string, Cases>> = {
     busy: whileHeld(send('POST', '/instances/stopped/standby', {})),
     guest_unreachable: send('POST', '/instances/deaf/standby', {}),
     storage_full: onFullDisk(send('POST', '/instances/runs/standby', {})),
-    not_supported: send('POST', '/instances/runs/standby', { compression: { enabled: true, algorithm: 'zstd' } }),
+    invalid_snapshot_compression: send('POST', '/instances/runs/standby', { compression: { enabled: true, algorithm: 'lz4', level: 10 } }),
+    invalid_compression_delay: send('POST', '/instances/runs/standby', { compression_delay: 'soon' }),
   },
   'POST /instances/{id}/auto-standby/hold': { instance_in_standby: send('POST', '/instances/asleep/auto-standby/hold') },
   'POST /instances/{id}/restore': {
@@ -108,6 +119,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     incompatible_version: send('POST', `/instances/${older}/restore`),
     insufficient_resources: onFullHost(send('POST', '/instances/asleep/restore')),
     guest_unreachable: whenItsVmmEndsAfter('instance.restore/resume', send('POST', '/instances/asleep/restore')),
+    storage_full: onFullDisk(send('POST', '/instances/asleep/restore')),
   },
   'POST /instances/{id}/fork': {
     invalid_name: send('POST', '/instances/stopped/fork', { name: '../x' }),
@@ -170,6 +182,9 @@ export const cases: Readonly<Record<string, Cases>> = {
   },
   'POST /instances/{id}/snapshots': {
     invalid_name: send('POST', '/instances/stopped/snapshots', { kind: 'Stopped', name: '../x' }),
+    invalid_snapshot_compression: send('POST', '/instances/stopped/snapshots', {
+      ...{ kind: 'Standby', compression: { enabled: true, level: 20 } },
+    }),
     conflict: send('POST', '/instances/stopped/snapshots', { kind: 'Standby' }),
     busy: whileHeld(send('POST', '/instances/stopped/snapshots', { kind: 'Stopped' })),
     corrupt_snapshot: send('POST', `/instances/${damaged}/snapshots`, { kind: 'Standby' }),

@@ -10,9 +10,11 @@ export const elsewhere: Readonly<Record<string, Partial<Record<ErrorCode, string
   'POST /instances/{id}/restore': { host_unavailable: start },
   'POST /instances/{id}/fork': { host_unavailable: start },
   'POST /instances/{id}/snapshots/{snapshotId}/restore': { host_unavailable: start },
+  'POST /instances/{id}/standby': { not_supported: 'src/instances/machine.test.ts' },
   'POST /instances/{id}/snapshots': { not_supported: 'src/instances/machine.test.ts' },
   'POST /snapshots/{snapshotId}/fork': { host_unavailable: start },
   'POST /instances/{id}/volumes/{volumeId}': { host_unavailable: 'src/hypervisors/qemu/disk-parts.test.ts' },
+  'POST /resources/memory/reclaim': { not_supported: 'src/instances/reclaim.test.ts' },
   'GET /instances/{id}/wait': { canceled: 'src/server/http.test.ts' },
   'POST /images': {
     not_found: 'tests/integration/images.test.ts',

@@ -4,11 +4,10 @@
 import { createInterface } from 'node:readline'
 import { serve } from '../../../src/compose.ts'
 import type { MakeDrivers } from '../../../src/drivers.ts'
-import { createStandIn } from '../stand-in-hypervisor/driver.ts'
+import { createStandIns } from '../stand-in-hypervisor/driver.ts'
 
 const program = process.env['HYPEMAN_STAND_IN']
-const standIns: MakeDrivers = async () =>
-  program === undefined ? [] : (['qemu', 'qemu-microvm'] as const).map((name) => createStandIn({ name, program }))
+const standIns: MakeDrivers = async () => (program === undefined ? [] : createStandIns(program))
 
 let stop = new AbortController()
 let serving: Promise<void> = Promise.resolve()

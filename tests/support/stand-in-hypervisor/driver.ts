@@ -4,7 +4,7 @@
 import { open, rename, truncate } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../../src/api/errors.ts'
-import type { Hypervisor, HypervisorName, Machine, MemorySnapshots, VersionStamp } from '../../../src/hypervisors/driver.ts'
+import type { Balloon, Hypervisor, HypervisorName, Machine, MemorySnapshots, VersionStamp } from '../../../src/hypervisors/driver.ts'
 import { messageOf } from '../../../src/platform/flow.ts'
 import { adoptProcess } from '../../../src/platform/process.ts'
 import { copyPayload } from '../../../src/files/copy.ts'
@@ -35,24 +35,29 @@ export interface StandInOptions {
   readonly version?: string
   /** Another word than another stand-in's: disks between the two are converted. */
   readonly diskFormat?: string
+  /** Its guests give memory back. */
+  readonly hasBalloon?: boolean
 }
 
-/** Two hypervisors, which do not take each other's disks as they are. */
+/** Two hypervisors, which do not take each other's disks as they are: one with a balloon, and one without. */
 export function createStandIns(program: string): readonly Hypervisor[] {
-  return (['qemu', 'qemu-microvm'] as const).map((name) => createStandIn({ name, program, diskFormat: `of ${name}` }))
+  return (['qemu', 'qemu-microvm'] as const).map((name) =>
+    createStandIn({ name, program, diskFormat: `of ${name}`, hasBalloon: name === 'qemu' }),
+  )
 }
 
-export function createStandIn({ name, program, version = '1', diskFormat = 'stand-in' }: StandInOptions): Hypervisor {
+export function createStandIn({ name, program, version = '1', diskFormat = 'stand-in', hasBalloon = false }: StandInOptions): Hypervisor {
   const stamp: VersionStamp = { hypervisor: name, version, machineType: 'stand-in', accelerator: 'none' }
   return {
     name,
     diskFormat,
-    features: ['snapshots', 'standby', 'fork', 'pause'],
+    features: ['snapshots', 'standby', 'fork', 'pause', ...(hasBalloon ? ['balloon-control'] : [])],
     // Its machines leave their device alone: it is there, and leads nowhere.
     networks: ['user', 'tap'],
     maxVolumes: 20,
     transientFiles: Object.values(sockets),
     memory: memorySnapshots(program, stamp),
+    ...(hasBalloon ? { balloon } : {}),
     unavailable: () => Promise.resolve(undefined),
     stamp: () => Promise.resolve(stamp),
     partOf,
@@ -89,6 +94,11 @@ export function createStandIn({ name, program, version = '1', diskFormat = 'stan
     // The fork's own disk is made when it starts.
     materialise: linkFrozen,
   }
+}
+
+const balloon: Balloon = {
+  given: (machine, signal) => asStandIn(machine).balloon(signal),
+  ask: (machine, bytes, signal) => asStandIn(machine).fillBalloon(bytes, signal),
 }
 
 function memorySnapshots(program: string, stamp: VersionStamp): MemorySnapshots {

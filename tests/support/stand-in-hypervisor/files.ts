@@ -46,6 +46,11 @@ export function partOf(name: string): FilePart | undefined {
   return diskNumber(name) === undefined ? undefined : 'disk'
 }
 
+/** Of a file's name: memory of a guest, compressed or not. */
+export function isStandInMemory(name: string): boolean {
+  return /^memory-\d+\.image(\.zst|\.lz4)?$/.test(name)
+}
+
 /** The manifest of a complete image, or undefined. */
 export async function readManifest(directory: string): Promise<Manifest | undefined> {
   try {

@@ -20,9 +20,17 @@ const ANSWER_LIMIT_MS = 10_000
 /** Nothing tells that a process listens: it is tried this often, in milliseconds. */
 const LISTENS_POLL_MS = 2
 
-const controlAnswer = z.object({ status: z.enum(['running', 'paused']), disk: z.string(), error: z.string().optional() })
+const controlAnswer = z.object({
+  status: z.enum(['running', 'paused']),
+  disk: z.string(),
+  error: z.string().optional(),
+  balloon: z.number().default(0),
+})
 
-type Request = { readonly do: 'status' | 'pause' | 'resume' | 'power' } | { readonly do: 'save'; readonly file: string }
+type Request =
+  | { readonly do: 'balloon'; readonly bytes: number }
+  | { readonly do: 'status' | 'pause' | 'resume' | 'power' }
+  | { readonly do: 'save'; readonly file: string }
 
 export class StandInMachine implements Machine {
   readonly process: ProcessIdentity
@@ -66,6 +74,16 @@ export class StandInMachine implements Machine {
   /** Writes the memory of the paused guest to a new file. */
   async save(file: string): Promise<void> {
     await this.ask({ do: 'save', file })
+  }
+
+  /** What the guest has given back of its memory, in bytes. */
+  async balloon(signal: AbortSignal): Promise<number> {
+    return (await this.ask({ do: 'status' }, signal)).balloon
+  }
+
+  /** A guest of this kind gives at once. */
+  async fillBalloon(bytes: number, signal: AbortSignal): Promise<void> {
+    await this.ask({ do: 'balloon', bytes }, signal)
   }
 
   async kill(): Promise<void> {

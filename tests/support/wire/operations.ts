@@ -16,7 +16,6 @@ import {
   forkInstanceBody,
   listInstancesQuery,
   logsQuery,
-  standbyInstanceBody,
   startInstanceBody,
   statQuery,
   updateInstanceBody,
@@ -26,6 +25,7 @@ import { instance, instanceStats, pathInfo, waitResult } from '../../../src/api/
 import { createPushBody, push } from '../../../src/api/schemas/push.ts'
 import { hostResources, reclaimedMemory, reclaimMemoryBody } from '../../../src/api/schemas/resources.ts'
 import { schedule, setScheduleBody } from '../../../src/api/schemas/schedule.ts'
+import { standbyInstanceBody } from '../../../src/api/schemas/snapshot-policy.ts'
 import {
   createSnapshotBody,
   forkSnapshotBody,

@@ -10,12 +10,16 @@ import (
 type controlRequest struct {
 	Do   string `json:"do"`
 	File string `json:"file"`
+	// Bytes is what the guest shall give back in all.
+	Bytes int64 `json:"bytes"`
 }
 
 type controlAnswer struct {
 	Status string `json:"status,omitempty"`
 	Disk   string `json:"disk,omitempty"`
 	Error  string `json:"error,omitempty"`
+	// Balloon is what the guest has given back.
+	Balloon int64 `json:"balloon,omitempty"`
 }
 
 // serveControl answers requests of one JSON line each, until it can't listen any more.
@@ -37,6 +41,7 @@ func serveControl(listener net.Listener, guest *guest, disk string) error {
 				if err := control(guest, request); err != nil {
 					answer.Error = err.Error()
 				}
+				answer.Balloon = guest.balloon()
 				if guest.isPaused() {
 					answer.Status = "paused"
 				}
@@ -60,6 +65,9 @@ func control(guest *guest, request controlRequest) error {
 		return nil
 	case "save":
 		return guest.save(request.File)
+	case "balloon":
+		guest.setBalloon(request.Bytes)
+		return nil
 	case "power":
 		go guest.run(func() { guest.powerOff(0) })
 		return nil

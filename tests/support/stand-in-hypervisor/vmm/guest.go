@@ -36,6 +36,8 @@ type memory struct {
 	MachineID  string `json:"machine_id"`
 	Mac        string `json:"mac"`
 	Generation int    `json:"generation"`
+	// Balloon is what the guest has given back of its memory, in bytes.
+	Balloon int64 `json:"balloon"`
 }
 
 type guest struct {
@@ -125,6 +127,19 @@ func (g *guest) load(file *os.File) error {
 		return errors.New("the memory image is not as it was written")
 	}
 	return json.Unmarshal(content, &g.memory)
+}
+
+// balloon tells what the guest has given back, also while it is paused.
+func (g *guest) balloon() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.memory.Balloon
+}
+
+func (g *guest) setBalloon(bytes int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.memory.Balloon = bytes
 }
 
 // setMemory returns what was there before.
