@@ -1,5 +1,6 @@
 // The hypervisors that tests go through, each with what it is tested on here: itself, or the stand-in for it (tests/vmm-stand-in).
 
+import path from 'node:path'
 import { startServer, type TestServer } from './server.ts'
 
 export interface HypervisorUnderTest {
@@ -14,9 +15,19 @@ export interface HypervisorUnderTest {
   readonly skip?: string
 }
 
+/** Where a real one is, else its stand-in. */
+function firecracker(): HypervisorUnderTest {
+  const real = process.env['HYPEMAN_TEST_FIRECRACKER']
+  const body = { network: { enabled: false } }
+  if (real !== undefined) return { name: 'firecracker', standIn: false, settings: { HYPERVISOR__FIRECRACKER: real }, body }
+  const program = path.resolve(import.meta.dirname, '../vmm-stand-in/bin/firecracker')
+  return { name: 'firecracker', standIn: true, settings: { HYPERVISOR__FIRECRACKER: program, HYPERVISOR__NEEDS_KVM: 'false' }, body }
+}
+
 const all: readonly HypervisorUnderTest[] = [
   { name: 'qemu', standIn: false, settings: {}, body: {} },
   { name: 'qemu-microvm', standIn: false, settings: {}, body: {} },
+  firecracker(),
 ]
 
 /** QEMU's other tests are about all of this, and more. */
