@@ -97,7 +97,7 @@ interface Frame {
 }
 
 /** Asks for the log and yields what comes; ends with the stream. What does not follow the protocol is an error. */
-export async function* framesOf(stream: Socket, after: number): AsyncGenerator<Frame> {
+async function* framesOf(stream: Socket, after: number): AsyncGenerator<Frame> {
   const nonce = randomBytes(8).toString('hex')
   stream.write(`\nLOG ${nonce} ${after}\n`)
   const answer = Buffer.from(`\nLOG ${nonce}\n`)

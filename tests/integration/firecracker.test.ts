@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
+import { isMissing } from '../../src/files/tree.ts'
 import { startHypervisor, hypervisorsUnderTest } from '../support/hypervisors.ts'
 import { runMachine, shell, untilRunning } from '../support/machine.ts'
 import { until } from '../support/until.ts'
@@ -22,8 +23,12 @@ before(async () => {
   await shell(server, id, 'until [ -s /run/ticks ]; do sleep 0.1; done')
 })
 
+/** Nothing before the first output is there. */
 function logOf(instance: string): Promise<string> {
-  return readFile(path.join(server.dataDirectory, 'instances', instance, 'logs', 'app.log'), 'utf8')
+  return readFile(path.join(server.dataDirectory, 'instances', instance, 'logs', 'app.log'), 'utf8').catch((error: unknown) => {
+    if (isMissing(error)) return ''
+    throw error
+  })
 }
 
 /** Waits until the log has what the program has written by now; every number is in it once, from the first that is there. */

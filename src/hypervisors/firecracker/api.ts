@@ -4,7 +4,7 @@ import { HypemanError } from '../../api/errors.ts'
 import { AnswerTimeout, askUnix } from '../../platform/unix-http.ts'
 
 /** Firecracker refused a request; `fault` is its own words. */
-export class FirecrackerFault extends Error {
+class FirecrackerFault extends Error {
   readonly fault: string
 
   constructor(method: string, path: string, fault: string) {

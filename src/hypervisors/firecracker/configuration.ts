@@ -11,7 +11,7 @@ export const firecrackerFiles = { api: 'api.sock', vsock: 'vsock.sock', console:
 /** Interrupts for virtio devices on x86-64, less those for the disks, network, vsock, entropy and balloon that a machine has besides its volumes. */
 export const MAX_VOLUMES = 19 - 6
 /** The one network interface. */
-export const networkId = 'eth0'
+const networkId = 'eth0'
 /** A guest's own address on vsock: each process has its own socket, so all guests may have the same. */
 const GUEST_CID = 3
 /** Of the system disk; the others have the names of their specs. */
