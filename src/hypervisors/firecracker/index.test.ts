@@ -84,7 +84,8 @@ test('later snapshots, of the machine and of its forks, hold what was written si
 })
 
 test('a suspended machine can be ended and restored in place, again and again; what it was frozen with stays until it is used up', async () => {
-  let { machine, spec } = await host.start()
+  const { machine: first, spec } = await host.start()
+  let machine = first
   for (const round of [1, 2, 3]) {
     await tell(machine, `memory 100 ${round}`)
     await tell(machine, `disk ${round}`)
