@@ -7,6 +7,7 @@ import path from 'node:path'
 import { z } from 'zod'
 import { embeddedRecords, type RecordFormat } from '../src/files/record-format.ts'
 import { keyRingFormat } from '../src/files/key-ring.ts'
+import { manifestFormat as firecrackerManifestFormat } from '../src/hypervisors/firecracker/memory.ts'
 import { manifestFormat } from '../src/hypervisors/qemu/memory.ts'
 import { vzManifestFormat } from '../src/hypervisors/vz/image.ts'
 import { imageFormat, referenceFormat } from '../src/images/records.ts'
@@ -33,6 +34,7 @@ export const recordFormats: readonly RecordFormat<unknown>[] = [
   repositoryFormat,
   manifestFormat,
   vzManifestFormat,
+  firecrackerManifestFormat,
   templateFormat,
   scheduleFormat,
   pushFormat,

@@ -4,6 +4,7 @@ import type { Logger } from 'pino'
 import type { DataLayout } from './files/layout.ts'
 import type { Hypervisor } from './hypervisors/driver.ts'
 import { cloudHypervisorRelease } from './hypervisors/cloud-hypervisor/release.ts'
+import { createFirecrackerDriver } from './hypervisors/firecracker/index.ts'
 import { firecrackerRelease } from './hypervisors/firecracker/release.ts'
 import { createQemuDriver } from './hypervisors/qemu/index.ts'
 import { machineTypesOn } from './hypervisors/qemu/machines.ts'
@@ -20,11 +21,19 @@ export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig
 /** All that there are, whether or not they can run here: each says so itself. */
 export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [
   ...(await qemuDrivers(layout, log, config)),
+  createFirecrackerDriver({ layout, command: config.hypervisor.firecracker, whyNoKvm: () => whyNoKvm(config) }),
   createVzDriver({ layout, command: config.hypervisor.vz }),
 ]
 
 /** Of those whose programs can be installed beside each other. */
 export const hypervisorReleases: readonly Release[] = [cloudHypervisorRelease, firecrackerRelease]
+
+/** Of hypervisors that can't do without it. */
+async function whyNoKvm({ hypervisor }: ServerConfig): Promise<string | undefined> {
+  if (!hypervisor.needs_kvm) return undefined
+  const { accelerator, reason } = await judgeAccelerator()
+  return accelerator === 'kvm' ? undefined : `KVM can't be used here: ${reason}`
+}
 
 async function qemuDrivers(layout: DataLayout, log: Logger, { snapshots }: ServerConfig): Promise<readonly Hypervisor[]> {
   const [verdict, tscKhz] = await Promise.all([judgeAccelerator(), hostTscKhz()])

@@ -7,27 +7,12 @@ import path from 'node:path'
 import { test } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import fc from 'fast-check'
+import { smallElf } from '../../tests/support/kernel-file.ts'
 import { dataLayout } from './layout.ts'
 import { makeDataDirectories } from './stage.ts'
 import { extractKernel, uncompressedKernel } from './vmlinux.ts'
 
 const installed = path.resolve(import.meta.dirname, '../../.assets/vmlinuz')
-
-/** The smallest ELF file with something to load. */
-function smallElf(machine = 62, segmentBytes = 40): Buffer {
-  const elf = Buffer.alloc(64 + 56 + 40)
-  elf.write('\x7fELF', 'latin1')
-  elf[4] = 2
-  elf[5] = 1
-  elf.writeUInt16LE(machine, 18)
-  elf.writeBigUInt64LE(64n, 32)
-  elf.writeUInt16LE(56, 54)
-  elf.writeUInt16LE(1, 56)
-  elf.writeUInt32LE(1, 64)
-  elf.writeBigUInt64LE(120n, 64 + 8)
-  elf.writeBigUInt64LE(BigInt(segmentBytes), 64 + 32)
-  return elf
-}
 
 /** A bzImage around a payload; all but gzip are followed by the length of what they hold. */
 function bzImage(payload: Buffer, setupSectors = 4): Buffer {
@@ -108,8 +93,8 @@ test('damaged kernels are refused with what is wrong', async () => {
     [bzImage(withLength(zstdCompressSync(elf), elf.length + 1)), /another length/],
     [bzImage(withLength(byTool('lz4', ['-lc'], elf).subarray(0, -5), elf.length)), /can't be unpacked/],
     [bzImage(gzipSync(Buffer.from('no kernel at all'))), /no 64-bit ELF/],
-    [bzImage(gzipSync(smallElf(183))), /another processor/],
-    [bzImage(gzipSync(smallElf(62, 41))), /segment of it is missing/],
+    [bzImage(gzipSync(smallElf({ machine: 183 }))), /another processor/],
+    [bzImage(gzipSync(smallElf({ segmentBytes: 41 }))), /segment of it is missing/],
   ]
   for (const [image, what] of cases) await refused(() => unpack(image), what)
 })

@@ -17,6 +17,15 @@ export interface HypervisorUnderTest {
   readonly skip?: string
 }
 
+/** Where a real one is, else its stand-in. */
+function firecracker(): HypervisorUnderTest {
+  const real = process.env['HYPEMAN_TEST_FIRECRACKER']
+  const body = { network: { enabled: false } }
+  if (real !== undefined) return { name: 'firecracker', standIn: false, settings: { HYPERVISOR__FIRECRACKER: real }, body }
+  const program = path.resolve(import.meta.dirname, '../vmm-stand-in/bin/firecracker')
+  return { name: 'firecracker', standIn: true, settings: { HYPERVISOR__FIRECRACKER: program, HYPERVISOR__NEEDS_KVM: 'false' }, body }
+}
+
 const all: readonly HypervisorUnderTest[] = [
   { name: 'qemu', standIn: false, settings: {}, body: {} },
   { name: 'qemu-microvm', standIn: false, settings: {}, body: {} },
@@ -27,6 +36,7 @@ const all: readonly HypervisorUnderTest[] = [
     body: { network: { enabled: false } },
     program: { command: process.execPath, args: [path.join(import.meta.dirname, 'vz-server.ts')] },
   },
+  firecracker(),
 ]
 
 /** QEMU's other tests are about all of this, and more. */

@@ -9,6 +9,7 @@ import {
   bytesPerSecond,
   configuration,
   drive,
+  fullConfig,
   guestOf,
   inOrder,
   isElf,
@@ -19,7 +20,7 @@ import {
   whyNotOpened,
   type Configuration,
 } from './firecracker-config.ts'
-import { ownOutput, startGuest, type Guest } from './guest.ts'
+import { ownOutput, type Guest, type startGuest } from './guest.ts'
 import { openVsock, vsockPorts, type VsockBridge } from './vsock-bridge.ts'
 
 /** Of the state files: another one is not loaded. */
@@ -35,6 +36,7 @@ export class Fault extends Error {
 }
 
 export interface VmOptions {
+  readonly startGuest: typeof startGuest
   readonly id: string
   readonly version: string
   readonly log: (line: string) => void
@@ -56,6 +58,7 @@ const loadParams = z.object({
   mem_backend: z.object({ backend_type: z.enum(['File', 'Uffd']), backend_path: z.string() }).optional(),
   mem_file_path: z.string().optional(),
   track_dirty_pages: z.boolean().default(false),
+  enable_diff_snapshots: z.boolean().default(false),
   resume_vm: z.boolean().default(false),
   network_overrides: z.array(z.object({ iface_id: z.string(), host_dev_name: z.string() })).default([]),
   vsock_override: z.object({ uds_path: z.string() }).optional(),
@@ -64,9 +67,11 @@ const stateHeader = z.object({ version: z.string(), configuration })
 
 const notBefore = 'The requested operation is not supported before starting the microVM.'
 const notAfter = 'The requested operation is not supported after starting the microVM.'
+/** What a kernel under emulation has to be told, which finds no timer to measure others by on a busy host. Firecracker adds its own arguments, too. */
+const emulatedArguments = 'no_timer_check tsc=reliable'
 const ports = [...vsockPorts.values()]
 
-export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
+export function openVm({ startGuest: start, id, version, log, end }: VmOptions): FirecrackerVm {
   let config: Configuration = { machine: machineConfig.parse({}), drives: [], networks: [], entropy: false }
   let boot: z.infer<typeof bootSource> | undefined
   let configured = false
@@ -102,13 +107,13 @@ export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
     bridge = await openVsock(socketPath, () => guest)
   }
 
-  const start = async (): Promise<void> => {
+  const startInstance = async (): Promise<void> => {
     if (guest !== undefined) throw new Fault(notAfter)
     if (boot === undefined) throw new Fault('Cannot start microvm without kernel configuration.')
     if (!isElf(boot.kernel_image_path)) throw new Fault('Kernel Loader: failed to load ELF kernel image: Invalid ELF magic number')
     const initrd = boot.initrd_path === undefined ? {} : { initrd: boot.initrd_path }
-    const from = { kernel: boot.kernel_image_path, commandLine: boot.boot_args, ...initrd }
-    watch(await startGuest(guestOf(config, { boot: from, console: ownOutput, ports })))
+    const from = { kernel: boot.kernel_image_path, commandLine: `${boot.boot_args} ${emulatedArguments}`, ...initrd }
+    watch(await start(guestOf(config, { boot: from, console: ownOutput, ports })))
   }
 
   const create = async (body: unknown): Promise<void> => {
@@ -119,8 +124,14 @@ export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
       throw new Fault('Create snapshot error: Diff snapshots are not allowed on uVMs with dirty page tracking disabled.')
     // The device tells the guest that its connections are gone.
     bridge?.reset()
-    await (params.snapshot_type === 'Full' ? frozen.memory.saveAll(params.mem_file_path) : frozen.memory.saveChanges(params.mem_file_path))
-    await frozen.saveDevices(params.snapshot_path)
+    try {
+      await (params.snapshot_type === 'Full'
+        ? frozen.memory.saveAll(params.mem_file_path)
+        : frozen.memory.saveChanges(params.mem_file_path))
+      await frozen.saveDevices(params.snapshot_path)
+    } catch (error) {
+      throw new Fault(`Create snapshot error: ${String(error)}`)
+    }
     const devices = await readFile(params.snapshot_path)
     const header = JSON.stringify({ version: snapshotVersion, configuration: config } satisfies z.infer<typeof stateHeader>)
     await rm(params.snapshot_path)
@@ -153,7 +164,7 @@ export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
     const memoryFile = params.mem_backend?.backend_path ?? params.mem_file_path ?? ''
     const saved = { memoryFile, devices: state.subarray(end + 1) }
     watch(
-      await startGuest(guestOf(config, { console: ownOutput, ports }), saved).catch((error: unknown) => {
+      await start(guestOf(config, { console: ownOutput, ports }), saved).catch((error: unknown) => {
         throw failed(String(error))
       }),
     )
@@ -169,7 +180,7 @@ export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
     for (const { iface_id: name } of params.network_overrides)
       if (!saved.networks.some((one) => one.iface_id === name))
         throw new Fault(`Load snapshot error: Unknown Network Device: ${name}`, true)
-    const machine = { ...saved.machine, track_dirty_pages: params.track_dirty_pages }
+    const machine = { ...saved.machine, track_dirty_pages: params.track_dirty_pages || params.enable_diff_snapshots }
     return { ...saved, machine, networks, ...(saved.vsock === undefined ? {} : { vsock: { ...saved.vsock, ...params.vsock_override } }) }
   }
 
@@ -196,7 +207,7 @@ export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
   }
 
   const act = async (type: string): Promise<void> => {
-    if (type === 'InstanceStart') return start()
+    if (type === 'InstanceStart') return startInstance()
     if (type === 'SendCtrlAltDel') return running().pressKeys(['ctrl', 'alt', 'delete'])
     running()
   }
@@ -214,6 +225,8 @@ export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
           }
         case 'GET /version':
           return { firecracker_version: version }
+        case 'GET /vm':
+          return fullConfig(config)
         case 'GET /machine-config':
           return config.machine
         case 'PUT /machine-config':

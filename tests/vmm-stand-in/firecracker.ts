@@ -4,10 +4,14 @@ import { appendFileSync, existsSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { parseArgs } from 'node:util'
 import { loadDescription, type ApiDescription } from './description.ts'
+import { startGuest } from './guest.ts'
+import { startPaperGuest } from './paper-guest.ts'
 import { openVm, Fault, snapshotVersion, type FirecrackerVm } from './firecracker-vm.ts'
 
-/** What it says it is: a wrapper may say otherwise, for tests of versions. */
-const version = process.env['STAND_IN_VERSION'] ?? '1.14.2'
+/** What it says it is (bin/firecracker). */
+const version = process.env['STAND_IN_VERSION'] ?? ''
+/** `paper`: a guest without a kernel, for tests of the driver alone (paper-guest.ts). */
+const isPaper = process.env['STAND_IN_GUEST'] === 'paper'
 /** Longest body that the real one takes, in bytes. */
 const LONGEST_BODY = 51_200
 
@@ -17,21 +21,18 @@ const { values: options } = parseArgs({
     id: { type: 'string', default: 'anonymous-instance' },
     'log-path': { type: 'string' },
     level: { type: 'string' },
-    version: { type: 'boolean' },
     'snapshot-version': { type: 'boolean' },
   },
 })
 
-if (options.version === true) {
-  process.stdout.write(`Firecracker v${version}\n\nSupported snapshot data format versions: ${snapshotVersion}\n`)
-} else if (options['snapshot-version'] === true) {
+if (options['snapshot-version'] === true) {
   process.stdout.write(`v${snapshotVersion}\n`)
 } else await run(options['api-sock'])
 
 async function run(socket: string): Promise<void> {
   if (existsSync(socket)) return fail(`Failed to open the API socket at: ${socket}. Check that it is not already used.`, 1)
-  const description = await loadDescription('firecracker.yaml')
-  const vm = openVm({ id: options.id, version, log, end: (code) => process.exit(code) })
+  const description = await loadDescription('firecracker.yaml', '', { onlyKnownFields: true })
+  const vm = openVm({ startGuest: isPaper ? startPaperGuest : startGuest, id: options.id, version, log, end: (code) => process.exit(code) })
   createServer((request, response) => {
     answer(vm, description, request, response).catch((error: unknown) => fail(`an answer of the stand-in is wrong: ${String(error)}`, 148))
   }).listen(socket)

@@ -1,0 +1,120 @@
+// The Firecracker driver. Recipes and their reasons: README.md.
+
+import { HypemanError, isHypemanError } from '../../api/errors.ts'
+import type { DataLayout } from '../../files/layout.ts'
+import { refuseForeignFiles } from '../../files/tree.ts'
+import { uncompressedKernel, type KernelArch } from '../../files/vmlinux.ts'
+import { findBinaries } from '../../platform/binaries.ts'
+import { messageOf } from '../../platform/flow.ts'
+import { adoptProcess, workingDirectory } from '../../platform/process.ts'
+import type { FilePart, Hypervisor, VersionStamp } from '../driver.ts'
+import { addRawParts, createRawDisk, diskFiles, exportRawDisk, importRawDisk, linkDisk, linkFrozen } from './disks.ts'
+import { firecrackerFiles, MAX_VOLUMES } from './configuration.ts'
+import { FirecrackerMachine } from './machine.ts'
+import { linkImage, memoryFiles } from './memory.ts'
+import { memorySnapshots } from './memory-snapshots.ts'
+import { startCold } from './start.ts'
+
+export interface FirecrackerDriverOptions {
+  readonly layout: DataLayout
+  /** Found on PATH unless absolute. */
+  readonly command?: string | undefined
+  /** Why KVM can't be used here, in one sentence; undefined if it can. */
+  readonly whyNoKvm: () => Promise<string | undefined>
+}
+
+/** The first version that describes its devices by ACPI: the distributions' kernels find them by nothing else. */
+const OLDEST = [1, 8] as const
+
+const parts: Readonly<Record<string, FilePart>> = {
+  [memoryFiles.state]: 'state',
+  [memoryFiles.manifest]: 'state',
+  [memoryFiles.image]: 'memory',
+  [diskFiles.frozen]: 'disk',
+}
+
+export function createFirecrackerDriver({ layout, command = 'firecracker', whyNoKvm }: FirecrackerDriverOptions): Hypervisor {
+  const advice = 'install it (hypeman hypervisor install firecracker@<version>), or name its program in the setting hypervisor.firecracker'
+  const binaries = findBinaries({
+    command,
+    installed: { directory: layout.hypervisor('firecracker'), program: 'firecracker' },
+    pattern: /^Firecracker v(\S+)/,
+    advice,
+  })
+  const arch: KernelArch = process.arch === 'arm64' ? 'arm64' : 'x64'
+  const stamp = async (version?: string): Promise<VersionStamp> => ({
+    hypervisor: 'firecracker',
+    version: ((version === undefined ? undefined : await binaries.of(version)) ?? (await binaries.usual())).version,
+    machineType: `firecracker-${arch}`,
+    accelerator: 'kvm',
+  })
+  const kernels = new Map<string, Promise<string>>()
+  /** Kernels lie in directories named by their digests, so that a path tells what is there. */
+  const uncompressed = (kernel: string): Promise<string> => {
+    const known = kernels.get(kernel)
+    if (known !== undefined) return known
+    const made = uncompressedKernel(layout, kernel, arch)
+    kernels.set(kernel, made)
+    made.catch(() => kernels.delete(kernel))
+    return made
+  }
+  /** A program that was replaced while the server runs is asked for its version again. */
+  const onSameVersion = async <T>(start: () => Promise<T>): Promise<T> => {
+    try {
+      return await start()
+    } catch (error) {
+      if (isHypemanError(error, 'incompatible_version')) binaries.forget()
+      throw error
+    }
+  }
+  const memory = memorySnapshots(binaries, stamp)
+
+  return {
+    name: 'firecracker',
+    diskFormat: 'raw-file',
+    features: ['snapshots', 'standby', 'fork', 'pause', 'vsock', 'disk-io-limit'],
+    networks: ['tap'],
+    maxVolumes: MAX_VOLUMES,
+    transientFiles: [firecrackerFiles.api, firecrackerFiles.vsock],
+    memory: { ...memory, restore: (spec, wanted, signal) => onSameVersion(() => memory.restore(spec, wanted, signal)) },
+    partOf: (file) => parts[file],
+    stamp,
+    async unavailable() {
+      try {
+        const { version } = await binaries.usual()
+        return tooOld(version) ?? (await whyNoKvm())
+      } catch (error) {
+        return messageOf(error)
+      }
+    },
+    refuseForeign: async (directory) => refuseForeignFiles(directory),
+    createDisk: (directory, sizeBytes) => createRawDisk(layout, directory, sizeBytes),
+    addDiskParts: (directory, sizes) => addRawParts(directory, sizes),
+    exportDisk: exportRawDisk,
+    importDisk: importRawDisk,
+    async boot(spec, signal) {
+      const binary = await binaries.usual()
+      const problem = tooOld(binary.version)
+      if (problem !== undefined) throw new HypemanError('host_unavailable', problem)
+      const kernel = await uncompressed(spec.kernel)
+      return onSameVersion(() => startCold(binary, spec, kernel, signal))
+    },
+    async adopt({ directory }, process) {
+      // A record that was copied names the process of the instance that it was copied from.
+      const found = (await workingDirectory(process.pid)) === directory ? adoptProcess(process) : undefined
+      if (found === undefined) return undefined
+      const machine = new FirecrackerMachine(found, directory, true)
+      machine.followLog(undefined)
+      return machine
+    },
+    share: (directory, target, withMemory) => (withMemory ? linkImage(directory, target, 'into a payload') : linkFrozen(directory, target)),
+    materialise: (payload, directory, withMemory) =>
+      withMemory ? linkImage(payload, directory, 'out of a payload') : linkDisk(payload, directory, false),
+  }
+}
+
+function tooOld(version: string): string | undefined {
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  if (major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1])) return undefined
+  return `Firecracker ${version} is too old for distributions' kernels; install ${OLDEST.join('.')} or a later one`
+}

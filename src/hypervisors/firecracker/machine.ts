@@ -1,0 +1,121 @@
+// A Firecracker process as a `Machine`.
+
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
+import { z } from 'zod'
+import { killProcess, type DetachedProcess, type ProcessEnd, type ProcessIdentity } from '../../platform/process.ts'
+import { socketPath } from '../../platform/socket-path.ts'
+import { connectVsock } from '../../platform/vsock-socket.ts'
+import type { Machine, MachineStatus } from '../driver.ts'
+import { followLog, type LogFollower } from '../workload-log.ts'
+import { ask, type Ask } from './api.ts'
+import { firecrackerFiles } from './configuration.ts'
+import { dropOwnImage, forgetCount } from './memory.ts'
+
+const info = z.object({ state: z.enum(['Not started', 'Running', 'Paused']) })
+const statusOf = { 'Not started': 'created', Running: 'running', Paused: 'paused' } as const satisfies Record<string, MachineStatus>
+
+/** Ports of the guest agent (guest/protocol.md, sections 1 and 5). */
+const vsockPorts = { agent: 1024, log: 1025 } as const
+/** How long the end of a process waits for what it said last to be in the log, in milliseconds. */
+const LOG_LIMIT_MS = 2_000
+
+export class FirecrackerMachine implements Machine {
+  directory: string
+  readonly process: ProcessIdentity
+  readonly exited: Promise<ProcessEnd>
+  /** The directory may hold an image of this very process: it was just saved, or another server process may have saved it. */
+  mayBeSaved: boolean
+  #log: LogFollower | undefined
+  #channel: Duplex | undefined
+
+  constructor(process: DetachedProcess, directory: string, mayBeSaved = false) {
+    this.process = process.identity
+    this.exited = process.exited
+    this.directory = directory
+    this.mayBeSaved = mayBeSaved
+  }
+
+  /** Begins to bring the program's output to the log. `after`: what is there already; undefined if the log tells. */
+  followLog(after: number | undefined): void {
+    const connect = (signal: AbortSignal): Promise<Socket> =>
+      connectVsock(socketPath(this.directory, firecrackerFiles.vsock), vsockPorts.log, signal)
+    this.#log = followLog({ directory: () => this.directory, after, connect, ended: this.exited })
+  }
+
+  /** Bytes of the program's output that are in the log. */
+  get logged(): number {
+    return this.#log?.offset ?? 0
+  }
+
+  /** Until what it said last is in the log: nobody then writes to the directory any more. */
+  async #logged(): Promise<void> {
+    if (this.#log === undefined) return
+    await Promise.race([this.#log.done, delay(LOG_LIMIT_MS, undefined, { ref: false })])
+    this.#log.stop()
+  }
+
+  async status(signal?: AbortSignal): Promise<MachineStatus> {
+    return statusOf[info.parse(await this.ask({ method: 'GET', path: '/', signal })).state]
+  }
+
+  ask(request: Ask): Promise<unknown> {
+    return ask(socketPath(this.directory, firecrackerFiles.api), request)
+  }
+
+  async pause(): Promise<void> {
+    await this.ask({ method: 'PATCH', path: '/vm', body: { state: 'Paused' } })
+  }
+
+  /** An image of this process in its directory is dropped first: a guest never runs on disks that an image calls frozen. */
+  async resume(): Promise<void> {
+    if (this.mayBeSaved) await dropOwnImage(this.directory)
+    this.mayBeSaved = false
+    await this.ask({ method: 'PATCH', path: '/vm', body: { state: 'Resumed' } })
+  }
+
+  /** The nearest that there is, on x86-64: the guest's kernel is told that somebody pressed Ctrl-Alt-Del. */
+  async powerButton(): Promise<void> {
+    await this.ask({ method: 'PUT', path: '/actions', body: { action_type: 'SendCtrlAltDel' } })
+  }
+
+  async kill(): Promise<void> {
+    this.#channel?.destroy()
+    await killProcess(this.process)
+    await this.exited
+    await this.#logged()
+    await forgetCount(this.directory)
+  }
+
+  /** All that Firecracker has to do with in its directory is open by now, or named relatively. */
+  moved(directory: string): void {
+    this.directory = directory
+    // A connection that is being made may look for the socket where it was.
+    this.#log?.reconnect()
+  }
+
+  release(): void {
+    this.#channel?.destroy()
+    this.#log?.stop()
+  }
+
+  async openAgentChannel(signal: AbortSignal): Promise<Duplex> {
+    this.#channel?.destroy()
+    const gone = new AbortController()
+    void this.exited.then(({ reason }) => gone.abort(new Error(`Firecracker ended: ${reason}`)))
+    const channel = await connectVsock(
+      socketPath(this.directory, firecrackerFiles.vsock),
+      vsockPorts.agent,
+      AbortSignal.any([signal, gone.signal]),
+    )
+    this.#channel = channel
+    return channel
+  }
+
+  /** A snapshot ends the guest's side of all connections, and tells this side nothing: they are ended here, and opened again by whoever needs them. */
+  dropConnections(): void {
+    this.#channel?.destroy()
+    this.#log?.reconnect()
+  }
+}

@@ -1,0 +1,116 @@
+// Capture, suspend and restore: in which order memory, devices and disks are frozen, and what is undone when a step fails.
+
+import path from 'node:path'
+import { HypemanError } from '../../api/errors.ts'
+import { copyPayload } from '../../files/copy.ts'
+import { removeFile } from '../../files/stage.ts'
+import type { Binaries } from '../../platform/binaries.ts'
+import { messageOf } from '../../platform/flow.ts'
+import type { CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
+import { diskFiles, freezeDisk } from './disks.ts'
+import { ask, MEMORY_LIMIT_MS } from './api.ts'
+import { firecrackerFiles } from './configuration.ts'
+import { FirecrackerMachine } from './machine.ts'
+import { commitManifest, forgetCount, holdsImage, memoryFiles, planSave, removeImage, stageManifest, type PlannedSave } from './memory.ts'
+import { isNotListening, startFromImage } from './start.ts'
+
+export function memorySnapshots(binaries: Binaries, stamp: () => Promise<VersionStamp>): MemorySnapshots {
+  return {
+    movable: true,
+
+    async capture(machine, spec, target, signal) {
+      const firecracker = asFirecracker(machine)
+      const wasRunning = (await firecracker.status(signal)) === 'running'
+      await using undo = new AsyncDisposableStack()
+      const save = await planSave(spec.directory, target)
+      signal.throwIfAborted()
+      const started = performance.now()
+      // Armed before the pause, whose answer may get lost.
+      undo.defer(async () => {
+        if (wasRunning) await firecracker.resume()
+      })
+      await firecracker.pause()
+      await saveMachine(firecracker, save, target)
+      await copyPayload(path.join(spec.directory, diskFiles.live), path.join(target, diskFiles.frozen), { durable: false, signal })
+      undo.move()
+      const notResumed = wasRunning ? await firecracker.resume().then(() => undefined, messageOf) : undefined
+      const pausedMs = performance.now() - started
+      const memoryBytes = await save.finish(signal)
+      await stageManifest(target, { ramBytes: ramBytesOf(spec), logged: firecracker.logged })
+      const note = save.kind === 'Full' ? { note: stoodStill } : {}
+      return { pausedMs, memoryBytes, ...note, ...(notResumed === undefined ? {} : { notResumed }) }
+    },
+
+    async suspend(machine, spec, signal): Promise<CaptureReport> {
+      const firecracker = asFirecracker(machine)
+      const started = performance.now()
+      await using undo = new AsyncDisposableStack()
+      undo.defer(() => removeImage(spec.directory))
+      await removeImage(spec.directory)
+      const save = await planSave(spec.directory, spec.directory)
+      firecracker.mayBeSaved = true
+      await saveMachine(firecracker, save, spec.directory)
+      await freezeDisk(spec.directory)
+      const memoryBytes = await save.finish(signal)
+      await commitManifest(spec.directory, { ramBytes: ramBytesOf(spec), logged: firecracker.logged })
+      undo.move()
+      return { pausedMs: performance.now() - started, memoryBytes }
+    },
+
+    async restore(spec, wanted, signal) {
+      const here = await stamp()
+      const words = (one: VersionStamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
+      const writer = await binaries.of(wanted.version)
+      if (writer === undefined || here.machineType !== wanted.machineType || here.accelerator !== wanted.accelerator)
+        throw new HypemanError(
+          'incompatible_version',
+          `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped), or use the version that wrote it`,
+        )
+      return startFromImage(writer, spec, signal)
+    },
+
+    holdsMemory: holdsImage,
+    async discardMemory(directory) {
+      await removeImage(directory)
+      if (!(await isControlled(directory))) await forgetCount(directory)
+    },
+    // What a running process counts from stays beside it.
+    consumeMemory: removeImage,
+  }
+}
+
+/** Told of a snapshot for which all of the memory was written, though less might have done. */
+const stoodStill =
+  'the guest stood still while all of its memory was written, since nobody can tell what it wrote since its last snapshot; the next ones write what changed'
+
+/** Memory first, then devices, both by Firecracker. No abort cuts it short, since Firecracker would go on writing the files. */
+async function saveMachine(machine: FirecrackerMachine, save: PlannedSave, target: string): Promise<void> {
+  const body = { snapshot_type: save.kind, snapshot_path: path.join(target, memoryFiles.state), mem_file_path: save.file }
+  try {
+    await machine.ask({ method: 'PUT', path: '/snapshot/create', body, limitMs: MEMORY_LIMIT_MS })
+  } catch (error) {
+    await removeFile(save.file)
+    throw error
+  } finally {
+    machine.dropConnections()
+  }
+}
+
+/** True if a process listens on the API socket in a directory. */
+async function isControlled(directory: string): Promise<boolean> {
+  try {
+    await ask(path.join(directory, firecrackerFiles.api), { method: 'GET', path: '/version' })
+    return true
+  } catch (error) {
+    return !isNotListening(error) // one that answers otherwise is there, too
+  }
+}
+
+function ramBytesOf(spec: MachineSpec): number {
+  return spec.memoryMib * 1024 ** 2
+}
+
+function asFirecracker(machine: Machine): FirecrackerMachine {
+  if (machine instanceof FirecrackerMachine) return machine
+  throw new TypeError('the machine is of another driver')
+}

@@ -1,0 +1,165 @@
+// Memory images in an instance's directory or a snapshot's payload:
+//   memory.image   guest RAM as one sparse file; immutable, shared by hard link, mapped privately by every process that goes on from it
+//   memory.state   Firecracker's state of everything but RAM and disks
+//   disk.frozen    the system disk of the same instant
+//   memory.json    completes the image: written last and removed first, so an image exists if and only if it does
+// Beside a process lies memory.since, a link to the image that its log of written pages counts from. It is away while nobody can tell: then the next image is a whole one.
+
+import { statSync } from 'node:fs'
+import { link, rename } from 'node:fs/promises'
+import path from 'node:path'
+import { z } from 'zod'
+import { HypemanError } from '../../api/errors.ts'
+import { copyPayload } from '../../files/copy.ts'
+import { createHoles } from '../../files/memory-image/image.ts'
+import { defineRecord, RecordError } from '../../files/record-format.ts'
+import { punchZeros, writeOver } from '../../files/sparse.ts'
+import { removeFile, stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
+import { isMissing } from '../../files/tree.ts'
+import { diskFiles, dropFrozen, isFrozenInPlace, linkDisk, linkFrozen } from './disks.ts'
+
+export const memoryFiles = { image: 'memory.image', state: 'memory.state', manifest: 'memory.json' } as const
+/** What a process's log of written pages counts from; the same while a snapshot is made; what a snapshot wrote of it. */
+const [sinceFile, overFile, diffFile] = ['memory.since', 'memory.over', 'memory.diff']
+
+const manifest = z
+  .object({
+    version: z.literal(1),
+    ramBytes: z.int().positive(),
+    /** Bytes of the program's output that were in the log of the machine that was saved. */
+    logged: z.int().nonnegative(),
+  })
+  .readonly()
+
+export const manifestFormat = defineRecord({ kind: 'firecracker memory manifest', version: 1, schema: manifest, steps: {} })
+
+export type MemoryManifest = z.infer<typeof manifest>
+
+export async function holdsImage(directory: string): Promise<boolean> {
+  return sizeOf(path.join(directory, memoryFiles.manifest)) !== undefined
+}
+
+function sizeOf(file: string): number | undefined {
+  return statSync(file, { throwIfNoEntry: false })?.size
+}
+
+/** The manifest of a complete image whose parts are all there in the sizes it names. */
+export async function checkedManifest(directory: string): Promise<MemoryManifest> {
+  const found = await readManifest(directory)
+  const damaged = (what: string): HypemanError =>
+    new HypemanError(
+      'corrupt_snapshot',
+      `the memory image in ${directory} is damaged (${what}); use another snapshot, or target_state Stopped to start from the disks`,
+    )
+  const size = sizeOf(path.join(directory, memoryFiles.image))
+  if (size !== found.ramBytes) throw damaged(`${memoryFiles.image} has ${size ?? 'no'} bytes instead of ${found.ramBytes}`)
+  for (const name of [memoryFiles.state, diskFiles.frozen])
+    if ((sizeOf(path.join(directory, name)) ?? 0) === 0) throw damaged(`${name} is missing`)
+  return found
+}
+
+async function readManifest(directory: string): Promise<MemoryManifest> {
+  try {
+    return await manifestFormat.read(path.join(directory, memoryFiles.manifest))
+  } catch (error) {
+    if (!(error instanceof RecordError)) throw error
+    if (isMissing(error.cause)) throw new HypemanError('invalid_state', `there is no memory image in ${directory}`, { cause: error })
+    throw new HypemanError(
+      error.newer ? 'incompatible_version' : 'corrupt_snapshot',
+      `the memory image in ${directory} can't be used, since ${error.message}; target_state Stopped starts from the disks`,
+      { cause: error },
+    )
+  }
+}
+
+/** How a snapshot is asked for, and what it has to be made into. */
+export interface PlannedSave {
+  readonly kind: 'Full' | 'Diff'
+  /** Absolute: where Firecracker is to write memory. */
+  readonly file: string
+  /** Makes it the image in `target`, and what the process's log counts from. The process may run by then. Returns the bytes of memory that were written. */
+  finish(signal: AbortSignal): Promise<number>
+}
+
+/** Plans the saving of a process's memory. From here until `finish` has ended, nobody can tell what its log counts from. */
+export async function planSave(directory: string, target: string): Promise<PlannedSave> {
+  const [since, over] = [path.join(directory, sinceFile), path.join(directory, overFile)]
+  const image = path.join(target, memoryFiles.image)
+  await removeFile(over)
+  for (const name of [memoryFiles.image, memoryFiles.state, diffFile]) await removeFile(path.join(target, name))
+  const counted = sizeOf(since) !== undefined
+  if (counted) await rename(since, over)
+  const file = counted ? path.join(target, diffFile) : image
+  return {
+    kind: counted ? 'Diff' : 'Full',
+    file,
+    async finish(signal) {
+      const bytes = statSync(file).blocks * 512
+      if (counted) await merge(over, file, image, signal)
+      else await punchZeros(image, signal)
+      await removeFile(over)
+      await link(image, since)
+      return bytes
+    },
+  }
+}
+
+/** Makes a new image of what the log counts from, which stays as it is, and what was written since, which is used up. Nobody has touched memory that is all holes. */
+async function merge(base: string, diff: string, image: string, signal: AbortSignal): Promise<void> {
+  if (statSync(base).blocks === 0) {
+    await rename(diff, image)
+    await punchZeros(image, signal)
+    return
+  }
+  await copyPayload(base, image, { durable: false, signal })
+  await writeOver(image, diff, signal)
+  await removeFile(diff)
+}
+
+/** A process that boots: its log counts from memory that nobody has touched. */
+export async function countFromNothing(directory: string, ramBytes: number): Promise<void> {
+  await forgetCount(directory)
+  await createHoles(path.join(directory, sinceFile), ramBytes)
+}
+
+/** A process that went on from the image in its directory. */
+export async function countFromImage(directory: string): Promise<void> {
+  await forgetCount(directory)
+  await link(path.join(directory, memoryFiles.image), path.join(directory, sinceFile))
+}
+
+export async function forgetCount(directory: string): Promise<void> {
+  for (const name of [sinceFile, overFile]) await removeFile(path.join(directory, name))
+}
+
+/** Completes an image in a staged directory, whose commit syncs it. */
+export async function stageManifest(target: string, value: Omit<MemoryManifest, 'version'>): Promise<void> {
+  await stageRecord(path.join(target, memoryFiles.manifest), { version: 1, ...value } satisfies MemoryManifest)
+}
+
+/** Completes an image in an instance's own directory: everything it is of is on disk before it. */
+export async function commitManifest(directory: string, value: Omit<MemoryManifest, 'version'>): Promise<void> {
+  await Promise.all([memoryFiles.image, memoryFiles.state, diskFiles.frozen].map((name) => syncFile(path.join(directory, name))))
+  await syncDirectory(directory)
+  await writeRecord(path.join(directory, memoryFiles.manifest), { version: 1, ...value } satisfies MemoryManifest, null)
+}
+
+/** Removes an image, or what a broken save left of one; what the machine wrote to is the disk. When disks are written again, no loss of power brings the image back. */
+export async function removeImage(directory: string): Promise<void> {
+  if (await removeFile(path.join(directory, memoryFiles.manifest))) await syncDirectory(directory)
+  for (const name of [memoryFiles.image, memoryFiles.state, diffFile]) await removeFile(path.join(directory, name))
+  await dropFrozen(directory)
+}
+
+/** Removes the image that a process of the directory has saved itself, not the one that it was started from: over that one it has a disk of its own. */
+export async function dropOwnImage(directory: string): Promise<void> {
+  if ((await holdsImage(directory)) && (await isFrozenInPlace(directory))) await removeImage(directory)
+}
+
+/** Links an image with its disk into a payload (`linkFrozen`), or out of one into an instance's staged directory (`linkDisk`). */
+export async function linkImage(from: string, to: string, way: 'into a payload' | 'out of a payload'): Promise<void> {
+  const { version: _version, ...value } = await checkedManifest(from)
+  await (way === 'into a payload' ? linkFrozen(from, to) : linkDisk(from, to, true))
+  for (const name of [memoryFiles.image, memoryFiles.state]) await link(path.join(from, name), path.join(to, name))
+  await stageManifest(to, value)
+}

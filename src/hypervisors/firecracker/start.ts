@@ -1,0 +1,166 @@
+// Starts Firecracker processes: cold, or from a memory image. A start that fails leaves no process and no socket, and says what Firecracker said.
+
+import { statSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { z } from 'zod'
+import { HypemanError } from '../../api/errors.ts'
+import { removeFile } from '../../files/stage.ts'
+import type { Binary } from '../../platform/binaries.ts'
+import { messageOf } from '../../platform/flow.ts'
+import { spawnDetached } from '../../platform/process.ts'
+import { socketPath } from '../../platform/socket-path.ts'
+import type { MachineSpec } from '../driver.ts'
+import { ownDisk, thawDisk } from './disks.ts'
+import { ask, MEMORY_LIMIT_MS } from './api.ts'
+import { bootRequests, drivesOf, firecrackerFiles, limitRequests, loadRequest } from './configuration.ts'
+import { FirecrackerMachine } from './machine.ts'
+import { checkedManifest, countFromImage, countFromNothing, memoryFiles, removeImage } from './memory.ts'
+
+/** Until a started process answers on its socket, in milliseconds. */
+const API_LIMIT_MS = 30_000
+/** Nothing tells that it listens: it is asked this often, in milliseconds. */
+const API_POLL_MS = 2
+/** More than a process that fails to start has reason to say, in bytes. */
+const LOG_TAIL_BYTES = 16_384
+
+/** `kernel` is an uncompressed one. */
+export async function startCold(binary: Binary, spec: MachineSpec, kernel: string, signal: AbortSignal): Promise<FirecrackerMachine> {
+  await removeImage(spec.directory)
+  await ownDisk(spec.directory)
+  await countFromNothing(spec.directory, spec.memoryMib * 1024 ** 2)
+  return launch(binary, spec, signal, async (machine) => {
+    for (const request of bootRequests(spec, kernel)) await machine.ask({ ...request, signal })
+    await machine.ask({ method: 'PUT', path: '/actions', body: { action_type: 'InstanceStart' }, signal })
+    machine.followLog(0)
+  })
+}
+
+/** The process comes up paused, with memory, devices and disk of the image's instant. */
+export async function startFromImage(binary: Binary, spec: MachineSpec, signal: AbortSignal): Promise<FirecrackerMachine> {
+  const image = await checkedManifest(spec.directory)
+  if (image.ramBytes !== spec.memoryMib * 1024 ** 2)
+    throw new HypemanError(
+      'conflict',
+      `the memory image has ${image.ramBytes} bytes, the instance ${spec.memoryMib} MiB; start it from its disks`,
+    )
+  await thawDisk(spec.directory)
+  await countFromImage(spec.directory)
+  return launch(binary, spec, signal, async (machine) => {
+    const files = { state: memoryFiles.state, memory: memoryFiles.image }
+    await machine.ask({ ...loadRequest(spec, files), limitMs: MEMORY_LIMIT_MS, signal })
+    await demandOwnDisks(machine, spec, signal)
+    for (const request of limitRequests(spec)) await machine.ask({ ...request, signal })
+    machine.followLog(image.logged)
+  })
+}
+
+const loadedConfig = z.object({ drives: z.array(z.object({ drive_id: z.string(), path_on_host: z.string() })) })
+
+/** The paths of disks are a part of the state. Those of a state that was not made for this instance could be anything on the host. */
+async function demandOwnDisks(machine: FirecrackerMachine, spec: MachineSpec, signal: AbortSignal): Promise<void> {
+  const { drives } = loadedConfig.parse(await machine.ask({ method: 'GET', path: '/vm/config', signal }))
+  const wanted = new Map(drivesOf(spec).map((drive) => [drive.drive_id, drive.path_on_host]))
+  const foreign = drives.find(({ drive_id: id, path_on_host: file }) => wanted.get(id) !== file)
+  if (foreign === undefined && drives.length === wanted.size) return
+  const what = foreign === undefined ? `${drives.length} disks instead of ${wanted.size}` : `the disk ${foreign.path_on_host}`
+  throw new HypemanError(
+    'conflict',
+    `the memory image in ${spec.directory} has ${what}, which is not this instance's; start it from its disks`,
+  )
+}
+
+async function launch(
+  binary: Binary,
+  spec: MachineSpec,
+  signal: AbortSignal,
+  whenListening: (machine: FirecrackerMachine) => Promise<void>,
+): Promise<FirecrackerMachine> {
+  for (const name of [firecrackerFiles.api, firecrackerFiles.vsock]) socketPath(spec.directory, name)
+  await removeSockets(spec.directory)
+  const logs = [firecrackerFiles.console, firecrackerFiles.vmm].map((name) => path.join(spec.directory, name))
+  const logged = logs.map(sizeOf)
+  // Firecracker wants the file of its log to be there.
+  await using _log = await open(path.join(spec.directory, firecrackerFiles.vmm), 'a', 0o600)
+  const arguments_ = ['--api-sock', firecrackerFiles.api, '--id', spec.instanceId, '--log-path', firecrackerFiles.vmm, '--level', 'Warning']
+  let machine: FirecrackerMachine | undefined
+  try {
+    // The guest's serial console is its standard output.
+    const logFile = path.join(spec.directory, firecrackerFiles.console)
+    const started = await spawnDetached({ command: binary.path, args: arguments_, cwd: spec.directory, logFile })
+    machine = new FirecrackerMachine(started, spec.directory)
+    await untilItAnswers(machine, binary, signal)
+    await whenListening(machine)
+    return machine
+  } catch (error) {
+    machine?.release()
+    await machine?.kill()
+    await removeSockets(spec.directory)
+    throw await explain(error, spec, logs, logged)
+  }
+}
+
+const versionAnswer = z.object({ firecracker_version: z.string() })
+
+/** Its own word for its version counts: the program may have been replaced since it was asked. */
+async function untilItAnswers(machine: FirecrackerMachine, binary: Binary, signal: AbortSignal): Promise<void> {
+  const gone = new AbortController()
+  void machine.exited.then(({ reason }) => gone.abort(new HypemanError('host_unavailable', `Firecracker ended: ${reason}`)))
+  const limit = AbortSignal.timeout(API_LIMIT_MS)
+  const either = AbortSignal.any([signal, gone.signal, limit])
+  const api = socketPath(machine.directory, firecrackerFiles.api)
+  for (;;) {
+    try {
+      const { firecracker_version: version } = versionAnswer.parse(await ask(api, { method: 'GET', path: '/version', signal: either }))
+      if (version === binary.version) return
+      throw new HypemanError(
+        'incompatible_version',
+        `Firecracker is ${version} now instead of ${binary.version}: it was replaced while the server ran; try again`,
+      )
+    } catch (error) {
+      signal.throwIfAborted()
+      gone.signal.throwIfAborted()
+      if (limit.aborted)
+        throw new HypemanError('host_unavailable', `Firecracker did not answer on its socket within ${API_LIMIT_MS / 1000} s`, {
+          cause: error,
+        })
+      if (!isNotListening(error)) throw error
+    }
+    await delay(API_POLL_MS)
+  }
+}
+
+export function isNotListening(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')
+}
+
+async function removeSockets(directory: string): Promise<void> {
+  for (const name of [firecrackerFiles.api, firecrackerFiles.vsock]) await removeFile(path.join(directory, name))
+}
+
+/** The error in terms of what Firecracker wrote to its logs since the start. */
+async function explain(error: unknown, spec: MachineSpec, logs: readonly string[], from: readonly number[]): Promise<unknown> {
+  if (error instanceof HypemanError && error.code !== 'host_unavailable') return error
+  const said = await Promise.all(logs.map(async (file, index) => (await tailOf(file, from[index] ?? 0)).trim()))
+  const words = said.flatMap((text) => text.split('\n').slice(-2)).filter((line) => line !== '')
+  return new HypemanError(
+    'host_unavailable',
+    `Firecracker could not start ${spec.instanceId}: ${messageOf(error)}${words.length === 0 ? '' : ` (${words.join('; ')})`}`,
+    { cause: error },
+  )
+}
+
+/** 0 if there is none yet. */
+function sizeOf(file: string): number {
+  return statSync(file, { throwIfNoEntry: false })?.size ?? 0
+}
+
+/** The last of what a file has from an offset on. */
+async function tailOf(file: string, from: number): Promise<string> {
+  await using handle = await open(file, 'r')
+  const { size } = await handle.stat()
+  const start = Math.max(from, size - LOG_TAIL_BYTES)
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(Math.max(0, size - start)), 0, size - start, start)
+  return buffer.toString('utf8', 0, bytesRead)
+}
