@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"hypeman/guest/agent"
@@ -22,6 +21,15 @@ import (
 const (
 	agentPort = "org.hypeman.agent.0"
 	logPort   = "org.hypeman.log.0"
+	// A host that asks for the log asks on this port instead, or on vsock.
+	askedLogPort = "org.hypeman.log.1"
+
+	agentVsock = 1024
+	logVsock   = 1025
+
+	// devicesWait bounds how long the channel's device may take to appear, logWait how long the host may take to have the last of the log.
+	devicesWait = 10 * time.Second
+	logWait     = 2 * time.Second
 )
 
 func main() {
@@ -53,50 +61,34 @@ func runInit() {
 		fail(guest, err)
 	}
 	reaper := process.NewReaper() // its process, PID 1, is never the OOM killer's choice
-	program := &workload.Workload{Reaper: reaper, Log: openLog(), Cgroup: boot.Cgroup, Ended: func(status workload.Status) {
-		fmt.Fprint(os.Stderr, workload.ExitLine(status))
-		go guest.PowerOff() // apart: a shutdown under way waits for the end of the program
-	}}
-	server := agent.New(reaper, program, guest)
-	server.Rehearse(network.Preset())
-	file, err := openPort(agentPort, os.O_RDWR)
+	wires, err := findWires()
 	if err != nil {
 		fail(guest, err)
 	}
-	host := channel.New(file, server.Handlers())
-	fail(guest, channel.RunPort(file, host))
+	machine := vm{guest, wires}
+	program := &workload.Workload{Reaper: reaper, Log: wires.log, Cgroup: boot.Cgroup, Ended: func(status workload.Status) {
+		fmt.Fprint(os.Stderr, workload.ExitLine(status))
+		go machine.PowerOff() // apart: a shutdown under way waits for the end of the program
+	}}
+	server := agent.New(reaper, program, machine)
+	server.Rehearse(network.Preset())
+	fail(guest, wires.serve(server.Handlers()))
+}
+
+// vm is this VM, whose log is with the host before it ends.
+type vm struct {
+	boot.Guest
+	wires
+}
+
+func (v vm) PowerOff() {
+	v.flush()
+	v.Guest.PowerOff()
 }
 
 func fail(guest boot.Guest, err error) {
 	fmt.Fprintf(os.Stderr, "hypeman: the guest can't go on: %v\n", err)
 	guest.PowerOff()
-}
-
-// openPort opens a virtio-serial port for blocking reads and writes; the driver may still be about to name it.
-func openPort(name string, flags int) (*os.File, error) {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
-		device, err := channel.FindPort(name)
-		if err == nil {
-			fd, err := syscall.Open(device, flags|syscall.O_CLOEXEC, 0)
-			if err != nil {
-				return nil, &os.PathError{Op: "open", Path: device, Err: err}
-			}
-			return os.NewFile(uintptr(fd), device), nil
-		}
-		if time.Now().After(deadline) {
-			return nil, err
-		}
-	}
-}
-
-// openLog is the host's log of this instance; without it the program's output goes to the console.
-func openLog() io.Writer {
-	port, err := openPort(logPort, os.O_WRONLY)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "agent: no log port, the console is used: %v\n", err)
-		return os.Stderr
-	}
-	return port
 }
 
 // runOnSocket answers as on a channel, each connection its own. What needs a VM says so.
@@ -110,19 +102,12 @@ func runOnSocket(path string) error {
 		fmt.Fprint(os.Stderr, workload.ExitLine(status))
 	}}
 	handlers := agent.New(reaper, program, noGuest{}).Handlers()
-	for {
-		connection, err := listener.Accept()
-		if err != nil {
-			return err
-		}
-		go func() {
-			defer connection.Close()
-			host := channel.New(connection, handlers)
-			defer host.End()
-			_ = host.Run(connection) // the end of one connection is no failure
-		}()
-	}
+	return channel.ServeEach(unixListener{listener}, channelOn(handlers))
 }
+
+type unixListener struct{ net.Listener }
+
+func (l unixListener) Accept() (io.ReadWriteCloser, error) { return l.Listener.Accept() }
 
 var errNoVM = errors.New("this agent is not in a VM of its own")
 

@@ -26,8 +26,13 @@ func Prepare() error {
 			return err
 		}
 	}
-	if err := loadModules("/modules"); err != nil {
+	if err := loadModules("/modules", "order"); err != nil {
 		return err
+	}
+	if hasVirtioDevice(virtioVsock) {
+		if err := loadModules("/modules", "order.vsock"); err != nil {
+			return err
+		}
 	}
 	rootfs, err := findDisk("rootfs")
 	if err != nil {
@@ -86,9 +91,9 @@ func mount(one mountPoint) error {
 	return nil
 }
 
-// loadModules loads what the file order names, one file a line, in that order.
-func loadModules(directory string) error {
-	order, err := os.ReadFile(filepath.Join(directory, "order"))
+// loadModules loads what a list names, one file a line, in that order.
+func loadModules(directory, list string) error {
+	order, err := os.ReadFile(filepath.Join(directory, list))
 	if err != nil {
 		return err
 	}
@@ -105,9 +110,53 @@ func loadModules(directory string) error {
 	return nil
 }
 
-// findDisk waits for the disk whose virtio serial is id, and returns its device.
+// virtioVsock is the device type of a socket device (virtio 1.2, section 5).
+const virtioVsock = "0x0013"
+
+// hasVirtioDevice tells whether the VMM gave this guest a device of a type that not all of them give.
+func hasVirtioDevice(kind string) bool {
+	files, err := filepath.Glob("/sys/bus/virtio/devices/*/device")
+	if err != nil {
+		return false
+	}
+	for _, file := range files {
+		if content, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(content)) == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// disksArgument is the kernel argument that names the disks of a VMM which gives them no serials, in the order in which the kernel finds them: rootfs,system,…
+const disksArgument = "hypeman.disks="
+
+// diskByPlace is the device of a disk that the kernel's command line names; empty if it names none by place.
+func diskByPlace(cmdline, id string) string {
+	for _, argument := range strings.Fields(cmdline) {
+		if !strings.HasPrefix(argument, disksArgument) {
+			continue
+		}
+		for place, name := range strings.Split(strings.TrimPrefix(argument, disksArgument), ",") {
+			if name == id && place < 26 {
+				return "/dev/vd" + string(rune('a'+place))
+			}
+		}
+	}
+	return ""
+}
+
+// findDisk waits for the disk with that name, which is its virtio serial or has a place on the kernel's command line, and returns its device.
 func findDisk(id string) (string, error) {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "", err
+	}
 	for deadline := time.Now().Add(diskWait); ; time.Sleep(2 * time.Millisecond) {
+		if device := diskByPlace(string(cmdline), id); device != "" {
+			if _, err := os.Stat(device); err == nil {
+				return device, nil
+			}
+		}
 		files, err := filepath.Glob("/sys/block/*/serial")
 		if err != nil {
 			return "", err
@@ -119,7 +168,7 @@ func findDisk(id string) (string, error) {
 			}
 		}
 		if time.Now().After(deadline) {
-			return "", fmt.Errorf("there is no disk with the serial %s", id)
+			return "", fmt.Errorf("there is no disk %s", id)
 		}
 	}
 }

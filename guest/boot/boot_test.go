@@ -58,3 +58,15 @@ func TestTheTopOfALayerIsMadeLikeThatOfItsVolumeOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestADiskWithoutASerialHasAPlaceOnTheCommandLine(t *testing.T) {
+	cmdline := "quiet hypeman.disks=rootfs,system,vol-0 hypeman.off=reset"
+	for id, device := range map[string]string{"rootfs": "/dev/vda", "system": "/dev/vdb", "vol-0": "/dev/vdc", "vol-1": ""} {
+		if got := diskByPlace(cmdline, id); got != device {
+			t.Errorf("%s: %q instead of %q", id, got, device)
+		}
+	}
+	if got := diskByPlace("quiet", "rootfs"); got != "" {
+		t.Error(got)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -111,10 +112,21 @@ func (Guest) PowerOff() {
 	_ = syscall.Kill(-1, syscall.SIGKILL) // nothing is left to be killed: fine too
 	syscall.Sync()
 	unmountVolumes()
-	if err := syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+	if err := syscall.Reboot(howToEnd()); err != nil {
 		fmt.Fprintf(os.Stderr, "agent: power off: %v\n", err)
 	}
 	select {}
+}
+
+// resetArgument is the kernel argument for a VMM without a power button, which ends when its guest resets the machine.
+const resetArgument = "hypeman.off=reset"
+
+func howToEnd() int {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err == nil && strings.Contains(" "+strings.TrimSpace(string(cmdline))+" ", " "+resetArgument+" ") {
+		return syscall.LINUX_REBOOT_CMD_RESTART
+	}
+	return syscall.LINUX_REBOOT_CMD_POWER_OFF
 }
 
 func initModule(content []byte) error {

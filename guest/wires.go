@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"hypeman/guest/channel"
+	"hypeman/guest/output"
+	"hypeman/guest/yamux"
+)
+
+// wires are how this guest and its host speak: virtio-serial ports where there are any, else vsock.
+type wires struct {
+	// log takes what the program writes; flush waits until the host has it.
+	log   io.Writer
+	flush func()
+	// serve answers the host for good.
+	serve func(yamux.Handlers) error
+}
+
+// findWires waits for the devices; their drivers may still be about to name them.
+func findWires() (wires, error) {
+	for deadline := time.Now().Add(devicesWait); ; time.Sleep(2 * time.Millisecond) {
+		if device, err := channel.FindPort(agentPort); err == nil {
+			return portWires(device)
+		}
+		if channel.HasVsock() {
+			return vsockWires()
+		}
+		if time.Now().After(deadline) {
+			return wires{}, errors.New("there is neither a virtio-serial port " + agentPort + " nor a vsock device")
+		}
+	}
+}
+
+func portWires(device string) (wires, error) {
+	port, err := openDevice(device, os.O_RDWR)
+	if err != nil {
+		return wires{}, err
+	}
+	found := wires{
+		flush: func() {},
+		serve: func(handlers yamux.Handlers) error {
+			return channel.RunPort(port, channel.New(port, handlers))
+		},
+	}
+	for deadline := time.Now().Add(devicesWait); ; time.Sleep(2 * time.Millisecond) {
+		if device, err := channel.FindPort(logPort); err == nil {
+			found.log, err = openDevice(device, os.O_WRONLY)
+			return found, err
+		}
+		if device, err := channel.FindPort(askedLogPort); err == nil {
+			asked, err := openDevice(device, os.O_RDWR)
+			if err != nil {
+				return wires{}, err
+			}
+			log := output.New()
+			found.log, found.flush = log, flushOf(log)
+			go func() {
+				for errors.Is(log.Serve(asked), io.EOF) { // a port whose host has gone: it may come back
+					time.Sleep(20 * time.Millisecond)
+				}
+			}()
+			return found, nil
+		}
+		if time.Now().After(deadline) {
+			fmt.Fprintln(os.Stderr, "agent: there is no log port, the console is used")
+			found.log = os.Stderr
+			return found, nil
+		}
+	}
+}
+
+func vsockWires() (wires, error) {
+	agents, err := channel.ListenVsock(agentVsock)
+	if err != nil {
+		return wires{}, err
+	}
+	logs, err := channel.ListenVsock(logVsock)
+	if err != nil {
+		return wires{}, err
+	}
+	log := output.New()
+	go func() {
+		err := channel.ServeEach(logs, func(stream io.ReadWriter) {
+			_ = log.Serve(stream) // the host has gone: it may come back
+		})
+		fmt.Fprintf(os.Stderr, "agent: the log can't be asked for any more: %v\n", err)
+	}()
+	return wires{
+		log:   log,
+		flush: flushOf(log),
+		serve: func(handlers yamux.Handlers) error { return channel.ServeEach(agents, channelOn(handlers)) },
+	}, nil
+}
+
+func flushOf(log *output.Log) func() {
+	return func() { log.Flush(logWait) }
+}
+
+// channelOn serves one connection, which is a channel of its own.
+func channelOn(handlers yamux.Handlers) func(io.ReadWriter) {
+	return func(stream io.ReadWriter) {
+		host := channel.New(stream, handlers)
+		defer host.End()
+		_ = host.Run(stream) // the end of one connection is no failure
+	}
+}
+
+// openDevice opens a virtio-serial port for blocking reads and writes.
+func openDevice(device string, flags int) (*os.File, error) {
+	fd, err := syscall.Open(device, flags|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: device, Err: err}
+	}
+	return os.NewFile(uintptr(fd), device), nil
+}
