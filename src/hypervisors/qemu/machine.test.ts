@@ -9,7 +9,8 @@ import { isHypemanError } from '../../api/errors.ts'
 import type { DetachedProcess, ProcessEnd } from '../../platform/process.ts'
 import { fakeQmp, say, type FakeQmp, type FakeQmpOptions, type QmpRequest } from '../../../tests/support/fake-qmp.ts'
 import { QemuMachine } from './machine.ts'
-import { isControlled, socketPath } from './sockets.ts'
+import { socketPath } from '../../platform/socket-path.ts'
+import { isControlled } from './sockets.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'machine-'))
 after(() => rm(root, { recursive: true }))

@@ -7,12 +7,13 @@ import path from 'node:path'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { killProcess, type DetachedProcess, type ProcessEnd, type ProcessIdentity } from '../../platform/process.ts'
+import { socketPath } from '../../platform/socket-path.ts'
 import type { Machine, MachineStatus } from '../driver.ts'
 import { qemuFiles, systemDisk } from './command-line.ts'
 import { layerNumber } from './layers.ts'
 import { readManifest, removeImage } from './memory.ts'
 import type { QmpClient } from './qmp.ts'
-import { connectQmp, orAbort, socketPath } from './sockets.ts'
+import { connectQmp, orAbort } from './sockets.ts'
 
 const queryStatus = z.object({ status: z.string() })
 const queryBlock = z.array(z.object({ device: z.string(), inserted: z.object({ file: z.string(), 'node-name': z.string() }).optional() }))

@@ -1,16 +1,13 @@
-// The unix sockets of a QEMU process: their paths, and connecting to the one that controls it.
+// The control socket of a QEMU process.
 
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../../api/errors.ts'
 import type { ProcessEnd } from '../../platform/process.ts'
+import { socketPath } from '../../platform/socket-path.ts'
 import { qemuFiles } from './command-line.ts'
 import { QmpClient } from './qmp.ts'
-
-/** Longest path of a unix socket on Linux: sun_path less its final zero; unix(7). */
-const LONGEST_SOCKET_PATH = 107
 
 /** Nothing tells that a process listens: it is tried this often, in milliseconds. */
 const LISTENS_POLL_MS = 2
@@ -74,15 +71,4 @@ export async function isControlled(directory: string): Promise<boolean> {
   } finally {
     socket.destroy()
   }
-}
-
-/** A socket's absolute path, checked against the kernel's limit before anything is made. */
-export function socketPath(directory: string, name: string): string {
-  const file = path.join(directory, name)
-  if (Buffer.byteLength(file) > LONGEST_SOCKET_PATH)
-    throw new HypemanError(
-      'storage_unsuitable',
-      `the socket path ${file} is longer than ${LONGEST_SOCKET_PATH} bytes; use a data directory with a shorter path`,
-    )
-  return file
 }

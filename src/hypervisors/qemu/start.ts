@@ -11,11 +11,11 @@ import { findMapping } from '../../files/memory-image/private-pages.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { listenOn } from '../../platform/listening-socket.ts'
 import { spawnDetached } from '../../platform/process.ts'
+import { socketPath } from '../../platform/socket-path.ts'
 import type { MachineSpec } from '../driver.ts'
 import { qemuArguments, qemuFiles, type QemuLaunch } from './command-line.ts'
 import { emptyLayerOver, joinLayers, lastLayer, removeLayersAbove, writableLayer } from './layers.ts'
 import { QemuMachine } from './machine.ts'
-import { socketPath } from './sockets.ts'
 import { checkedManifest, createColdMemory, forgetMemory, stateFile } from './memory.ts'
 
 export interface QemuProgram {
