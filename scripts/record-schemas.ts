@@ -6,6 +6,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
 import { embeddedRecords, type RecordFormat } from '../src/files/record-format.ts'
+import { savedMachineFormat } from '../src/hypervisors/cloud-hypervisor/images.ts'
 import { manifestFormat } from '../src/hypervisors/qemu/memory.ts'
 import { imageFormat, referenceFormat } from '../src/images/records.ts'
 import { instanceFormat } from '../src/instances/record.ts'
@@ -30,6 +31,7 @@ export const recordFormats: readonly RecordFormat<unknown>[] = [
   volumeFormat,
   repositoryFormat,
   manifestFormat,
+  savedMachineFormat,
   templateFormat,
   scheduleFormat,
   pushFormat,

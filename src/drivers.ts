@@ -2,7 +2,9 @@
 
 import type { Logger } from 'pino'
 import type { DataLayout } from './files/layout.ts'
+import { uncompressedKernel } from './files/vmlinux.ts'
 import type { Hypervisor } from './hypervisors/driver.ts'
+import { createCloudHypervisorDriver } from './hypervisors/cloud-hypervisor/index.ts'
 import { createQemuDriver } from './hypervisors/qemu/index.ts'
 import { judgeAccelerator } from './platform/accelerator.ts'
 import type { ServerConfig } from './platform/config.ts'
@@ -13,7 +15,27 @@ import { hostTscKhz } from './platform/tsc.ts'
 export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig) => Promise<readonly Hypervisor[]>
 
 /** All that there are, whether or not they can run here: each says so itself. */
-export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [...(await qemuDrivers(layout, log, config))]
+export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [
+  ...(await qemuDrivers(layout, log, config)),
+  cloudHypervisorDriver(layout, config),
+]
+
+function cloudHypervisorDriver(layout: DataLayout, config: ServerConfig): Hypervisor {
+  return createCloudHypervisorDriver({
+    layout,
+    command: config.hypervisor.cloud_hypervisor,
+    whyNoKvm: () => whyNoKvm(config),
+    whyNotOnDemand: whyNotCatchWrites(),
+    kernelImage: (kernel) => uncompressedKernel(layout, kernel, process.arch === 'arm64' ? 'arm64' : 'x64'),
+  })
+}
+
+/** Of hypervisors that can't do without it. */
+async function whyNoKvm({ hypervisor }: ServerConfig): Promise<string | undefined> {
+  if (!hypervisor.needs_kvm) return undefined
+  const { accelerator, reason } = await judgeAccelerator()
+  return accelerator === 'kvm' ? undefined : `KVM can't be used here: ${reason}`
+}
 
 async function qemuDrivers(layout: DataLayout, log: Logger, { snapshots }: ServerConfig): Promise<readonly Hypervisor[]> {
   const [verdict, tscKhz] = await Promise.all([judgeAccelerator(), hostTscKhz()])

@@ -90,7 +90,15 @@ const settings = z.strictObject({
     .string()
     .min(1)
     .default(path.join(import.meta.dirname, '..', '..', '.assets')),
-  hypervisor: z.strictObject({ default: hypervisorName.default('qemu') }).prefault({}),
+  hypervisor: z
+    .strictObject({
+      default: hypervisorName.default('qemu'),
+      /** Cloud Hypervisor's program: absolute, or a name that is found on PATH. */
+      cloud_hypervisor: z.string().min(1).default('cloud-hypervisor'),
+      /** False: hypervisors that run on KVM alone are started without it, too. For stand-ins of theirs. */
+      needs_kvm: z.union([z.boolean(), z.stringbool()]).default(true),
+    })
+    .prefault({}),
   limits: z
     .strictObject({
       max_vcpus_per_instance: wholeNumber.default(16),

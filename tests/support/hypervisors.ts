@@ -1,5 +1,6 @@
 // The hypervisors that tests go through, each with what it is tested on here: itself, or the stand-in for it (tests/vmm-stand-in).
 
+import path from 'node:path'
 import { startServer, type TestServer } from './server.ts'
 
 export interface HypervisorUnderTest {
@@ -17,7 +18,22 @@ export interface HypervisorUnderTest {
 const all: readonly HypervisorUnderTest[] = [
   { name: 'qemu', standIn: false, settings: {}, body: {} },
   { name: 'qemu-microvm', standIn: false, settings: {}, body: {} },
+  cloudHypervisor(process.env['HYPEMAN_TEST_CLOUD_HYPERVISOR']),
 ]
+
+/** The real one where it is given, which needs KVM. */
+function cloudHypervisor(program: string | undefined): HypervisorUnderTest {
+  const standIn = path.resolve(import.meta.dirname, '../vmm-stand-in/bin/cloud-hypervisor')
+  return {
+    name: 'cloud-hypervisor',
+    standIn: program === undefined,
+    settings: {
+      HYPERVISOR__CLOUD_HYPERVISOR: program ?? standIn,
+      ...(program === undefined ? { HYPERVISOR__NEEDS_KVM: 'false' } : {}),
+    },
+    body: { network: { enabled: false } },
+  }
+}
 
 /** QEMU's other tests are about all of this, and more. */
 const usual = new Set(all.map(({ name }) => name).filter((name) => name !== 'qemu'))

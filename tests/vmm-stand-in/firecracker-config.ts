@@ -79,6 +79,20 @@ export function inOrder(drives: Configuration['drives']): Configuration['drives'
   return [...drives.filter(({ is_root_device: root }) => root), ...drives.filter(({ is_root_device: root }) => !root)]
 }
 
+/** What `GET /vm/config` tells. */
+export function fullConfig({ machine, drives, networks, vsock: socket, balloon: pages, entropy }: Configuration): object {
+  return {
+    'machine-config': machine,
+    drives: inOrder(drives).map(({ rate_limiter: limiter, ...one }) =>
+      limiter === null || limiter === undefined ? one : { ...one, rate_limiter: limiter },
+    ),
+    'network-interfaces': networks,
+    ...(socket === undefined ? {} : { vsock: socket }),
+    ...(pages === undefined ? {} : { balloon: pages }),
+    ...(entropy ? { entropy: {} } : {}),
+  }
+}
+
 export function guestOf(
   { machine, drives, networks }: Configuration,
   parts: Pick<GuestDescription, 'console' | 'ports' | 'boot'>,

@@ -9,6 +9,7 @@ import {
   bytesPerSecond,
   configuration,
   drive,
+  fullConfig,
   guestOf,
   inOrder,
   isElf,
@@ -56,6 +57,7 @@ const loadParams = z.object({
   mem_backend: z.object({ backend_type: z.enum(['File', 'Uffd']), backend_path: z.string() }).optional(),
   mem_file_path: z.string().optional(),
   track_dirty_pages: z.boolean().default(false),
+  enable_diff_snapshots: z.boolean().default(false),
   resume_vm: z.boolean().default(false),
   network_overrides: z.array(z.object({ iface_id: z.string(), host_dev_name: z.string() })).default([]),
   vsock_override: z.object({ uds_path: z.string() }).optional(),
@@ -64,6 +66,8 @@ const stateHeader = z.object({ version: z.string(), configuration })
 
 const notBefore = 'The requested operation is not supported before starting the microVM.'
 const notAfter = 'The requested operation is not supported after starting the microVM.'
+/** What a kernel under emulation has to be told, which finds no timer to measure others by on a busy host. Firecracker adds its own arguments, too. */
+const emulatedArguments = 'no_timer_check tsc=reliable'
 const ports = [...vsockPorts.values()]
 
 export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
@@ -107,7 +111,7 @@ export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
     if (boot === undefined) throw new Fault('Cannot start microvm without kernel configuration.')
     if (!isElf(boot.kernel_image_path)) throw new Fault('Kernel Loader: failed to load ELF kernel image: Invalid ELF magic number')
     const initrd = boot.initrd_path === undefined ? {} : { initrd: boot.initrd_path }
-    const from = { kernel: boot.kernel_image_path, commandLine: boot.boot_args, ...initrd }
+    const from = { kernel: boot.kernel_image_path, commandLine: `${boot.boot_args} ${emulatedArguments}`, ...initrd }
     watch(await startGuest(guestOf(config, { boot: from, console: ownOutput, ports })))
   }
 
@@ -169,7 +173,7 @@ export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
     for (const { iface_id: name } of params.network_overrides)
       if (!saved.networks.some((one) => one.iface_id === name))
         throw new Fault(`Load snapshot error: Unknown Network Device: ${name}`, true)
-    const machine = { ...saved.machine, track_dirty_pages: params.track_dirty_pages }
+    const machine = { ...saved.machine, track_dirty_pages: params.track_dirty_pages || params.enable_diff_snapshots }
     return { ...saved, machine, networks, ...(saved.vsock === undefined ? {} : { vsock: { ...saved.vsock, ...params.vsock_override } }) }
   }
 
@@ -214,6 +218,8 @@ export function openVm({ id, version, log, end }: VmOptions): FirecrackerVm {
           }
         case 'GET /version':
           return { firecracker_version: version }
+        case 'GET /vm':
+          return fullConfig(config)
         case 'GET /machine-config':
           return config.machine
         case 'PUT /machine-config':

@@ -29,6 +29,8 @@ export interface GuestDescription {
   readonly network?: { readonly tap: string; readonly mac: string }
   /** What the serial console is appended to: a path, or the stand-in's own standard output. */
   readonly console: string
+  /** The same of a virtio console (hvc0); absent: there is none. */
+  readonly virtioConsole?: string
   /** Names of virtio-serial ports, each of which becomes a stream. */
   readonly ports: readonly string[]
 }
@@ -143,7 +145,7 @@ function guestOf(child: ChildProcess, { qmp, memory, ended, exited, ports }: Par
     },
     async limitDisk(place, bytesPerSecond) {
       const none = { bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 }
-      await qmp.command('block_set_io_throttle', { id: `disk${place}`, bps: bytesPerSecond, ...none })
+      await qmp.command('block_set_io_throttle', { device: `disk${place}`, bps: bytesPerSecond, ...none })
     },
     async port(name) {
       const found = chardevs.parse(await qmp.command('query-chardev')).find(({ label }) => label === `port${ports.indexOf(name)}`)
@@ -207,6 +209,7 @@ function qemuArguments(description: GuestDescription, goesOn: boolean): string[]
     ...['-chardev', `file,id=console,path=${escaped(description.console)},append=on`, '-serial', 'chardev:console'],
     ...description.disks.flatMap(diskArguments),
     ...['-device', 'virtio-serial-pci'],
+    ...virtioConsoleOf(description),
     ...description.ports.flatMap((name, index) => [
       ...['-chardev', `socket,id=port${index},fd=${firstPortFd + index}`],
       ...['-device', `virtserialport,chardev=port${index},name=${name}`],
@@ -219,6 +222,12 @@ function qemuArguments(description: GuestDescription, goesOn: boolean): string[]
         ]),
     ...['-object', 'rng-random,id=rng,filename=/dev/urandom', '-device', 'virtio-rng-pci,rng=rng'],
   ]
+}
+
+/** It has the first port of the serial device, which is kept for consoles. */
+function virtioConsoleOf({ virtioConsole }: GuestDescription): string[] {
+  if (virtioConsole === undefined) return []
+  return ['-chardev', `file,id=hvc,path=${escaped(virtioConsole)},append=on`, '-device', 'virtconsole,chardev=hvc']
 }
 
 /** Unlocked: a stand-in that was killed may still hold its disks for a moment. */

@@ -10,6 +10,8 @@ export interface GuestMemory {
   saveAll(file: string): Promise<void>
   /** Writes, into a sparse file of memory's size, the pages that were written since memory was last saved or loaded; everything else is a hole. */
   saveChanges(file: string): Promise<void>
+  /** The same with all that was written since it was started. */
+  saveOwn(file: string): Promise<void>
 }
 
 const COPY_BYTES = 1024 ** 2
@@ -56,6 +58,11 @@ export function guestMemory(pid: number, base: FileHandle, bytes: number): Guest
       await copyBase(base, bytes, target, file)
       const isHoles = (await base.stat()).blocks === 0
       await writePages(target, (page) => !isHoles || !page.equals(zeroPage))
+    },
+    async saveOwn(file) {
+      await using target = await open(file, 'w', 0o600)
+      await target.truncate(bytes)
+      await writePages(target, () => true)
     },
     async saveChanges(file) {
       await using target = await open(file, 'w', 0o600)
