@@ -109,7 +109,7 @@ export function vmmAt(socket: string, gone: AbortSignal): Vmm {
 }
 
 /** As `--version` prints it: `v51.1` and `51.1` are one. */
-export function plainVersion(said: string): string {
+function plainVersion(said: string): string {
   return said.replace(/^v/, '')
 }
 

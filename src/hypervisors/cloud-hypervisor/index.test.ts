@@ -5,9 +5,7 @@ import { readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { isHypemanError } from '../../api/errors.ts'
-import { isAlive } from '../../platform/process.ts'
 import { filesIn, paperHost, tell } from '../../../tests/support/paper-vmm.ts'
-import { until } from '../../../tests/support/until.ts'
 import type { Machine, MachineSpec } from '../driver.ts'
 import { savedConfig } from './images.ts'
 import { CloudHypervisorMachine } from './machine.ts'
@@ -29,22 +27,6 @@ async function forkOf(payload: string, change: Partial<MachineSpec> = {}, by = m
   await by.consumeMemory(spec.directory)
   return { machine, spec }
 }
-
-test('a machine boots on a disk of its own, and its guest is reached by vsock', async () => {
-  const { machine, spec } = await host.start()
-  assert.equal(await machine.status(), 'running')
-  assert.deepEqual(await filesIn(spec.directory), ['disk-1.raw'])
-  assert.equal((await stat(path.join(spec.directory, 'disk-1.raw'))).nlink, 1)
-  assert.equal(await tell(machine, 'memory 7'), 'boot 7')
-  await machine.pause()
-  await machine.pause()
-  assert.equal(await machine.status(), 'paused')
-  await machine.resume()
-  await machine.resume()
-  assert.equal(await machine.status(), 'running')
-  await machine.powerButton()
-  assert.match((await machine.exited).reason, /code 0/)
-})
 
 test('a capture freezes memory and disk of one instant, and the machine goes on; forks share neither', async () => {
   const { machine, spec } = await host.start()
@@ -184,15 +166,6 @@ test('a restored machine that a new server process makes run keeps the image tha
   assert.equal(await memory.holdsMemory(spec.directory), true)
 })
 
-test('a process of another directory, or one that is gone, is not adopted', async () => {
-  const { machine, spec } = await host.start()
-  assert.equal(await driver.adopt({ directory: await host.directory() }, machine.process), undefined)
-  await machine.kill()
-  await machine.kill()
-  assert.equal(isAlive(machine.process), false)
-  assert.equal(await driver.adopt(spec, machine.process), undefined)
-})
-
 test('a capture that the VMM refuses leaves the machine running and its directory as it was', async () => {
   const { machine, spec } = await host.start()
   const before = await filesIn(spec.directory)
@@ -299,33 +272,4 @@ test('a fork has paths and limits of its own, and what else was saved stays', as
     ],
   )
   assert.deepEqual([groups, pvpanic, vsock.socket], [null, true, 'vsock.sock'])
-})
-
-test('memory is given back by the balloon as far as the VMM tells', async () => {
-  const { machine } = await host.start()
-  assert.ok(driver.balloon)
-  await driver.balloon.ask(machine, 1024 ** 2, never)
-  assert.equal(await driver.balloon.given(machine, never), 0, 'a guest without a driver for it gives nothing')
-  assert.ok(machine instanceof CloudHypervisorMachine)
-  const info = await machine.vmm.info()
-  machine.vmm.info = () => Promise.resolve(info === undefined ? undefined : { ...info, memory_actual_size: 7 * 1024 ** 2 })
-  assert.equal(await driver.balloon.given(machine, never), 1024 ** 2)
-  await assert.rejects(driver.balloon.ask(machine, 1024 ** 3, never), /refused vm.resize/)
-})
-
-test('a guest that resets its machine ends the process, in this server process or the next', async () => {
-  const { machine } = await host.start()
-  await tell(machine, 'reset')
-  await machine.exited
-  assert.equal(isAlive(machine.process), false)
-
-  const { machine: other, spec } = await host.start()
-  other.release()
-  const events = path.join(spec.directory, 'logs/cloud-hypervisor-events.log')
-  await tell(other, 'reset')
-  await until('the guest is booted again', async () => (await readFile(events, 'utf8')).includes('"rebooted"'))
-  const adopted = await driver.adopt(spec, other.process)
-  assert.ok(adopted)
-  await adopted.exited
-  assert.equal(isAlive(other.process), false)
 })
