@@ -25,12 +25,29 @@ type wires struct {
 
 // findWires waits for the devices; their drivers may still be about to name them.
 func findWires() (wires, error) {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return wires{}, err
+	}
+	device := logDevice(string(cmdline))
+	if device == "" || boot.HasArgument(logPortArgument) {
+		return findChannel(nil)
+	}
+	terminal, err := openTerminal(device)
+	if err != nil {
+		return wires{}, err
+	}
+	return findChannel(terminal)
+}
+
+// findChannel finds the rest; with a terminal the log needs nothing else.
+func findChannel(terminal *os.File) (wires, error) {
 	for deadline := time.Now().Add(devicesWait); ; time.Sleep(2 * time.Millisecond) {
 		if device, err := channel.FindPort(agentPort); err == nil {
-			return portWires(device)
+			return portWires(device, terminal)
 		}
 		if channel.HasVsock() {
-			return vsockWires()
+			return vsockWires(terminal)
 		}
 		if time.Now().After(deadline) {
 			return wires{}, errors.New("there is neither a virtio-serial port " + agentPort + " nor a vsock device")
@@ -38,7 +55,7 @@ func findWires() (wires, error) {
 	}
 }
 
-func portWires(device string) (wires, error) {
+func portWires(device string, terminal *os.File) (wires, error) {
 	port, err := openDevice(device, os.O_RDWR)
 	if err != nil {
 		return wires{}, err
@@ -48,6 +65,10 @@ func portWires(device string) (wires, error) {
 		serve: func(handlers yamux.Handlers) error {
 			return channel.RunPort(port, channel.New(port, handlers))
 		},
+	}
+	if terminal != nil {
+		found.log = terminal
+		return found, nil
 	}
 	for deadline := time.Now().Add(devicesWait); ; time.Sleep(2 * time.Millisecond) {
 		if device, err := channel.FindPort(logPort); err == nil {
@@ -76,12 +97,15 @@ func portWires(device string) (wires, error) {
 	}
 }
 
-func vsockWires() (wires, error) {
+func vsockWires(terminal *os.File) (wires, error) {
 	agents, err := channel.ListenVsock(agentVsock)
 	if err != nil {
 		return wires{}, err
 	}
 	serve := func(handlers yamux.Handlers) error { return channel.ServeEach(agents, channelOn(handlers)) }
+	if terminal != nil {
+		return wires{log: terminal, flush: func() {}, serve: serve}, nil
+	}
 	if boot.HasArgument(logPortArgument) {
 		log, err := waitForLogPort()
 		return wires{log: log, flush: func() {}, serve: serve}, err

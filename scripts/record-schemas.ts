@@ -8,6 +8,7 @@ import { z } from 'zod'
 import { embeddedRecords, type RecordFormat } from '../src/files/record-format.ts'
 import { keyRingFormat } from '../src/files/key-ring.ts'
 import { manifestFormat as firecrackerManifestFormat } from '../src/hypervisors/firecracker/memory.ts'
+import { savedMachineFormat } from '../src/hypervisors/cloud-hypervisor/images.ts'
 import { manifestFormat } from '../src/hypervisors/qemu/memory.ts'
 import { vzManifestFormat } from '../src/hypervisors/vz/image.ts'
 import { imageFormat, referenceFormat } from '../src/images/records.ts'
@@ -35,6 +36,7 @@ export const recordFormats: readonly RecordFormat<unknown>[] = [
   manifestFormat,
   vzManifestFormat,
   firecrackerManifestFormat,
+  savedMachineFormat,
   templateFormat,
   scheduleFormat,
   pushFormat,

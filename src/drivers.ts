@@ -2,7 +2,9 @@
 
 import type { Logger } from 'pino'
 import type { DataLayout } from './files/layout.ts'
+import { uncompressedKernel } from './files/vmlinux.ts'
 import type { Hypervisor } from './hypervisors/driver.ts'
+import { createCloudHypervisorDriver } from './hypervisors/cloud-hypervisor/index.ts'
 import { cloudHypervisorRelease } from './hypervisors/cloud-hypervisor/release.ts'
 import { createFirecrackerDriver } from './hypervisors/firecracker/index.ts'
 import { firecrackerRelease } from './hypervisors/firecracker/release.ts'
@@ -21,12 +23,23 @@ export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig
 /** All that there are, whether or not they can run here: each says so itself. */
 export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [
   ...(await qemuDrivers(layout, log, config)),
+  cloudHypervisorDriver(layout, config),
   createFirecrackerDriver({ layout, command: config.hypervisor.firecracker, whyNoKvm: () => whyNoKvm(config) }),
   createVzDriver({ layout, command: config.hypervisor.vz }),
 ]
 
 /** Of those whose programs can be installed beside each other. */
 export const hypervisorReleases: readonly Release[] = [cloudHypervisorRelease, firecrackerRelease]
+
+function cloudHypervisorDriver(layout: DataLayout, config: ServerConfig): Hypervisor {
+  return createCloudHypervisorDriver({
+    layout,
+    command: config.hypervisor.cloud_hypervisor,
+    whyNoKvm: () => whyNoKvm(config),
+    whyNotOnDemand: whyNotCatchWrites(),
+    kernelImage: (kernel) => uncompressedKernel(layout, kernel, process.arch === 'arm64' ? 'arm64' : 'x64'),
+  })
+}
 
 /** Of hypervisors that can't do without it. */
 async function whyNoKvm({ hypervisor }: ServerConfig): Promise<string | undefined> {

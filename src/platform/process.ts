@@ -28,6 +28,8 @@ export interface SpawnDetached {
   readonly cwd: string
   /** Receives stdout and stderr; opened for appending. */
   readonly logFile: string
+  /** Receives stdout instead; opened for appending. */
+  readonly outputFile?: string
   /** Files that the child inherits, open for reading, as descriptors 3, 4, … */
   readonly inherit?: readonly string[]
   /** Open descriptors that the child inherits behind those. */
@@ -53,13 +55,19 @@ export async function spawnDetached(options: SpawnDetached): Promise<DetachedPro
   try {
     const log = openSync(options.logFile, 'a', 0o600)
     descriptors.push(log)
-    for (const file of options.inherit ?? []) descriptors.push(openSync(file, 'r'))
+    const output = options.outputFile === undefined ? log : openSync(options.outputFile, 'a', 0o600)
+    if (output !== log) descriptors.push(output)
+    const inherited = (options.inherit ?? []).map((file) => {
+      const descriptor = openSync(file, 'r')
+      descriptors.push(descriptor)
+      return descriptor
+    })
     const start = (): Spawned =>
       spawnSession({
         command: options.command,
         args: options.args,
         cwd: options.cwd,
-        descriptors: [log, log, ...descriptors.slice(1), ...(options.descriptors ?? [])],
+        descriptors: [output, log, ...inherited, ...(options.descriptors ?? [])],
         env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' },
       })
     const { pid, exited: ended } = options.hugePages === false ? withoutHugePages(start) : start()

@@ -37,7 +37,22 @@ const all: readonly HypervisorUnderTest[] = [
     program: { command: process.execPath, args: [path.join(import.meta.dirname, 'vz-server.ts')] },
   },
   firecracker(),
+  cloudHypervisor(process.env['HYPEMAN_TEST_CLOUD_HYPERVISOR']),
 ]
+
+/** The real one where it is given, which needs KVM. */
+function cloudHypervisor(program: string | undefined): HypervisorUnderTest {
+  const standIn = path.resolve(import.meta.dirname, '../vmm-stand-in/bin/cloud-hypervisor')
+  return {
+    name: 'cloud-hypervisor',
+    standIn: program === undefined,
+    settings: {
+      HYPERVISOR__CLOUD_HYPERVISOR: program ?? standIn,
+      ...(program === undefined ? { HYPERVISOR__NEEDS_KVM: 'false' } : {}),
+    },
+    body: { network: { enabled: false } },
+  }
+}
 
 /** QEMU's other tests are about all of this, and more. */
 const usual = new Set(all.map(({ name }) => name).filter((name) => name !== 'qemu'))

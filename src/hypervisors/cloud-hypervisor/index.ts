@@ -1,0 +1,119 @@
+// The Cloud Hypervisor driver. Recipes and hazards: README.md.
+
+import { isHypemanError } from '../../api/errors.ts'
+import type { DataLayout } from '../../files/layout.ts'
+import { findBinaries } from '../../platform/binaries.ts'
+import { messageOf } from '../../platform/flow.ts'
+import { adoptProcess, workingDirectory } from '../../platform/process.ts'
+import type { Balloon, Hypervisor, Machine, VersionStamp } from '../driver.ts'
+import { addDiskParts, createDisk, exportDisk, importDisk, linkDisk, refuseForeignDisks } from '../raw-disks.ts'
+import { partOf, vmmFiles } from './files.ts'
+import { diskOf, linkImage } from './images.ts'
+import { CloudHypervisorMachine } from './machine.ts'
+import { memorySnapshots } from './memory-snapshots.ts'
+import { startCold, type Host } from './start.ts'
+
+export interface CloudHypervisorOptions extends Host {
+  readonly layout: DataLayout
+  /** Found on PATH unless absolute. */
+  readonly command: string
+  /** Why KVM can't be used here, in one sentence; undefined if it can. */
+  readonly whyNoKvm: () => Promise<string | undefined>
+}
+
+/** Slots of its PCI bus less those of its own devices and ours. */
+const MAX_VOLUMES = 20
+
+export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hypervisor {
+  const { layout, command, whyNoKvm } = options
+  const advice = 'install it (hypeman hypervisor install cloud-hypervisor@<version>), or have hypervisor.cloud_hypervisor name its program'
+  const installed = { directory: layout.hypervisor('cloud-hypervisor'), program: 'cloud-hypervisor' }
+  const binaries = findBinaries({ command, installed, pattern: /cloud-hypervisor v?(\S+)/, advice })
+  const kernels = new Map<string, Promise<string>>()
+  const host: Host = {
+    whyNotOnDemand: options.whyNotOnDemand,
+    // Kernels lie in directories named by their digests, so that a path tells what is there.
+    kernelImage(kernel) {
+      const made = kernels.get(kernel) ?? options.kernelImage(kernel)
+      kernels.set(kernel, made)
+      made.catch(() => kernels.delete(kernel))
+      return made
+    },
+  }
+  const stamp = async (version?: string): Promise<VersionStamp> => ({
+    hypervisor: 'cloud-hypervisor',
+    version: ((version === undefined ? undefined : await binaries.of(version)) ?? (await binaries.usual())).version,
+    machineType: 'pci',
+    accelerator: 'kvm',
+  })
+  /** A program that was replaced while the server runs is asked for its version again. */
+  const onSameVersion = async (start: () => Promise<CloudHypervisorMachine>): Promise<CloudHypervisorMachine> => {
+    try {
+      return await start()
+    } catch (error) {
+      if (isHypemanError(error, 'incompatible_version')) binaries.forget()
+      throw error
+    }
+  }
+
+  return {
+    name: 'cloud-hypervisor',
+    diskFormat: 'raw-file',
+    features: ['snapshots', 'standby', 'fork', 'pause', 'balloon-control', 'vsock', 'disk-io-limit'],
+    networks: ['tap'],
+    maxVolumes: MAX_VOLUMES,
+    transientFiles: [vmmFiles.api, vmmFiles.apiLock, vmmFiles.vsock],
+    memory: memorySnapshots(host, binaries, stamp, onSameVersion),
+    balloon,
+    partOf,
+    stamp,
+    async unavailable() {
+      try {
+        await binaries.usual()
+        return await whyNoKvm()
+      } catch (error) {
+        return messageOf(error)
+      }
+    },
+    // Raw disks name no other files, and the paths in a saved configuration are replaced before it is used.
+    refuseForeign: refuseForeignDisks,
+    createDisk: (directory, sizeBytes) => createDisk(layout, directory, sizeBytes),
+    addDiskParts: (directory, sizes) => addDiskParts(layout, directory, sizes),
+    exportDisk: async (directory, file, signal) => exportDisk(directory, await diskOf(directory), file, signal),
+    importDisk,
+    boot: async (spec, signal) => {
+      const binary = await binaries.usual()
+      return onSameVersion(() => startCold(host, binary, spec, signal))
+    },
+    async adopt(spec, process) {
+      // A record that was copied names the process of the instance that it was copied from.
+      const found = (await workingDirectory(process.pid)) === spec.directory ? adoptProcess(process) : undefined
+      if (found === undefined) return undefined
+      const machine = new CloudHypervisorMachine(found, spec.directory, true)
+      machine.endOnReset()
+      return machine
+    },
+    share,
+    materialise: (payload, directory, withMemory) => share(payload, directory, withMemory),
+  }
+}
+
+/** Links what is frozen or stopped: whoever starts from either directory makes a disk of its own first. */
+async function share(directory: string, target: string, withMemory: boolean): Promise<void> {
+  if (withMemory) await linkImage(directory, target)
+  else await linkDisk(directory, await diskOf(directory), target)
+}
+
+const balloon: Balloon = {
+  async given(machine, signal) {
+    const info = await vmmOf(machine).info(signal)
+    const { size } = info?.config.memory ?? {}
+    return size === undefined ? 0 : Math.max(0, size - (info?.memory_actual_size ?? size))
+  },
+  ask: (machine, bytes, signal) => vmmOf(machine).setBalloon(bytes, signal),
+}
+
+function vmmOf(machine: Machine): CloudHypervisorMachine['vmm'] {
+  if (machine instanceof CloudHypervisorMachine) return machine.vmm
+  throw new TypeError('the machine is of another driver')
+}

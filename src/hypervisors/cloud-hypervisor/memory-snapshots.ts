@@ -1,0 +1,111 @@
+// Capture, suspend and restore: in which order memory, devices and disk are frozen, and what is undone when a step fails.
+
+import { mkdir, rm } from 'node:fs/promises'
+import path from 'node:path'
+import { HypemanError } from '../../api/errors.ts'
+import type { Binaries, Binary } from '../../platform/binaries.ts'
+import { messageOf } from '../../platform/flow.ts'
+import type { Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
+import { copyDisk } from '../raw-disks.ts'
+import { vmmFiles } from './files.ts'
+import { completeImage, completeMemory, consumeImage, discardImage, holdsImage, removeImage, stageImage } from './images.ts'
+import { CloudHypervisorMachine, isControlled } from './machine.ts'
+import { memoryLimitMs, startFromImage, type Host } from './start.ts'
+
+/** Told of each snapshot of a running machine. */
+const stoodStill = 'the guest stood still while Cloud Hypervisor wrote its memory: all of it that was ever used'
+
+export function memorySnapshots(
+  host: Host,
+  binaries: Binaries,
+  stamp: () => Promise<VersionStamp>,
+  onSameVersion: (start: () => Promise<CloudHypervisorMachine>) => Promise<CloudHypervisorMachine>,
+): MemorySnapshots {
+  return {
+    async capture(machine, spec, target, signal) {
+      const vm = asOurs(machine)
+      const wasRunning = (await vm.status(signal)) === 'running'
+      const disk = await vm.disk()
+      await using undo = new AsyncDisposableStack()
+      signal.throwIfAborted()
+      const started = performance.now()
+      // Armed before the pause, whose answer may get lost.
+      undo.defer(async () => {
+        if (wasRunning) await vm.resume()
+      })
+      await vm.pause()
+      await freeze(vm, spec, target, disk, signal)
+      undo.move()
+      const notResumed = wasRunning ? await vm.resume().then(() => undefined, messageOf) : undefined
+      const pausedMs = performance.now() - started
+      const memoryBytes = await completeMemory(spec.directory, target, signal)
+      await stageImage(target, ramBytesOf(spec), disk)
+      return { pausedMs, memoryBytes, ...(notResumed === undefined ? {} : { notResumed }), ...(wasRunning ? { note: stoodStill } : {}) }
+    },
+
+    async suspend(machine, spec, signal) {
+      const vm = asOurs(machine)
+      const started = performance.now()
+      const disk = await vm.disk()
+      const saving = path.join(spec.directory, vmmFiles.saving)
+      await using undo = new AsyncDisposableStack()
+      undo.defer(() => removeImage(spec.directory))
+      await removeImage(spec.directory)
+      await mkdir(saving, { mode: 0o700 })
+      vm.mayBeSaved = true
+      await vm.vmm.snapshot(saving, memoryLimitMs(ramBytesOf(spec)))
+      signal.throwIfAborted()
+      const memoryBytes = await completeMemory(spec.directory, saving, signal)
+      await completeImage(spec.directory, saving, ramBytesOf(spec), disk)
+      await rm(saving, { recursive: true })
+      undo.move()
+      return { pausedMs: performance.now() - started, memoryBytes }
+    },
+
+    async restore(spec, wanted, signal) {
+      const writer = await writerOf(wanted, binaries, stamp)
+      return onSameVersion(() => startFromImage(host, writer, spec, signal))
+    },
+
+    holdsMemory: (directory) => Promise.resolve(holdsImage(directory)),
+    async discardMemory(directory) {
+      // A process that runs has a disk above the image's.
+      await ((await isControlled(directory)) ? removeImage(directory) : discardImage(directory))
+    },
+    consumeMemory: consumeImage,
+  }
+}
+
+/** The VMM writes memory and devices while the disk is copied: nothing of the guest changes meanwhile. Both have ended when this has, however it did. */
+async function freeze(vm: CloudHypervisorMachine, spec: MachineSpec, target: string, disk: number, signal: AbortSignal): Promise<void> {
+  const [saved, copied] = await Promise.allSettled([
+    // No abort cuts this short, since the VMM would go on writing.
+    vm.vmm.snapshot(target, memoryLimitMs(ramBytesOf(spec))),
+    copyDisk(spec.directory, disk, target, disk, signal),
+  ])
+  if (saved.status === 'rejected') throw saved.reason
+  if (copied.status === 'rejected') throw copied.reason
+  signal.throwIfAborted()
+}
+
+/** A program of just the version that wrote the image, or `incompatible_version`. */
+async function writerOf(wanted: VersionStamp, binaries: Binaries, stamp: () => Promise<VersionStamp>): Promise<Binary> {
+  const here = await stamp()
+  const fits = here.hypervisor === wanted.hypervisor && here.machineType === wanted.machineType && here.accelerator === wanted.accelerator
+  const writer = fits ? await binaries.of(wanted.version) : undefined
+  if (writer !== undefined) return writer
+  const words = (one: VersionStamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
+  throw new HypemanError(
+    'incompatible_version',
+    `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped), or use the version that wrote it`,
+  )
+}
+
+function ramBytesOf(spec: MachineSpec): number {
+  return spec.memoryMib * 1024 ** 2
+}
+
+function asOurs(machine: Machine): CloudHypervisorMachine {
+  if (machine instanceof CloudHypervisorMachine) return machine
+  throw new TypeError('the machine is of another driver')
+}

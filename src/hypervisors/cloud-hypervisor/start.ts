@@ -1,0 +1,203 @@
+// Starts Cloud Hypervisor processes: cold, or from a memory image. A start that fails leaves no process and no socket, and says what the VMM said.
+
+import { appendFileSync, statSync } from 'node:fs'
+import { link, mkdir, open, rm, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { HypemanError } from '../../api/errors.ts'
+import { removeFile } from '../../files/stage.ts'
+import { diskErrors } from '../../platform/disk-error.ts'
+import type { Binary } from '../../platform/binaries.ts'
+import { messageOf } from '../../platform/flow.ts'
+import { spawnDetached } from '../../platform/process.ts'
+import { socketPath } from '../../platform/socket-path.ts'
+import type { MachineSpec } from '../driver.ts'
+import { diskName, diskOver, ownDisk, removeDisks } from '../raw-disks.ts'
+import { firstAnswer, type RestoreRequest } from './api.ts'
+import { snapshotParts, vmmFiles } from './files.ts'
+import { checkedManifest, discardImage, savedConfig } from './images.ts'
+import { CloudHypervisorMachine } from './machine.ts'
+import { bootConfig, restoreConfig } from './vm-config.ts'
+
+/** What the driver knows of its host. */
+export interface Host {
+  /** The kernel in the form that the VMM boots, from the one that is kept. */
+  kernelImage(kernel: string): Promise<string>
+  /** Why memory can't come when the guest asks for it (userfaultfd); undefined if it can. */
+  readonly whyNotOnDemand: string | undefined
+}
+
+/** More than a process that fails to start has reason to say, in bytes. */
+const LOG_TAIL_BYTES = 16_384
+/** Slowest disk that memory is read from and written to, in bytes per millisecond: what takes longer hangs. */
+const SLOWEST_BYTES_PER_MS = 20_000
+const SHORTEST_LIMIT_MS = 60_000
+
+/** How long saving or reading so much memory may take, in milliseconds. */
+export function memoryLimitMs(bytes: number): number {
+  return SHORTEST_LIMIT_MS + Math.ceil(bytes / SLOWEST_BYTES_PER_MS)
+}
+
+export async function startCold(host: Host, binary: Binary, spec: MachineSpec, signal: AbortSignal): Promise<CloudHypervisorMachine> {
+  demandSockets(spec)
+  const kernel = await host.kernelImage(spec.kernel)
+  await discardImage(spec.directory)
+  const disk = await ownDisk(spec.directory, signal)
+  const config = bootConfig(spec, { kernel, systemDisk: diskName(disk) })
+  return launch(binary, spec, signal, async ({ vmm }) => {
+    await vmm.create(config, signal)
+    await vmm.command('boot', signal)
+  })
+}
+
+/** The process comes up paused, with memory, devices and disk of the image's instant; it writes to a copy of that disk. */
+export async function startFromImage(host: Host, binary: Binary, spec: MachineSpec, signal: AbortSignal): Promise<CloudHypervisorMachine> {
+  demandSockets(spec)
+  const image = await checkedManifest(spec.directory)
+  const kernel = await host.kernelImage(spec.kernel)
+  const saved = await savedConfig(spec.directory)
+  const config = restoreConfig(saved, spec, { kernel, systemDisk: diskName(image.disk + 1) })
+  const source = path.join(spec.directory, vmmFiles.restoring)
+  await using undo = new AsyncDisposableStack()
+  undo.defer(async () => {
+    await removeDisks(spec.directory, (number) => number > image.disk)
+    await removeFile(path.join(spec.directory, vmmFiles.base))
+  })
+  await diskOver(spec.directory, image.disk, signal)
+  {
+    await using _source = await sourceOf(spec.directory, source, config)
+    const machine = await load(host, binary, spec, image.memoryBytes, source, signal)
+    undo.move()
+    return machine
+  }
+}
+
+/** A directory like the image's, with another configuration: the image stays as it is. The VMM has opened what it needs of it when it has loaded. */
+async function sourceOf(directory: string, source: string, config: object): Promise<AsyncDisposable> {
+  await rm(source, { recursive: true, force: true })
+  await mkdir(source, { mode: 0o700 })
+  const remove = (): Promise<void> => rm(source, { recursive: true, force: true })
+  try {
+    for (const name of [snapshotParts.memory, snapshotParts.state]) await link(path.join(directory, name), path.join(source, name))
+    await diskErrors(source, () => writeFile(path.join(source, snapshotParts.config), JSON.stringify(config), { mode: 0o600 }))
+  } catch (error) {
+    await remove()
+    throw error
+  }
+  return { [Symbol.asyncDispose]: remove }
+}
+
+/** On demand where that can be; a VMM that fails so is never fallen back from by itself, so another process reads all of memory first. */
+async function load(
+  host: Host,
+  binary: Binary,
+  spec: MachineSpec,
+  memoryBytes: number,
+  directory: string,
+  signal: AbortSignal,
+): Promise<CloudHypervisorMachine> {
+  const base = path.join(spec.directory, vmmFiles.base)
+  const attempt = async (onDemand: boolean): Promise<CloudHypervisorMachine> => {
+    await removeFile(base)
+    if (onDemand) await link(path.join(directory, snapshotParts.memory), base)
+    const request: RestoreRequest = { directory, onDemand, limitMs: memoryLimitMs(memoryBytes) }
+    return launch(binary, spec, signal, async (machine) => {
+      await machine.vmm.restore(request, signal)
+      const status = await machine.status(signal)
+      if (status !== 'paused')
+        throw new HypemanError('conflict', `Cloud Hypervisor is ${status} after it took over the memory image, not paused`)
+    })
+  }
+  if (host.whyNotOnDemand !== undefined) {
+    note(spec, `memory is read as a whole before the guest goes on: ${host.whyNotOnDemand}`)
+    return attempt(false)
+  }
+  try {
+    return await attempt(true)
+  } catch (error) {
+    signal.throwIfAborted()
+    note(spec, `memory could not be loaded on demand and is read as a whole before the guest goes on: ${messageOf(error)}`)
+    return attempt(false)
+  }
+}
+
+/** In the VMM's own log, where its own words are. */
+function note({ directory }: MachineSpec, line: string): void {
+  appendFileSync(path.join(directory, vmmFiles.vmm), `hypeman: ${line}\n`)
+}
+
+async function launch(
+  binary: Binary,
+  spec: MachineSpec,
+  signal: AbortSignal,
+  whenListening: (machine: CloudHypervisorMachine) => Promise<void>,
+): Promise<CloudHypervisorMachine> {
+  const api = socketPath(spec.directory, vmmFiles.api)
+  await removeSockets(spec.directory)
+  const logFile = path.join(spec.directory, vmmFiles.vmm)
+  const logged = sizeOf(logFile)
+  let machine: CloudHypervisorMachine | undefined
+  try {
+    const started = await spawnDetached({
+      command: binary.path,
+      args: argumentsFor(spec),
+      cwd: spec.directory,
+      logFile,
+      outputFile: path.join(spec.directory, vmmFiles.app),
+    })
+    machine = new CloudHypervisorMachine(started, spec.directory)
+    const version = await firstAnswer(machine.vmm, api, signal)
+    if (version !== binary.version)
+      throw new HypemanError(
+        'incompatible_version',
+        `Cloud Hypervisor is ${version} now instead of ${binary.version}: it was replaced while the server ran; try again`,
+      )
+    machine.endOnReset()
+    await whenListening(machine)
+    return machine
+  } catch (error) {
+    await machine?.kill()
+    await removeSockets(spec.directory)
+    signal.throwIfAborted()
+    throw await explain(error, logFile, logged, spec)
+  }
+}
+
+/** Without a kernel among them the kernel's arguments are not used: by them a server that has no record of the process tells whose it was. */
+function argumentsFor({ instanceId }: MachineSpec): string[] {
+  return ['--api-socket', `path=${vmmFiles.api}`, '--event-monitor', `path=${vmmFiles.events}`, '--cmdline', `hypeman-${instanceId}`]
+}
+
+/** Before anything is made. */
+function demandSockets({ directory }: MachineSpec): void {
+  for (const name of [vmmFiles.api, vmmFiles.vsock]) socketPath(directory, name)
+}
+
+/** A socket that is there keeps the VMM from starting. */
+async function removeSockets(directory: string): Promise<void> {
+  for (const name of [vmmFiles.api, vmmFiles.apiLock, vmmFiles.vsock]) await removeFile(path.join(directory, name))
+}
+
+/** The error in terms of what the VMM wrote to its log since the start. */
+async function explain(error: unknown, logFile: string, from: number, spec: MachineSpec): Promise<unknown> {
+  if (error instanceof HypemanError && error.code !== 'host_unavailable') return error
+  const said = (await tailOf(logFile, from)).trim().split('\n').slice(-3).join('; ')
+  return new HypemanError(
+    'host_unavailable',
+    `Cloud Hypervisor could not start ${spec.instanceId}: ${messageOf(error)}${said === '' ? '' : ` (its log: ${said})`}`,
+    { cause: error },
+  )
+}
+
+/** 0 if there is none yet. */
+function sizeOf(file: string): number {
+  return statSync(file, { throwIfNoEntry: false })?.size ?? 0
+}
+
+/** The last of what a file has from an offset on. */
+async function tailOf(file: string, from: number): Promise<string> {
+  await using handle = await open(file, 'r')
+  const { size } = await handle.stat()
+  const start = Math.max(from, size - LOG_TAIL_BYTES)
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(Math.max(0, size - start)), 0, size - start, start)
+  return buffer.toString('utf8', 0, bytesRead)
+}

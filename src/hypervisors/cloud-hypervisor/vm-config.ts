@@ -1,0 +1,189 @@
+// From a machine description to Cloud Hypervisor's configuration, and from the configuration in a snapshot to that of the machine which goes on from it. Pure: no
+// files, no processes.
+
+import { z } from 'zod'
+import { HypemanError } from '../../api/errors.ts'
+import type { MachineSpec, NetworkSpec } from '../driver.ts'
+import { vmmFiles } from './files.ts'
+
+/** The VMM's id of the writable system disk. */
+export const systemDisk = 'system'
+/** Group by which all disks share a limit. */
+const disksGroup = 'disks'
+/** A connection's guest side: each process has its own socket, so that all guests may have the same. */
+const GUEST_CID = 3
+
+/** Boot or restore: what a description does not say. */
+export interface Launch {
+  /** An uncompressed kernel (ELF with a PVH entry) on amd64, an Image on arm64. */
+  readonly kernel: string
+  /** Name of the system disk in the instance's directory. */
+  readonly systemDisk: string
+}
+
+/** What is known of the configuration; what a VMM adds of its own is kept as it is. */
+const diskConfig = z.looseObject({
+  path: z.string().nullish(),
+  id: z.string().nullish(),
+  readonly: z.boolean().optional(),
+  rate_limit_group: z.string().nullish(),
+})
+const netConfig = z.looseObject({ tap: z.string().nullish(), mac: z.string().optional() })
+const consoleConfig = z.looseObject({ mode: z.string(), file: z.string().nullish() })
+const tokenBucket = z.looseObject({ size: z.int(), refill_time: z.int() })
+const rateLimitGroup = z.looseObject({ id: z.string(), rate_limiter_config: z.looseObject({ bandwidth: tokenBucket.nullish() }) })
+
+export const vmConfig = z.looseObject({
+  cpus: z.looseObject({ boot_vcpus: z.int(), max_vcpus: z.int() }),
+  memory: z.looseObject({ size: z.int(), shared: z.boolean().optional() }),
+  payload: z
+    .looseObject({
+      kernel: z.string().nullish(),
+      initramfs: z.string().nullish(),
+      cmdline: z.string().nullish(),
+      firmware: z.string().nullish(),
+    })
+    .nullish(),
+  rate_limit_groups: z.array(rateLimitGroup).nullish(),
+  disks: z.array(diskConfig),
+  net: z.array(netConfig).nullish(),
+  rng: z.looseObject({ src: z.string() }).optional(),
+  balloon: z.looseObject({ size: z.int() }).nullish(),
+  serial: consoleConfig,
+  console: consoleConfig,
+  vsock: z.looseObject({ cid: z.int(), socket: z.string() }),
+})
+
+export type VmConfig = z.infer<typeof vmConfig>
+
+/**
+ * Kernel arguments: the same as elsewhere, a quiet serial console for messages that matter, and nothing that has an idle guest write memory of its own accord, since each of its snapshots saves
+ * what it wrote.
+ */
+const kernelArguments = [
+  process.arch === 'arm64' ? 'console=ttyAMA0' : 'console=ttyS0',
+  'quiet',
+  'loglevel=4',
+  'panic=-1',
+  'random.trust_cpu=on',
+  'init_on_alloc=0',
+  'transparent_hugepage=madvise',
+  'nowatchdog',
+  'numa_balancing=disable',
+  'audit=0',
+  'psi=0',
+  'lsm=landlock,yama',
+  'GODEBUG=asyncpreemptoff=1',
+  // For the agent: where the program's output goes (guest/console.go).
+  'hypeman.log=hvc0',
+]
+
+/** Of a machine that boots. Disks are in the order in which the guest finds them: image, system disk, volumes. */
+export function bootConfig(spec: MachineSpec, launch: Launch): VmConfig {
+  return {
+    cpus: { boot_vcpus: spec.vcpus, max_vcpus: spec.vcpus },
+    // Shared memory has holes where the guest never wrote, which the VMM leaves out of a snapshot: the guest stands still for what it wrote alone.
+    memory: { size: spec.memoryMib * 1024 ** 2, shared: true },
+    payload: { kernel: launch.kernel, initramfs: spec.initrd, cmdline: commandLine(spec, launch) },
+    ...limitOf(spec),
+    disks: disksOf(spec, launch).map(({ id, path, readOnly }) => ({
+      id,
+      path,
+      readonly: readOnly,
+      serial: id,
+      // Told and never guessed: a guest can write another format's header to its disk, which may name any file of the host's.
+      image_type: 'Raw',
+      ...(spec.diskBytesPerSecond === null ? {} : { rate_limit_group: disksGroup }),
+    })),
+    ...(spec.network === null ? {} : { net: [{ id: 'net', tap: tapOf(spec.network), mac: spec.network.mac }] }),
+    rng: { src: '/dev/urandom' },
+    balloon: { size: 0, deflate_on_oom: true },
+    serial: { mode: 'File', file: vmmFiles.console },
+    // Its standard output, which is opened for appending: a file of its own would be emptied by each start.
+    console: { mode: 'Tty' },
+    vsock: { cid: GUEST_CID, socket: vmmFiles.vsock },
+  }
+}
+
+/**
+ * Of a machine that goes on from a snapshot: what was saved, with the paths, network and limits of the instance that goes on. `conflict` where the saved machine is not
+ * the one that is described.
+ */
+export function restoreConfig(saved: VmConfig, spec: MachineSpec, launch: Launch): VmConfig {
+  const wanted = bootConfig(spec, launch)
+  const differs = differenceOf(saved, wanted)
+  if (differs !== undefined)
+    throw new HypemanError(
+      'conflict',
+      `the memory image is of another machine than ${spec.instanceId}: ${differs}; start it from its disks (target_state Stopped)`,
+    )
+  const [net] = wanted.net ?? []
+  return {
+    ...saved,
+    payload: { ...saved.payload, ...wanted.payload },
+    rate_limit_groups: wanted.rate_limit_groups ?? null,
+    disks: saved.disks.map((disk, index) => ({
+      ...disk,
+      path: wanted.disks[index]?.path,
+      rate_limit_group: wanted.disks[index]?.rate_limit_group ?? null,
+    })),
+    net: net === undefined ? (saved.net ?? null) : (saved.net ?? []).map((one) => ({ ...one, tap: net.tap, mac: net.mac })),
+    serial: { ...saved.serial, ...wanted.serial },
+    console: { ...saved.console, ...wanted.console },
+    vsock: { ...saved.vsock, ...wanted.vsock },
+  }
+}
+
+/** What makes two machines different for a guest, in words; undefined if nothing does. */
+function differenceOf(saved: VmConfig, wanted: VmConfig): string | undefined {
+  const told: readonly (readonly [what: string, saved: string | number, wanted: string | number])[] = [
+    ['vCPUs', saved.cpus.boot_vcpus, wanted.cpus.boot_vcpus],
+    ['bytes of memory', saved.memory.size, wanted.memory.size],
+    ['disks', idsOf(saved), idsOf(wanted)],
+    ['network devices', saved.net?.length ?? 0, wanted.net?.length ?? 0],
+  ]
+  const other = told.find(([, one, another]) => one !== another)
+  return other === undefined ? undefined : `${other[0]} are ${other[1]} there and ${other[2]} here`
+}
+
+function idsOf({ disks }: VmConfig): string {
+  return disks.map(({ id }) => id ?? 'unnamed').join(', ')
+}
+
+interface Disk {
+  readonly id: string
+  readonly path: string
+  readonly readOnly: boolean
+}
+
+function disksOf({ disks }: MachineSpec, launch: Launch): Disk[] {
+  return [...disks.slice(0, 1), { id: systemDisk, path: launch.systemDisk, readOnly: false }, ...disks.slice(1)]
+}
+
+/** A second's worth at once, and no more: one bucket for all disks. */
+function limitOf({ diskBytesPerSecond }: MachineSpec): Pick<VmConfig, 'rate_limit_groups'> {
+  if (diskBytesPerSecond === null) return {}
+  return { rate_limit_groups: [{ id: disksGroup, rate_limiter_config: { bandwidth: { size: diskBytesPerSecond, refill_time: 1_000 } } }] }
+}
+
+function tapOf(network: NetworkSpec): string {
+  if (network.kind === 'tap') return network.device
+  throw new HypemanError(
+    'not_supported',
+    'Cloud Hypervisor has no network of its own: give the instance a network with a host device, or none (network.enabled false)',
+  )
+}
+
+/** The disks are named by their places, too: versions before `serial` give guests none that they know. */
+function commandLine(spec: MachineSpec, launch: Launch): string {
+  const disks = `hypeman.disks=${disksOf(spec, launch)
+    .map(({ id }) => id)
+    .join(',')}`
+  return [...kernelArguments, disks, ...partArguments(spec)].join(' ')
+}
+
+/** For the agent, which divides the disk before it mounts anything of it (guest/boot/parts.go). */
+function partArguments({ systemParts = [] }: MachineSpec): string[] {
+  if (systemParts.length === 0) return []
+  return [`hypeman.parts=${systemParts.map(({ offsetBytes, sizeBytes }) => `${offsetBytes}+${sizeBytes}`).join(',')}`]
+}
