@@ -11,7 +11,7 @@ import { Digests } from './files/digests.ts'
 import { makeHostDrivers, type MakeDrivers } from './drivers.ts'
 import { openKeyRing } from './files/key-ring.ts'
 import { dataLayout, type DataLayout } from './files/layout.ts'
-import { makeDataDirectories, sweep } from './files/stage.ts'
+import { makeDataDirectories } from './files/stage.ts'
 import type { Hypervisor, HypervisorName } from './hypervisors/driver.ts'
 import { createImageService } from './images/index.ts'
 import {
@@ -20,17 +20,14 @@ import {
   describeCapabilities,
   EventLog,
   heldByInstances,
-  holdsMemoryIn,
   hostPlatform,
   InstanceStore,
-  reapStrayVmms,
   reclaimMemory,
   recoverInstances,
   recoverNetworks,
   settingsOf,
   Spares,
   tidyStandby,
-  undoReplacements,
   type InstanceContext,
   Templates,
 } from './instances/index.ts'
@@ -50,7 +47,6 @@ import { parseFaults } from './platform/faults.ts'
 import { messageOf, type FaultPlan } from './platform/flow.ts'
 import { refuseUnsuitable } from './platform/host-storage.ts'
 import { KeyedLock } from './platform/keyed-lock.ts'
-import { killProcess } from './platform/process.ts'
 import { readOrMakeSecret, secretsKeys, secretsOf, warnOfSecret } from './platform/secret.ts'
 import { Slots } from './platform/slots.ts'
 import { createPushService } from './pushes/index.ts'
@@ -69,6 +65,7 @@ import {
   readersOf,
   type SnapshotContext,
 } from './snapshots/index.ts'
+import { loadInstances, tidyDataDirectory } from './start-up.ts'
 import { openTelemetry } from './telemetry/open.ts'
 import { createVolumeService } from './volumes/index.ts'
 
@@ -150,19 +147,7 @@ interface Foundation {
 
 /** Everything behind the routes, brought to the truth on disk and in the process table. */
 async function openServices({ config, version, layout, log, makeDrivers, faults, stopping }: Foundation, undo: AsyncDisposableStack) {
-  const { undone, stuck } = await undoReplacements(layout, async ({ process }) => {
-    if (process !== null) await killProcess(process)
-  })
-  for (const [name, reason] of stuck)
-    log.error(
-      { path: path.join(layout.staging, name), reason },
-      'a restore that was cut off can not be undone; the state from before it is kept at this path until you remove it',
-    )
-  if (undone.length > 0) log.warn({ instances: undone }, 'restores that were cut off are undone')
-  const { swept, left } = await sweep(layout, new Set(stuck.keys()))
-  if (swept.length > 0) log.info({ swept }, 'what was half made or half removed is gone')
-  if (left.length > 0) log.warn({ left }, 'what was half made or half removed could not be removed and takes room')
-
+  await tidyDataDirectory(layout, log)
   const snapshots = new SnapshotStore(layout, log)
   // Whether KVM works is another process's to find out: there is time to read thousands of records meanwhile.
   const [kernel, hypervisors] = await Promise.all([
@@ -308,18 +293,6 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       ],
     },
   }
-}
-
-/** Reads the instances, and ends the VMMs of this data directory that no instance names. */
-async function loadInstances({ store, drivers, layout, log }: InstanceContext): Promise<void> {
-  await store.load(async (record, directory) => {
-    const driver = drivers.get(record.hypervisor)
-    await driver?.refuseForeign(directory)
-    return driver !== undefined && (await holdsMemoryIn(driver, record, directory))
-  })
-  const known = [...store.entries()].flatMap(({ record }) => (record.process === null ? [] : [record.process.pid]))
-  const reaped = await reapStrayVmms(layout, new Set(known), new Set(store.unreadable().map((one) => one.path)))
-  if (reaped.length > 0) log.warn({ pids: reaped }, 'VMMs that belong to no instance are ended')
 }
 
 async function ownVersion(): Promise<string> {

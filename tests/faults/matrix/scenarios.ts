@@ -4,6 +4,7 @@ import { hasHostNetwork } from '../../support/host-network.ts'
 import * as instances from './instance-scenarios.ts'
 import type { Scenario } from './scenario.ts'
 import * as pushes from './push-scenarios.ts'
+import * as reclaim from './reclaim-scenarios.ts'
 import * as schedules from './schedule-scenarios.ts'
 import * as snapshots from './snapshot-scenarios.ts'
 import * as stores from './store-scenarios.ts'
@@ -13,7 +14,7 @@ import * as volumes from './volume-scenarios.ts'
 export const guestScenarios: readonly Scenario[] = [
   ...[instances.create, instances.start, instances.stop, instances.stopAsleep, instances.standby, instances.restore],
   ...[instances.compressStandby, instances.restoreCompressed, instances.stopCompressed, instances.forkCompressed],
-  ...[instances.takeMemory, instances.giveMemory, instances.restart],
+  ...[reclaim.takeMemory, reclaim.giveMemory, instances.restart],
   ...(hasHostNetwork ? [instances.createOnTap, instances.restoreOnTap] : []),
   ...[instances.forkRunning, instances.forkStopped, instances.forkAsleep, instances.remove, instances.removeAsleep, instances.update],
   ...[snapshots.snapshotRunning, snapshots.snapshotAsleep, snapshots.snapshotStopped],
