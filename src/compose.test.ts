@@ -263,7 +263,7 @@ test('of a snapshot from another host, what is possible works, and what is not s
     fork(otherQemu.id, 'a'),
     refusedWith(409, /written by qemu 99\.0\.0 \(q35, tcg\), here is qemu .*; use target_state Stopped/),
   )
-  await assert.rejects(fork(otherVmm.id, 'a'), refusedWith(501, /firecracker is not available on this server/))
+  await assert.rejects(fork(otherVmm.id, 'a'), refusedWith(503, /firecracker can't run here: .*hypeman hypervisor install firecracker/))
   await assert.rejects(fork(noVolume.id, 'a'), refusedWith(404, /volume nowhere is gone/))
   assert.deepEqual([await readdir(layout.instances), await readdir(layout.staging)], [[], []])
   for (const { id } of [noImage, otherQemu]) assert.equal((await fork(id, `f-${id.slice(0, 8)}`, 'Stopped')).state, 'Stopped')

@@ -13,7 +13,8 @@ async function described(drivers: InstanceContext['drivers']): ReturnType<typeof
 }
 
 test('the addresses of guests are told where new ones are on the host’s network', async () => {
-  const drivers = new Map([['qemu', aDriver('qemu', { networks: ['user', 'tap'] })]] as const)
+  const stamp = { hypervisor: 'qemu', version: '7.2', machineType: 'q35', accelerator: 'kvm' } as const
+  const drivers = new Map([['qemu', aDriver('qemu', { networks: ['user', 'tap'], stamp: () => Promise.resolve(stamp) })]] as const)
   await using world = await testContext({ drivers, hostNetwork: aHostNetwork() })
   const networkIn = async (networkMode: 'auto' | 'tap') =>
     (await describeCapabilities({ ...world.context, settings: { ...world.context.settings, networkMode } }, '1')).network

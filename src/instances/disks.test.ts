@@ -153,7 +153,7 @@ for (const broken of ['export-disk', 'import-disk'])
     assert.deepEqual(sorted(await contentOf('qemu', payload)), sorted(content))
   })
 
-test('what a hypervisor can not run is refused by name: its absence, volumes, a disk limit, the kind of network', async () => {
+test('what a hypervisor can not run is refused by name: its absence, volumes, a disk limit, a network', async () => {
   const record = aRecord()
   const volume = { volumeId: 'v', mountPath: '/v', readOnly: true, overlay: null }
   const refusalOf = async (parts: Partial<Hypervisor>, change: Partial<typeof record> = {}): Promise<string> => {
@@ -171,8 +171,9 @@ test('what a hypervisor can not run is refused by name: its absence, volumes, a 
   assert.match(await refusalOf({ maxVolumes: 0 }, { volumes: [volume] }), /^not_supported vz takes at most 0 volumes/)
   assert.match(await refusalOf({}, { diskBytesPerSecond: 2 ** 20 }), /^not_supported disk_io_bps: vz/)
   assert.equal(await refusalOf({ features: ['disk-io-limit'] }, { diskBytesPerSecond: 2 ** 20 }), 'none')
-  assert.match(await refusalOf({ networks: ['tap'] }), /^not_supported network: .* user, only on tap/)
-  assert.equal(await refusalOf({ networks: ['tap'] }, { network: null }), 'none')
+  assert.match(await refusalOf({ networks: [] }), /^not_supported network: machines of vz can't be on a network/)
+  assert.equal(await refusalOf({ networks: [] }, { network: null }), 'none')
+  assert.equal(await refusalOf({ networks: ['tap'] }), 'none')
 })
 
 function sorted(content: ReadonlyMap<number, number>): (readonly [number, number])[] {

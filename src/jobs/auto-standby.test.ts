@@ -86,6 +86,8 @@ async function startWorld(): Promise<World> {
       }
       const agent = createFakeAgent()
       agent.health = () => Promise.resolve(wellAgent)
+      agent.freeze = () => Promise.resolve(true)
+      agent.thaw = () => Promise.resolve()
       agents.set(entry, agent)
       entry.agent = Promise.resolve(agent)
       return entry

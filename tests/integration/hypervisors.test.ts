@@ -19,7 +19,12 @@ for (const under of hypervisorsUnderTest(process.env['HYPEMAN_TEST_HYPERVISORS']
     const { runtimes } = await started.server.client.capabilities.get()
     const own = runtimes.find((runtime) => runtime.name === name)
     assert.equal(own?.available, true, `${name} is available`)
-    const world: HypervisorWorld = { ...started, hypervisor: name, features: new Set(own.features), machine: '', snapshot: '' }
+    const world: HypervisorWorld = {
+      ...{ ...started, hypervisor: name, cutsStreams: under.cutsStreams === true },
+      features: new Set(own.features),
+      machine: '',
+      snapshot: '',
+    }
     for (const scenario of scenarios) {
       const verdict: Verdict = { hypervisor: name, scenario: scenario.name, passed: false, standIn: under.standIn }
       verdicts.push(verdict)

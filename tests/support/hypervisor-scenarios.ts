@@ -22,6 +22,8 @@ export interface HypervisorWorld {
   readonly features: ReadonlySet<string>
   /** Fields of a create that only this hypervisor needs. */
   readonly body: Readonly<Record<string, unknown>>
+  /** A snapshot ends the connections to the guest's agent, and with them what runs for a client. */
+  readonly cutsStreams: boolean
   /** A machine of this hypervisor that runs; made by the first scenario. */
   machine: string
   /** A snapshot of it, made by another. */
@@ -125,7 +127,8 @@ async function snapshotWhileItRuns(world: HypervisorWorld): Promise<void> {
   world.snapshot = (await server.client.instances.snapshots.create(machine, { kind: 'Standby', name: 'base' })).id
   assert.equal(vmmOf(server, machine), vmm)
   await shell(server, machine, 'echo after > /run/instant; echo after > /root/instant; touch /run/go')
-  assert.equal(await next(), 'done\n')
+  if (!world.cutsStreams) assert.equal(await next(), 'done\n')
+  await shell(server, machine, goesOn)
 }
 
 /** A fork for one scenario. */

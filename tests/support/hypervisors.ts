@@ -13,6 +13,8 @@ export interface HypervisorUnderTest {
   readonly body: Readonly<Record<string, unknown>>
   /** The server, where its drivers are told that the host is another than it is. */
   readonly program?: ServerProgram
+  /** A snapshot ends the connections to the guest's agent, as Firecracker's does. */
+  readonly cutsStreams?: true
   /** Why it is not tested here. */
   readonly skip?: string
 }
@@ -21,9 +23,16 @@ export interface HypervisorUnderTest {
 function firecracker(): HypervisorUnderTest {
   const real = process.env['HYPEMAN_TEST_FIRECRACKER']
   const body = { network: { enabled: false } }
-  if (real !== undefined) return { name: 'firecracker', standIn: false, settings: { HYPERVISOR__FIRECRACKER: real }, body }
+  if (real !== undefined)
+    return { name: 'firecracker', standIn: false, settings: { HYPERVISOR__FIRECRACKER: real }, body, cutsStreams: true }
   const program = path.resolve(import.meta.dirname, '../vmm-stand-in/bin/firecracker')
-  return { name: 'firecracker', standIn: true, settings: { HYPERVISOR__FIRECRACKER: program, HYPERVISOR__NEEDS_KVM: 'false' }, body }
+  return {
+    name: 'firecracker',
+    standIn: true,
+    settings: { HYPERVISOR__FIRECRACKER: program, HYPERVISOR__NEEDS_KVM: 'false' },
+    body,
+    cutsStreams: true,
+  }
 }
 
 const all: readonly HypervisorUnderTest[] = [

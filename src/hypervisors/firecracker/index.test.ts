@@ -175,7 +175,7 @@ async function gone(spec: MachineSpec): Promise<void> {
 }
 
 test('a program that is missing, too old or without KVM is not available, and says what to do', async () => {
-  assert.match((await host.driverWith('/none/firecracker').unavailable()) ?? '', /\/none\/firecracker can't be run; install Firecracker/)
+  assert.match((await host.driverWith('/none/firecracker').unavailable()) ?? '', /\/none\/firecracker can't be run; install it/)
   assert.equal(await driver.unavailable(), undefined)
   assert.equal(await host.driverWith(path.join(path.dirname(host.layout.root), 'firecracker'), 'no KVM').unavailable(), 'no KVM')
   try {
