@@ -75,8 +75,7 @@ async function exitCode({ server, hypervisor, body }: HypervisorWorld): Promise<
 
 async function exec({ server, machine }: HypervisorWorld): Promise<void> {
   assert.deepEqual(await runIn(server, machine, 'echo out; echo err >&2; exit 7'), { output: 'out\nerr', exitCode: 7 })
-  const big = await shell(server, machine, 'head -c 3000000 /dev/zero | tr "\\0" x')
-  assert.equal(big.length, 3_000_000)
+  assert.equal((await shell(server, machine, 'head -c 3000000 /dev/zero | tr "\\0" x')).length, 3_000_000)
 }
 
 async function copy({ server, machine }: HypervisorWorld): Promise<void> {
