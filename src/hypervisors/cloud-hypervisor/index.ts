@@ -58,7 +58,7 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
 
   return {
     name: 'cloud-hypervisor',
-    diskFormat: 'raw-file',
+    diskFormat: 'numbered-raw',
     features: ['snapshots', 'standby', 'fork', 'pause', 'balloon-control', 'vsock', 'disk-io-limit'],
     networks: ['tap'],
     maxVolumes: MAX_VOLUMES,
