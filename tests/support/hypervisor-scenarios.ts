@@ -8,6 +8,7 @@ import { Readable } from 'node:stream'
 import { copyIn, copyOut } from '../../src/client/copy.ts'
 import { openExec } from '../../src/client/exec.ts'
 import { runIn, runMachine, shell, small, untilRunning } from './machine.ts'
+import { diskLimit, moves, network, volumes } from './hypervisor-device-scenarios.ts'
 import { refusedWith } from './refused.ts'
 import type { TestServer } from './server.ts'
 import { countVm } from './vm-count.ts'
@@ -272,50 +273,6 @@ async function stopAndStart({ server, machine }: HypervisorWorld): Promise<void>
   assert.equal(await shell(server, machine, 'cat /root/farewell'), 'ended')
 }
 
-async function volumes({ server, hypervisor, body }: HypervisorWorld): Promise<void> {
-  const { client } = server
-  const [data, model] = [`${hypervisor}-data`, `${hypervisor}-model`]
-  for (const name of [data, model]) await client.volumes.create({ name, size_gb: 1 })
-  const id = await runMachine(server, {
-    ...body,
-    name: `${hypervisor}-volumes`,
-    hypervisor: hypervisor as 'qemu',
-    volumes: [
-      { volume_id: data, mount_path: '/data' },
-      { volume_id: model, mount_path: '/model', readonly: true, overlay: true, overlay_size: '100MB' },
-    ],
-  })
-  await shell(server, id, 'echo written > /data/file; echo over > /model/file; sync')
-  await assert.rejects(client.instances.snapshots.create(id, { kind: 'Standby' }), refusedWith(501, /writes to the volume/))
-  await client.instances.stop(id)
-  await client.instances.volumes.detach(data, { id })
-  await client.instances.start(id, {})
-  await untilRunning(server, id)
-  assert.equal(await shell(server, id, 'cat /model/file; ls /data'), 'over')
-  const { id: snapshot } = await client.instances.snapshots.create(id, { kind: 'Standby' })
-  const copy = await client.snapshots.fork(snapshot, { name: `${hypervisor}-volumes-fork` })
-  countVm('fork')
-  assert.equal(await shell(server, copy.id, 'cat /model/file'), 'over')
-  for (const gone of [copy.id, id]) await client.instances.delete(gone)
-  await client.snapshots.delete(snapshot)
-  for (const name of [data, model]) await client.volumes.delete(name)
-}
-
-async function diskLimit({ server, hypervisor, body, features }: HypervisorWorld): Promise<void> {
-  const request = { ...small, ...body, name: `${hypervisor}-limited`, hypervisor: hypervisor as 'qemu', disk_io_bps: '2MB/s' }
-  if (!features.has('disk-io-limit')) {
-    await assert.rejects(server.client.instances.create(request), refusedWith(501, /disk_io_bps/))
-    return
-  }
-  const { id } = await server.client.instances.create(request)
-  await untilRunning(server, id)
-  const from = performance.now()
-  await shell(server, id, 'dd if=/dev/zero of=/root/f bs=1M count=8 conv=fsync 2>/dev/null')
-  const ms = performance.now() - from
-  assert.ok(ms > 2_000, `8 MB at 2 MB/s took ${ms} ms`)
-  await server.client.instances.delete(id)
-}
-
 export const hypervisorScenarios: readonly HypervisorScenario[] = [
   { name: 'boot', core: true, run: boot },
   { name: 'logs', core: true, run: logs },
@@ -336,4 +293,6 @@ export const hypervisorScenarios: readonly HypervisorScenario[] = [
   { name: 'stop, start', core: false, run: stopAndStart },
   { name: 'volumes', core: false, run: volumes },
   { name: 'disk limit', core: false, run: diskLimit },
+  { name: 'network', core: true, run: network },
+  { name: 'disk to and from qemu', core: false, run: moves },
 ]

@@ -22,7 +22,7 @@ export interface HypervisorUnderTest {
 /** Where a real one is, else its stand-in. */
 function firecracker(): HypervisorUnderTest {
   const real = process.env['HYPEMAN_TEST_FIRECRACKER']
-  const body = { network: { enabled: false } }
+  const body = {}
   if (real !== undefined)
     return { name: 'firecracker', standIn: false, settings: { HYPERVISOR__FIRECRACKER: real }, body, cutsStreams: true }
   const program = path.resolve(import.meta.dirname, '../vmm-stand-in/bin/firecracker')
@@ -59,7 +59,7 @@ function cloudHypervisor(program: string | undefined): HypervisorUnderTest {
       HYPERVISOR__CLOUD_HYPERVISOR: program ?? standIn,
       ...(program === undefined ? { HYPERVISOR__NEEDS_KVM: 'false' } : {}),
     },
-    body: { network: { enabled: false } },
+    body: {},
   }
 }
 
