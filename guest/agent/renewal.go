@@ -60,16 +60,17 @@ func (s *Server) renewalSteps(request Identity) []step {
 		s.identity.configured = request.InstanceID
 		steps = append(steps, s.machineID(request), s.bootID(), s.hostname(request), step{"ssh-keys", s.renewHostKeys})
 		steps = append(steps, s.network(request)...)
-		if len(request.Program.Env) > 0 {
-			steps = append(steps, s.environment(request))
-		}
 	} else if request.Network != nil {
 		steps = append(steps, step{"neighbours", func() error { return s.Guest.ForgetNeighbours(request.Network.MAC) }})
 	}
 	request.InstanceID = s.identity.configured
 	s.identity.generation.Store(int64(request.Generation))
 	s.identity.cachesDue = s.isThere(nscdSocket) || s.isThere(resolvedHome)
-	return append(steps, step{"connections", s.Guest.ResetConnections}, s.generationStep(request),
+	steps = append(steps, step{"connections", s.Guest.ResetConnections})
+	if request.Reason == "fork" && len(request.Program.Env) > 0 {
+		steps = append(steps, s.environment(request))
+	}
+	return append(steps, s.generationStep(request),
 		step{"hooks", func() error { return s.runHooks(request, hooksLimit) }})
 }
 
