@@ -2,6 +2,7 @@
 // in by published ports. What is there is told by the records of instances: this keeps no table of its own on disk (docs/networks.md).
 
 import { readFile, writeFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { GuestNetwork } from '../agent/contract.ts'
 import { HypemanError } from '../api/errors.ts'
@@ -247,7 +248,17 @@ async function savedRules(): Promise<string> {
   return (await runTool('iptables-save', [], { cwd: '/', signal: forever })).toString()
 }
 
+/** How often rules are tried to be changed, and how long after one that failed, in milliseconds: the kernel refuses a change that another program's has overtaken. */
+const [CHANGES_TRIED, RETRY_MS] = [5, 100]
+
 /** All or nothing in each table. */
 async function applyRules(text: string): Promise<void> {
-  await runTool('iptables-restore', ['--noflush', '--wait', '10'], { cwd: '/', signal: forever, input: text })
+  for (let attempt = 1; ; attempt += 1)
+    try {
+      await runTool('iptables-restore', ['--noflush', '--wait', '10'], { cwd: '/', signal: forever, input: text })
+      return
+    } catch (error) {
+      if (attempt === CHANGES_TRIED) throw error
+      await delay(RETRY_MS)
+    }
 }

@@ -38,10 +38,7 @@ test('descriptors become its own in their order, whatever their numbers here, an
   const files = ['first', 'second', 'third'].map((name) => path.join(root, name))
   for (const file of files) await writeFile(file, `${path.basename(file)}\n`)
   const open = files.map((file) => openSync(file, 'r'))
-  assert.equal(
-    await output('cat <&3; cat <&4; cat <&5; ls /proc/$$/fd | tr "\\n" " "', open.toReversed()),
-    'third\nsecond\nfirst\n0 1 2 3 4 5 ',
-  )
+  assert.equal(await output('cat <&3; cat <&4; cat <&5; ls /proc/$$/fd', open.toReversed()), 'third\nsecond\nfirst\n0\n1\n2\n3\n4\n5\n')
   for (const fd of open) closeSync(fd)
 })
 
