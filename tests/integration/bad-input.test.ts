@@ -79,7 +79,8 @@ for (const [what, body, code, message] of wrongBodies)
 test('an unknown hypervisor, and one that is not here, are refused', async () => {
   assert.equal((await post('/instances', { ...small, name: 'x', hypervisor: 'bochs' })).status, 400)
   const absent = await post('/instances', { ...small, name: 'x', hypervisor: 'firecracker' })
-  assert.deepEqual([absent.status, absent.code], [501, 'not_supported'])
+  assert.deepEqual([absent.status, absent.code], [503, 'host_unavailable'])
+  assert.match(absent.message, /firecracker can't run here: .*hypeman hypervisor install firecracker/)
   await assertUnchanged()
 })
 
