@@ -1,5 +1,6 @@
 // The hypervisors of this host for commands that need no server: loaded by main.ts when one is asked for.
 
+import path from 'node:path'
 import { pino } from 'pino'
 import type { HostHypervisors } from './cli/host-hypervisors.ts'
 import { hypervisorReleases, makeHostDrivers } from './drivers.ts'
@@ -30,10 +31,10 @@ export function createHostHypervisors(releases: readonly Release[] = hypervisorR
       return await knownPrograms(layout, drivers, releases)
     },
     install({ dataDir, hypervisor, ...installation }, fetching) {
-      return installProgram(dataLayout(dataDir), releaseOf(releases, hypervisor), installation, fetching)
+      return installProgram(dataLayout(path.resolve(dataDir)), releaseOf(releases, hypervisor), installation, fetching)
     },
     remove({ dataDir, hypervisor, version, force }) {
-      return removeProgram(dataLayout(dataDir), releaseOf(releases, hypervisor), version, force)
+      return removeProgram(dataLayout(path.resolve(dataDir)), releaseOf(releases, hypervisor), version, force)
     },
   }
 }

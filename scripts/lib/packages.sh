@@ -3,7 +3,7 @@
 
 # Processors that guests run on, as Debian names them, with the package of QEMU for each.
 declare -A qemu_packages=([amd64]=qemu-system-x86 [arm64]=qemu-system-arm)
-architecture=$(dpkg --print-architecture 2>/dev/null || true)
+architecture=$(dpkg --print-architecture 2>/dev/null || echo unknown)
 
 debian_packages=(
   "${qemu_packages[$architecture]:-}" # runs the machines

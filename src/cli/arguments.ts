@@ -129,14 +129,24 @@ export function environmentEntry(text: string, own: Readonly<Record<string, stri
   return value === undefined ? {} : { [text]: value }
 }
 
-/** Lines of an env file: `KEY=VALUE` or `KEY`; blank lines and lines that start with `#` don't count. Quotes are part of the value, as in docker's. */
-export function parseEnvFile(file: string, text: string, own: Readonly<Record<string, string | undefined>>): Record<string, string> {
+/**
+ * Lines of an env file: `KEY=VALUE` or `KEY`; blank lines and lines that start with `#` don't count. Quotes are part of the value, as in docker's. A `KEY` without a value here
+ * is left out, or is an error where all are `needed`.
+ */
+export function parseEnvFile(
+  file: string,
+  text: string,
+  own: Readonly<Record<string, string | undefined>>,
+  needed = false,
+): Record<string, string> {
   const variables: Record<string, string> = {}
   for (const [index, raw] of text.split('\n').entries()) {
     const line = raw.replace(/\r$/, '').replace(/^[ \t]+/, '')
     if (line === '' || line.startsWith('#')) continue
     const name = line.split('=', 1)[0] ?? ''
     if (name === '' || /\s/.test(name)) throw new InvalidArgumentError(`${file}, line ${index + 1}: it is neither KEY=VALUE nor KEY.`)
+    if (needed && name === line && own[name] === undefined)
+      throw new InvalidArgumentError(`${file}, line ${index + 1}: there is no variable ${name} here.`)
     Object.assign(variables, environmentEntry(line, own))
   }
   return variables

@@ -38,7 +38,8 @@ export interface Environment {
 export async function environmentOf(options: EnvironmentOptions, own: Cli['terminal']['env']): Promise<Environment> {
   const env = await variablesIn(options.envFile, own)
   for (const entry of options.env ?? []) Object.assign(env, environmentEntry(entry, own))
-  const secrets = await variablesIn(options.secretEnvFile, own)
+  // A program that starts without its secret is worse than one that does not start.
+  const secrets = await variablesIn(options.secretEnvFile, own, true)
   for (const name of options.secretEnv ?? []) secrets[name] = secretValue(name, own)
   return {
     ...(isEmpty(env) ? {} : { env }),
@@ -47,9 +48,13 @@ export async function environmentOf(options: EnvironmentOptions, own: Cli['termi
   }
 }
 
-async function variablesIn(files: readonly string[] = [], own: Cli['terminal']['env']): Promise<Record<string, string>> {
+async function variablesIn(
+  files: readonly string[] = [],
+  own: Cli['terminal']['env'],
+  needed = false,
+): Promise<Record<string, string>> {
   const variables: Record<string, string> = {}
-  for (const file of files) Object.assign(variables, parseEnvFile(file, await readFile(file, 'utf8'), own))
+  for (const file of files) Object.assign(variables, parseEnvFile(file, await readFile(file, 'utf8'), own, needed))
   return variables
 }
 

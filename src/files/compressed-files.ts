@@ -116,7 +116,7 @@ async function digestOf(file: string, seal: FileSeal, digests: Digests, signal: 
   return digest
 }
 
-/** Digests of the compressed files in a staged directory, by the names of what they were. */
+/** Syncs the compressed files in a staged directory, and takes their digests, by the names of what they were. */
 export async function digestsIn(
   stage: string,
   files: readonly CompressedFile[],
@@ -125,11 +125,15 @@ export async function digestsIn(
   signal: AbortSignal,
 ): Promise<ReadonlyMap<string, string>> {
   const found = new Map<string, string>()
-  for (const { name } of files) found.set(name, (await digests.read(inStage(stage, name, setting), { urgent: false, signal })).digest)
+  for (const { name } of files) {
+    const file = inStage(stage, name, setting)
+    await syncFile(file)
+    found.set(name, (await digests.read(file, { urgent: false, signal })).digest)
+  }
   return found
 }
 
-/** Moves compressed files from a staged directory to their place in the owner's, durably. */
+/** Moves compressed files, which are on disk by then (`digestsIn`), from a staged directory to their place in the owner's, durably. */
 export async function placeCompressed(
   stage: string,
   directory: string,
@@ -140,7 +144,6 @@ export async function placeCompressed(
   const place = path.join(directory, compressedDirectory)
   await mkdir(place, { recursive: true, mode: 0o700 })
   for (const { name } of files) {
-    await syncFile(inStage(stage, name, setting))
     await rename(inStage(stage, name, setting), path.join(directory, compressedPath(name, setting)))
   }
   await syncDirectory(place)

@@ -92,7 +92,7 @@ export function compressIfDue(context: InstanceContext, entry: InstanceEntry, no
   const { compressionSeen: seen } = entry
   if (seen?.of === asleep.savedMemory && nowMs < seen.notBeforeMs) return
   const failed = (error: unknown, shared: CompressionSeen['shared']): void => {
-    entry.compressionSeen = { of: entry.record.savedMemory, shared, error: messageOf(error), notBeforeMs: nowMs + RETRY_MS }
+    entry.compressionSeen = { of: entry.record.savedMemory, shared, error: messageOf(error), notBeforeMs: Date.now() + RETRY_MS }
     context.log.warn({ instance: entry.id, error: messageOf(error) }, 'the memory of an instance in standby could not be compressed')
   }
   let look: Look
@@ -102,7 +102,9 @@ export function compressIfDue(context: InstanceContext, entry: InstanceEntry, no
     return failed(error, [])
   }
   const { ready, shared, left } = look
-  entry.compressionSeen = { of: asleep.savedMemory, shared, notBeforeMs: nowMs + LOOK_AGAIN_MS }
+  const isDone = ready.length + left.length + shared.length === 0
+  const notBeforeMs = isDone ? Number.POSITIVE_INFINITY : nowMs + LOOK_AGAIN_MS
+  entry.compressionSeen = { of: asleep.savedMemory, shared, notBeforeMs }
   if (ready.length + left.length === 0) return
   const slot = context.compressions.take()
   if (slot === undefined) return

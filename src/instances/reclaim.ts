@@ -40,7 +40,7 @@ interface Candidate {
 /** `hostMemoryBytes` is what the host has in all. */
 export async function reclaimMemory(context: InstanceContext, body: ReclaimMemoryBody, hostMemoryBytes: number): Promise<ReclaimedMemory> {
   const holdMs = holdOf(body)
-  if (![...context.drivers.values()].some(({ balloon }) => balloon !== undefined))
+  if (!(await canReclaim(context)))
     throw new HypemanError(
       'not_supported',
       'no hypervisor of this server takes memory back from a running machine; put instances on standby to have their memory',
@@ -134,14 +134,11 @@ async function order(
   reason?: string,
 ): Promise<void> {
   using flow = flowOn(context, entry.id, 'instance.reclaim')
-  const before = entry.record.balloon
-  await using undo = new AsyncDisposableStack()
-  undo.defer(() => context.store.update(entry, { balloon: before }))
+  // There is no undo: a guest that did not answer may have done it, so what is on record stays until it is let go. To let go of what was never taken does no harm.
   if (wanted !== null) await step(flow, 'record', () => context.store.update(entry, { balloon: wanted }))
   const limit = AbortSignal.any([flow.signal, AbortSignal.timeout(ASK_LIMIT_MS)])
   await step(flow, 'ask', () => balloon.ask(machine, wanted?.bytes ?? 0, limit))
   if (wanted === null) await step(flow, 'let-go', () => context.store.update(entry, { balloon: null }))
-  undo.move()
   const because = reason === undefined ? '' : `: ${reason}`
   const note =
     wanted === null ? 'all of its memory is its own again' : `asked for ${formatSize(wanted.bytes)} until ${wanted.until}${because}`
@@ -199,6 +196,12 @@ function actionOf(
   }
 }
 
+/** Whether a hypervisor that can run here takes memory back. */
+async function canReclaim({ drivers }: InstanceContext): Promise<boolean> {
+  for (const driver of drivers.values()) if (driver.balloon !== undefined && (await driver.unavailable()) === undefined) return true
+  return false
+}
+
 /** Whether a running guest was asked for memory that is to be given back by now. */
 export function isReclaimOver({ record, machine, reclaimRetryMs }: InstanceEntry, nowMs: number): boolean {
   return record.balloon !== null && machine !== undefined && nowMs >= Date.parse(record.balloon.until) && nowMs >= reclaimRetryMs
@@ -206,11 +209,15 @@ export function isReclaimOver({ record, machine, reclaimRetryMs }: InstanceEntry
 
 /** Gives the memory back, if that is still due when its turn has come. */
 export async function endReclaim(context: InstanceContext, entry: InstanceEntry): Promise<void> {
-  entry.reclaimRetryMs = Date.now() + RETRY_MS
   using _lock = await lockInstance(context, entry)
   const { machine, record } = entry
   if (machine === undefined || record.balloon === null || Date.now() < Date.parse(record.balloon.until)) return
   const { balloon } = driverOf(context, record)
-  if (balloon === undefined) await context.store.update(entry, { balloon: null })
-  else await order(context, { entry, machine, balloon }, balloon, null)
+  try {
+    if (balloon === undefined) await context.store.update(entry, { balloon: null })
+    else await order(context, { entry, machine, balloon }, balloon, null)
+  } catch (error) {
+    entry.reclaimRetryMs = Date.now() + RETRY_MS
+    throw error
+  }
 }

@@ -15,7 +15,7 @@ export interface Binary {
 
 export interface Binaries {
   /**
-   * The one that new machines start on: the setting's, else the newest that is installed, else PATH's. It stays the same while its file is there, so that what was recorded of
+   * The one that new machines start on: the setting's, else the newest of those that are installed and PATH's. It stays the same while its file is there, so that what was recorded of
    * a machine in the making holds; `forget` has it chosen again. `host_unavailable` where there is none that runs.
    */
   usual(): Promise<Binary>
@@ -48,6 +48,9 @@ export function findBinaries(wanted: WantedBinary): Binaries {
   const choose = async (): Promise<Binary> => {
     const [newest] = installed === undefined || path.isAbsolute(command) ? [] : await installedVersions(installed)
     if (newest === undefined) return ask(command, wanted)
+    // An older version may have been installed for the memory that it wrote: new machines don't go back to it.
+    const onPath = await ask(command, wanted).catch(() => undefined) // there need be none
+    if (onPath !== undefined && newestFirst(onPath.version, newest.version) < 0) return onPath
     return ask(newest.path, { ...wanted, advice: `install version ${newest.version} again, or remove ${path.dirname(newest.path)}` })
   }
   const usual = async (): Promise<Binary> => {

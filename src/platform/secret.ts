@@ -5,7 +5,7 @@ import { constants } from 'node:fs'
 import { open, readFile, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import type { Logger } from 'pino'
-import { HypemanError } from '../api/errors.ts'
+import { HypemanError, isHypemanError } from '../api/errors.ts'
 import type { ServerConfig } from './config.ts'
 import { diskError } from './disk-error.ts'
 
@@ -65,7 +65,11 @@ export async function secretsKeys(
   const setting = 'SECRETS__KEY'
   const others = previous === undefined ? [] : [previous]
   if (key === undefined) return [await readOrMakeSecret(file, setting), ...others]
-  const kept = await readSecret(file, setting)
+  // One that can't be used is in nobody's way: what was sealed with it is told by what needs it.
+  const kept = await readSecret(file, setting).catch((error: unknown) => {
+    if (isHypemanError(error, 'invalid_request')) return undefined
+    throw error
+  })
   return [key, ...others, ...(kept === undefined ? [] : [kept])]
 }
 

@@ -49,12 +49,17 @@ async function recordsIn(directory: string, record: string): Promise<unknown[]> 
     if (isMissing(error)) return []
     throw error
   })
-  const texts = await Promise.all(names.map((name) => readFile(path.join(directory, name, record), 'utf8').catch(() => '')))
-  return texts.map((text) => {
+  const values: unknown[] = []
+  for (const name of names) {
+    const text = await readFile(path.join(directory, name, record), 'utf8').catch((error: unknown) => {
+      if (isMissing(error)) return '' // gone meanwhile
+      throw error
+    })
     try {
-      return parseRecordText(text)
+      values.push(parseRecordText(text))
     } catch {
-      return undefined // damaged, or gone meanwhile
+      // Damaged: nothing can be restored by it.
     }
-  })
+  }
+  return values
 }

@@ -5,6 +5,7 @@ import { connect } from 'node:net'
 import type { Duplex } from 'node:stream'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
+import { removeFile } from '../../files/stage.ts'
 import { killProcess, type DetachedProcess, type ProcessEnd, type ProcessIdentity } from '../../platform/process.ts'
 import { socketPath } from '../../platform/socket-path.ts'
 import { connectVsock } from '../../platform/vsock-socket.ts'
@@ -112,6 +113,8 @@ export class CloudHypervisorMachine implements Machine {
     this.release()
     await killProcess(this.process)
     await this.exited
+    // What it was restored from: of use to its process alone.
+    await removeFile(path.join(this.directory, vmmFiles.base))
   }
 
   release(): void {

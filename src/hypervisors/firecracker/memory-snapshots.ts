@@ -31,12 +31,14 @@ export function memorySnapshots(binaries: Binaries, stamp: () => Promise<Version
       })
       await firecracker.pause()
       await saveMachine(firecracker, save, target)
+      // What comes from here on is of the machine that goes on, not of what was saved.
+      const { logged } = firecracker
       await copyPayload(path.join(spec.directory, diskFiles.live), path.join(target, diskFiles.frozen), { durable: false, signal })
       undo.move()
       const notResumed = wasRunning ? await firecracker.resume().then(() => undefined, messageOf) : undefined
       const pausedMs = performance.now() - started
       const memoryBytes = await save.finish(signal)
-      await stageManifest(target, { ramBytes: ramBytesOf(spec), logged: firecracker.logged })
+      await stageManifest(target, { ramBytes: ramBytesOf(spec), logged })
       const note = save.kind === 'Full' ? { note: stoodStill } : {}
       return { pausedMs, memoryBytes, ...note, ...(notResumed === undefined ? {} : { notResumed }) }
     },

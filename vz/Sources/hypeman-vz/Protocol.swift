@@ -161,6 +161,7 @@ struct RefusalAnswer: Encodable {
 /// An error of the framework's or the system's: its domain, code and words, and those of what it was caused by.
 func describe(_ error: Error) -> String {
   if let refusal = error as? Refusal { return refusal.message }
+  if let known = error as? SystemError { return known.description }
   let known = error as NSError
   let reason = known.localizedFailureReason.map { " (\($0))" } ?? ""
   let words = "\(known.domain) \(known.code): \(known.localizedDescription)\(reason)"

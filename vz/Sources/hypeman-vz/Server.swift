@@ -122,12 +122,12 @@ private func readRequest(_ client: Int32) throws -> Request? {
     headEnd = received.range(of: separator)
     guard headEnd != nil || received.count <= longestHead else { throw Refusal(.badRequest, "the head of the request is too long") }
   }
-  guard let headEnd else { return nil }
-  let lines = String(decoding: received[..<headEnd.lowerBound], as: UTF8.self).components(separatedBy: "\r\n")
+  guard let head = headEnd else { return nil }
+  let lines = String(decoding: received[..<head.lowerBound], as: UTF8.self).components(separatedBy: "\r\n")
   let words = lines[0].split(separator: " ")
   guard words.count == 3, words[2].hasPrefix("HTTP/1.") else { throw Refusal(.badRequest, "this is no HTTP/1.1 request") }
   let length = try contentLength(lines.dropFirst())
-  var body = Data(received[headEnd.upperBound...])
+  var body = Data(received[head.upperBound...])
   while body.count < length {
     guard let count = readSome(client, &buffer) else { return nil }
     body.append(contentsOf: buffer[..<count])

@@ -34,6 +34,6 @@ let machine = Machine { exit($0) }
 do {
   try serveControl(socketPath, machine) { exit($0) }
 } catch {
-  fail("the control socket can't be made: \(error is SystemError ? "\(error)" : describe(error))")
+  fail("the control socket can't be made: \(describe(error))")
 }
 dispatchMain()
