@@ -182,7 +182,6 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   })
   capacity.count(() => volumes.held())
   const templates = config.templates ? new Templates(layout, log) : undefined
-  undo.defer(() => templates?.idle())
   const spares = new Spares({ log, most: config.snapshots.spares, unusedMs: config.snapshots.keep_spares })
   const context: InstanceContext = {
     layout,
@@ -219,6 +218,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
   await recoverNetworks(context)
   await recoverInstances(context)
   undo.defer(() => spares.close())
+  undo.defer(() => templates?.idle())
   for (const entry of store.entries()) await tidyStandby(context, entry)
   // Those of a QEMU, kernel or image that is not here any more are of no use.
   await templates?.load(async ({ kind }) => {

@@ -48,11 +48,7 @@ export async function environmentOf(options: EnvironmentOptions, own: Cli['termi
   }
 }
 
-async function variablesIn(
-  files: readonly string[] = [],
-  own: Cli['terminal']['env'],
-  needed = false,
-): Promise<Record<string, string>> {
+async function variablesIn(files: readonly string[] = [], own: Cli['terminal']['env'], needed = false): Promise<Record<string, string>> {
   const variables: Record<string, string> = {}
   for (const file of files) Object.assign(variables, parseEnvFile(file, await readFile(file, 'utf8'), own, needed))
   return variables

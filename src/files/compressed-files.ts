@@ -207,3 +207,33 @@ async function namesIn(directory: string): Promise<string[]> {
     throw error
   }
 }
+
+/** For the events of whatever the memory was brought back for. */
+export function noteOfDecompression(files: readonly CompressedFile[], algorithm: CompressionSetting['algorithm']): string {
+  const mebibytes = (which: 'compressedBytes' | 'allocatedBytes'): string => (sumOf(files, which) / 1024 ** 2).toFixed(1)
+  return `${mebibytes('allocatedBytes')} MiB of memory lay there compressed by ${algorithm} (${mebibytes('compressedBytes')} MiB)`
+}
+
+/** A memory file that others name, too: how many. */
+export interface SharedFile {
+  readonly name: string
+  readonly others: number
+}
+
+/** Why memory files are not compressed: they are shared, or would not get smaller. */
+export function notesOfUncompressed(shared: readonly SharedFile[], kept: readonly string[]): string[] {
+  const notes: string[] = []
+  if (shared.length > 0) {
+    const others = Math.max(...shared.map((one) => one.others))
+    const names = shared.map(({ name }) => name).join(', ')
+    notes.push(
+      `${names}: shared with ${others} other ${others === 1 ? 'place' : 'places'} (instances, forks or snapshots), so a compressed copy would take room on top; compressed when nothing else uses it`,
+    )
+  }
+  if (kept.length > 0) notes.push(`${kept.join(', ')}: would not get smaller`)
+  return notes
+}
+
+export function sumOf<K extends string>(files: readonly Readonly<Record<K, number>>[], which: K): number {
+  return files.reduce((sum, file) => sum + file[which], 0)
+}

@@ -4,14 +4,12 @@
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import { z } from 'zod'
-import { createSealer, type Sealer } from '../platform/sealing.ts'
+import { createSealer, sealedText, type Sealer } from '../platform/sealing.ts'
 import { defineRecord, RecordError } from './record-format.ts'
 import { writeRecord } from './stage.ts'
 import { isMissing } from './tree.ts'
 
 const KEY_BYTES = 32
-
-const sealedKey = z.object({ keyId: z.string(), nonce: z.string(), data: z.string() }).readonly()
 
 export const keyRingFormat = defineRecord({
   kind: 'key ring',
@@ -20,7 +18,7 @@ export const keyRingFormat = defineRecord({
     .object({
       version: z.literal(1),
       /** New secrets are sealed with the first. The others are kept for what they have sealed. */
-      keys: z.array(sealedKey).min(1).readonly(),
+      keys: z.array(sealedText).min(1).readonly(),
     })
     .readonly(),
 })

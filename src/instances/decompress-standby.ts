@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../api/errors.ts'
-import { compressedPath, decompressInto, removeUnsealedCompressed, sealOfRaw } from '../files/compressed-files.ts'
+import { compressedPath, decompressInto, noteOfDecompression, removeUnsealedCompressed, sealOfRaw } from '../files/compressed-files.ts'
 import { instanceFiles } from '../files/layout.ts'
 import { checkSeals } from '../files/seals.ts'
 import { createStaged, syncDirectory } from '../files/stage.ts'
@@ -49,8 +49,7 @@ export async function makeMemoryReady(context: InstanceContext, entry: InstanceE
     undo.move()
     await removeCompressed(context, entry)
   })
-  const [from, to] = (['compressedBytes', 'allocatedBytes'] as const).map((which) => mebibytes(wanted.files.map((file) => file[which])))
-  const note = `${to} MiB of memory lay there compressed by ${wanted.algorithm} (${from} MiB)`
+  const note = noteOfDecompression(wanted.files, wanted.algorithm)
   flow.onStep({ flow: flow.flow, step: 'memory-decompressed', ms: performance.now() - started, note })
 }
 
@@ -95,8 +94,4 @@ function corrupt({ record }: InstanceEntry, what: string, cause?: unknown): Hype
     `what the instance ${record.name} saved for its standby is damaged (${what}) and was not started; hypeman stop ${record.name} gives its memory up, and hypeman start ${record.name} boots from its disks`,
     { cause },
   )
-}
-
-function mebibytes(bytes: readonly number[]): string {
-  return (bytes.reduce((sum, one) => sum + one, 0) / 1024 ** 2).toFixed(1)
 }

@@ -11,7 +11,7 @@ import { isHypemanError } from '../api/errors.ts'
 import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
 import { createQemuDriver } from '../hypervisors/qemu/index.ts'
 import type { FlowContext } from '../platform/flow.ts'
-import { aDriver, aRecord, testContext } from '../../tests/support/instance-context.ts'
+import { aDriver, aHostNetwork, aRecord, testContext } from '../../tests/support/instance-context.ts'
 import { createStandIn } from '../../tests/support/stand-in-hypervisor/driver.ts'
 import { fillFromPayload } from './disks.ts'
 import { demandFit } from './fit.ts'
@@ -157,7 +157,7 @@ test('what a hypervisor can not run is refused by name: its absence, volumes, a 
   const record = aRecord()
   const volume = { volumeId: 'v', mountPath: '/v', readOnly: true, overlay: null }
   const refusalOf = async (parts: Partial<Hypervisor>, change: Partial<typeof record> = {}): Promise<string> => {
-    const error: unknown = await demandFit(aDriver('vz', parts), { ...record, ...change }).then(
+    const error: unknown = await demandFit({ hostNetwork: aHostNetwork() }, aDriver('vz', parts), { ...record, ...change }).then(
       () => 'none',
       (reason: unknown) => reason,
     )
@@ -171,7 +171,7 @@ test('what a hypervisor can not run is refused by name: its absence, volumes, a 
   assert.match(await refusalOf({ maxVolumes: 0 }, { volumes: [volume] }), /^not_supported vz takes at most 0 volumes/)
   assert.match(await refusalOf({}, { diskBytesPerSecond: 2 ** 20 }), /^not_supported disk_io_bps: vz/)
   assert.equal(await refusalOf({ features: ['disk-io-limit'] }, { diskBytesPerSecond: 2 ** 20 }), 'none')
-  assert.match(await refusalOf({ networks: [] }), /^not_supported network: machines of vz can't be on a network/)
+  assert.match(await refusalOf({ networks: [] }), /^not_supported network: vz has none/)
   assert.equal(await refusalOf({ networks: [] }, { network: null }), 'none')
   assert.equal(await refusalOf({ networks: ['tap'] }), 'none')
 })

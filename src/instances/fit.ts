@@ -2,11 +2,14 @@
 
 import { HypemanError } from '../api/errors.ts'
 import type { Hypervisor } from '../hypervisors/driver.ts'
+import type { InstanceContext } from './context.ts'
 import { demandDiskLimit } from './machine.ts'
+import { demandNetwork, forkedNetwork } from './network.ts'
 import type { InstanceRecord } from './record.ts'
 
 /** `host_unavailable` where the hypervisor can't run here, `not_supported` for the first thing of the record that its machines can't have. */
 export async function demandFit(
+  context: Pick<InstanceContext, 'hostNetwork'>,
   driver: Hypervisor,
   record: Pick<InstanceRecord, 'volumes' | 'diskBytesPerSecond' | 'network'>,
 ): Promise<void> {
@@ -18,8 +21,7 @@ export async function demandFit(
       `${driver.name} takes at most ${driver.maxVolumes} volumes, and here are ${length}; detach some first`,
     )
   demandDiskLimit(driver, record)
-  if (record.network !== null && driver.networks.length === 0)
-    throw new HypemanError('not_supported', `network: machines of ${driver.name} can't be on a network; choose another hypervisor`)
+  if (record.network !== null) await demandNetwork(context, forkedNetwork(driver, record.network))
 }
 
 /** `host_unavailable` with the driver's own reason. */

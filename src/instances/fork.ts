@@ -200,7 +200,7 @@ export interface ForkInstance extends Pick<ForkRequest, 'name' | 'owner' | 'envi
 export async function forkInstance(context: InstanceContext, entry: InstanceEntry, request: ForkInstance): Promise<InstanceEntry> {
   const id = newId()
   const hypervisor = request.targetHypervisor ?? entry.record.hypervisor
-  if (request.targetHypervisor !== undefined) await demandFit(driverOf(context, { hypervisor }), entry.record)
+  if (request.targetHypervisor !== undefined) await demandFit(context, driverOf(context, { hypervisor }), entry.record)
   // Before the source is frozen: a fork that can't be shall not make it stand still.
   using _name = context.store.reserveName(request.name, id)
   await using payload = await createStaged(context.layout, `payload-${newId()}`)

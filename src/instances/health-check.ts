@@ -2,12 +2,13 @@
 
 import type { AgentClient, ExecSession } from '../agent/contract.ts'
 import { isHypemanError } from '../api/errors.ts'
-import { userModeAddress } from '../networks/index.ts'
 import { messageOf } from '../platform/flow.ts'
 import { lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { isUnhealthy, judge, noHealth, type HealthCheck, type Outcome } from './health.ts'
 import { agentOf, waitFor } from './machine.ts'
+import { addressOf } from './network.ts'
+import type { InstanceRecord } from './record.ts'
 import { afterUnhealthy, withoutPlan } from './restart-policy.ts'
 
 /** The guest keeps the time of a check; one that does not even say that it is over is given up this much later, in milliseconds. */
@@ -53,7 +54,7 @@ async function ask(context: InstanceContext, entry: InstanceEntry, check: Health
   const signal = AbortSignal.any([limit, entry.stopWaiting.signal, context.stopping])
   try {
     const agent = await agentOf(entry, context, signal)
-    const error = await waitFor(failureOf(agent, check, signal), signal)
+    const error = await waitFor(failureOf(agent, check, entry.record.network, signal), signal)
     return error === undefined ? { kind: 'passed' } : { kind: 'failed', error }
   } catch (error) {
     if (limit.aborted) return { kind: 'failed', error: 'the guest agent did not answer in time' }
@@ -62,9 +63,16 @@ async function ask(context: InstanceContext, entry: InstanceEntry, check: Health
 }
 
 /** Why the check did not pass; undefined if it did. */
-async function failureOf(agent: AgentClient, { probe, timeoutMs }: HealthCheck, signal: AbortSignal): Promise<string | undefined> {
+async function failureOf(
+  agent: AgentClient,
+  { probe, timeoutMs }: HealthCheck,
+  network: InstanceRecord['network'],
+  signal: AbortSignal,
+): Promise<string | undefined> {
   if (probe.type === 'exec') return commandFailure(agent, probe, Math.ceil(timeoutMs), signal)
-  const target = { host: userModeAddress, port: probe.port, timeoutMs: Math.ceil(timeoutMs) }
+  const host = network === null ? null : addressOf(network)
+  if (host === null) return 'it has no network'
+  const target = { host, port: probe.port, timeoutMs: Math.ceil(timeoutMs) }
   if (probe.type === 'tcp') return (await agent.probe({ type: 'tcp', ...target }, signal)).error
   const { error, status } = await agent.probe({ type: probe.scheme, ...target, path: probe.path }, signal)
   return error ?? (status === probe.expectedStatus ? undefined : `status ${status} instead of ${probe.expectedStatus}`)

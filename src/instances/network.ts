@@ -4,7 +4,7 @@ import { isIPv6 } from 'node:net'
 import type { GuestNetwork } from '../agent/contract.ts'
 import { HypemanError } from '../api/errors.ts'
 import type { Hypervisor, NetworkSpec } from '../hypervisors/driver.ts'
-import { allocatePorts, userModeNetwork, type Bandwidth, type PublishedPort } from '../networks/index.ts'
+import { allocatePorts, userModeAddress, userModeNetwork, type Bandwidth, type PublishedPort } from '../networks/index.ts'
 import { messageOf } from '../platform/flow.ts'
 import { newMac } from '../platform/ids.ts'
 import type { InstanceContext } from './context.ts'
@@ -23,12 +23,21 @@ const noLimits: Bandwidth = { downloadBytesPerSecond: null, uploadBytesPerSecond
 export async function newNetwork(context: InstanceContext, driver: Hypervisor, wanted: WantedNetwork): Promise<Network> {
   const { ports, downloadBytesPerSecond, uploadBytesPerSecond } = wanted
   const limits = { downloadBytesPerSecond, uploadBytesPerSecond }
-  const kind = kindFor(context, driver, limits)
-  if (kind === 'tap') {
-    const reason = await context.hostNetwork.unavailable()
-    if (reason !== undefined) throw noTap(reason, limits)
-  }
-  return networkOf(kind, ports, limits)
+  const network = networkOf(kindFor(context, driver, limits), ports, limits)
+  await demandNetwork(context, network)
+  return network
+}
+
+/** Refuses a network that this host can't make. */
+export async function demandNetwork({ hostNetwork }: Pick<InstanceContext, 'hostNetwork'>, network: Network): Promise<void> {
+  if (network.kind !== 'tap') return
+  const reason = await hostNetwork.unavailable()
+  if (reason !== undefined) throw noTap(reason, network)
+}
+
+/** Where a guest has its own address, as its own programs and the host's see it; null while one on a tap device does not run. */
+export function addressOf(network: Network): string | null {
+  return network.kind === 'user' ? userModeAddress : network.address
 }
 
 /** What a fork has instead of its source's network: the same, and nothing that others could have, too. `mac`: of one that was loaded with it already. */
@@ -169,7 +178,8 @@ export async function recoverNetworks({ store, hostNetwork }: InstanceContext): 
   const running = store
     .entries()
     .flatMap(({ id, record: { network }, mayHaveVmm }) => (network?.kind === 'tap' && mayHaveVmm ? [{ id, ...network }] : []))
-  await hostNetwork.recover([...running])
+  // Nobody can tell what those have that can't be read: it stays.
+  await hostNetwork.recover([...running], new Set(store.unreadable().map(({ id }) => id)))
 }
 
 /** What the machine gets. */

@@ -129,7 +129,7 @@ test('a guest that gives less by the time of the answer is told as it is', async
   assert.deepEqual([actions[0]?.status, applied], ['pending', GIB / 4])
 })
 
-test('a VMM that does not take it, and a guest that is busy, are told with the reason, and nothing is on record of them', async () => {
+test('a VMM that does not take it, and a guest that is busy, are told with the reason; what may have been taken is on record, so that it is given back', async () => {
   await using all = await world()
   const [one, busy] = [await all.guest('one'), await all.guest('busy')]
   all.fails = true
@@ -144,7 +144,8 @@ test('a VMM that does not take it, and a guest that is busy, are told with the r
   )
   assert.match(actions[0]?.error ?? '', /the VMM does not take it/)
   assert.match(actions[1]?.error ?? '', /is busy with another operation/)
-  assert.deepEqual([one.record.balloon, busy.record.balloon], [null, null])
+  assert.ok((one.record.balloon?.bytes ?? 0) > 0)
+  assert.equal(busy.record.balloon, null)
 })
 
 test('what is over is given back, once; what could not be given back stays on record and is tried again later', async () => {

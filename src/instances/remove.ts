@@ -30,10 +30,11 @@ export async function removeInstance(context: InstanceContext, entry: InstanceEn
 }
 
 /** Deletes what lies among the instances and can't be read, with what runs from it; false if there is no such thing. */
-export async function removeUnreadable({ store, layout, log }: InstanceContext, id: string): Promise<boolean> {
+export async function removeUnreadable({ store, layout, log, hostNetwork }: InstanceContext, id: string): Promise<boolean> {
   const found = store.unreadable().find((one) => one.id === id)
   if (found === undefined) return false
   await endVmmsIn(layout, found.path)
+  await hostNetwork.detach(id)
   await moveToTrash(layout, found.path)
   store.forgetUnreadable(id)
   log.info({ path: found.path }, "an instance that can't be read was deleted")

@@ -3,7 +3,7 @@
 
 import { z } from 'zod'
 import { HypemanError } from '../api/errors.ts'
-import type { Sealer } from '../platform/sealing.ts'
+import { sealedText, type Sealer } from '../platform/sealing.ts'
 
 export const secretBlock = z
   .object({
@@ -14,7 +14,7 @@ export const secretBlock = z
     /** In order. */
     names: z.array(z.string()).readonly(),
     /** The values by name, as JSON; bound to all of the above. */
-    sealed: z.object({ keyId: z.string(), nonce: z.string(), data: z.string() }).readonly(),
+    sealed: sealedText,
   })
   .readonly()
 

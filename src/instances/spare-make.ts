@@ -36,7 +36,7 @@ export async function makeSpare(context: InstanceContext, { payload, record }: P
   if (record.stamp === null) throw new HypemanError('invalid_state', 'the memory image does not say what wrote it')
   if (os.freemem() < MEMORY_RESERVE * record.memoryBytes) throw new HypemanError('busy', 'the host has too little free memory')
   const id = newId()
-  using flow = loggedFlow(context, 'fork.prepare', { instance: id })
+  using flow = loggedFlow(context, 'fork.prepare', { instance: id }, context.stopping)
   await using undo = new AsyncDisposableStack()
   // Its name is no longer than that of the directory that it becomes: sockets' paths are bounded.
   const staged = undo.use(await createStaged(context.layout, id))

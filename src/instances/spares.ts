@@ -113,13 +113,10 @@ export class Spares {
   async #work(): Promise<void> {
     for (const [key, kind] of this.#kinds)
       if (kind.underWay === 0 && performance.now() - kind.usedAt >= this.#options.unusedMs) await this.drop(key)
-    for (const [key, kind] of this.#byUse()) {
-      while (kind.ready.length < kind.wanted) {
-        if (this.#underWay > 0 || this.#closed || this.#kinds.get(key) !== kind) return
-        if (!(await this.#makeOne(key, kind))) break
-      }
-    }
-    this.#later(this.#options.unusedMs)
+    // Chosen anew each time: other bursts may have ended meanwhile.
+    for (let next = this.#wanted(); next !== undefined && this.#underWay === 0 && !this.#closed; next = this.#wanted())
+      await this.#makeOne(...next)
+    if (this.#underWay === 0) this.#later(this.#options.unusedMs) // else the end of the last fork under way comes back here
   }
 
   /** The snapshots by their last use, the latest first. */
@@ -127,21 +124,26 @@ export class Spares {
     return [...this.#kinds].toSorted(([, one], [, other]) => other.usedAt - one.usedAt)
   }
 
-  /** False if no more are to be made of this kind. */
-  async #makeOne(key: string, kind: Kind): Promise<boolean> {
-    if (this.ready >= this.#options.most && !(await this.#makeRoom(kind))) return false
+  /** Of which snapshot one is missing. */
+  #wanted(): readonly [string, Kind] | undefined {
+    return this.#byUse().find(([, kind]) => kind.ready.length < kind.wanted)
+  }
+
+  async #makeOne(key: string, kind: Kind): Promise<void> {
+    if (this.ready >= this.#options.most && !(await this.#makeRoom(kind))) {
+      kind.wanted = kind.ready.length
+      return
+    }
     try {
       const spare = await kind.make()
       if (this.#closed || this.#kinds.get(key) !== kind) await this.#end([spare])
       else this.#keep(kind, spare)
-      return true
     } catch (error) {
       this.#options.log.warn(
         { snapshot: key, error: messageOf(error) },
         'no fork could be loaded ahead; the next ones are loaded when they are asked for',
       )
       kind.wanted = 0
-      return false
     }
   }
 

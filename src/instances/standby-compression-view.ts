@@ -2,6 +2,7 @@
 
 import type { InstanceState } from '../api/actions.ts'
 import type { StandbyCompressionView } from '../api/schemas/snapshot-policy.ts'
+import { notesOfUncompressed, sumOf } from '../files/compressed-files.ts'
 import type { InstanceEntry } from './entry.ts'
 import type { StandbyCompression } from './snapshot-policy.ts'
 import type { CompressionSeen } from './compress-standby.ts'
@@ -16,19 +17,19 @@ export function standbyCompressionViewOf(
   const { algorithm, level, files } = wanted
   const seen = compressionSeen?.of === savedMemory ? compressionSeen : undefined
   const at = stateOf(wanted, compressing !== undefined, seen, nowMs)
-  const note = noteOf(wanted, seen)
+  const notes = notesOfUncompressed(seen?.shared ?? [], wanted.kept)
   return {
     standby_compression: {
       state: at,
       ...{ algorithm, level },
       ...(at === 'waiting' ? { starts_at: wanted.notBefore } : {}),
       ...(at !== 'error' || seen?.error === undefined ? {} : { error: seen.error }),
-      ...(note === undefined ? {} : { note }),
+      ...(notes.length === 0 ? {} : { note: notes.join('; ') }),
       ...(files.length === 0
         ? {}
         : {
-            compressed_size_bytes: sum(files.map((file) => file.compressedBytes)),
-            uncompressed_size_bytes: sum(files.map((file) => file.sizeBytes)),
+            compressed_size_bytes: sumOf(files, 'compressedBytes'),
+            uncompressed_size_bytes: sumOf(files, 'sizeBytes'),
           }),
     },
   }
@@ -45,22 +46,4 @@ function stateOf(
   if (files.length > 0) return 'compressed'
   if (nowMs < Date.parse(notBefore)) return 'waiting'
   return kept.length + (seen?.shared.length ?? 0) > 0 ? 'none' : 'compressing'
-}
-
-function noteOf({ kept }: StandbyCompression, seen: CompressionSeen | undefined): string | undefined {
-  const shared = seen?.shared ?? []
-  const notes: string[] = []
-  if (shared.length > 0) {
-    const others = Math.max(...shared.map((one) => one.others))
-    const names = shared.map(({ name }) => name).join(', ')
-    notes.push(
-      `${names}: shared with ${others} other ${others === 1 ? 'place' : 'places'} (instances, forks or snapshots), so a compressed copy would take room on top; compressed when nothing else uses it`,
-    )
-  }
-  if (kept.length > 0) notes.push(`${kept.join(', ')}: would not get smaller`)
-  return notes.length === 0 ? undefined : notes.join('; ')
-}
-
-function sum(numbers: readonly number[]): number {
-  return numbers.reduce((total, one) => total + one, 0)
 }

@@ -18,6 +18,7 @@ import { makeReady, readyInBackground } from './readiness.ts'
 import type { InstanceRecord } from './record.ts'
 import { withoutPlan } from './restart-policy.ts'
 import { demandMemory } from './saved-memory.ts'
+import { forgetStillness } from './stillness.ts'
 import { openSecrets } from './secrets.ts'
 
 /**
@@ -126,6 +127,8 @@ async function startProcess(
   machine: Machine,
   change: Partial<InstanceRecord> = {},
 ): Promise<void> {
+  // What an earlier machine was made to stand still for is over.
+  await forgetStillness(context, entry)
   attach(context, entry, machine)
   await context.store.update(entry, { ...change, process: machine.process, restarts: withoutPlan(entry.record.restarts) })
 }

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { test } from 'node:test'
+import { pino } from 'pino'
 import type { AgentClient } from '../agent/contract.ts'
 import { HypemanError } from '../api/errors.ts'
 import type { InstanceEvent } from '../api/events.ts'
@@ -10,7 +11,7 @@ import type { Hypervisor, MemorySnapshots } from '../hypervisors/driver.ts'
 import { identityOf } from '../platform/process.ts'
 import { stateOnly, testContext, type TestContext } from '../../tests/support/instance-context.ts'
 import { until } from '../../tests/support/until.ts'
-import { flowOn } from './context.ts'
+import { flowOn, lockInstance } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { captureMemory, endStillness, stillnessOf } from './stillness.ts'
 
@@ -131,6 +132,32 @@ test('programs that can not be made to go on are told of, and tried again until 
   answers = true
   await until('its programs go on', async () => (await entry.observe()).state === 'Running')
   assert.equal(existsSync(mark), false)
+})
+
+test('a machine that could not be made to run again is resumed before its programs are told to go on', async () => {
+  await using host = await testContext()
+  const { entry, asked, mark } = await runningInstance(host, [])
+  const machine = { ...stateOnly('paused'), resume: async () => void asked.push('resume') }
+  entry.machine = machine
+  writeFileSync(mark, '')
+  await endStillness(host.context, entry)
+  await until('its programs go on', () => !entry.standsStill)
+  assert.deepEqual(asked, ['resume', 'thaw'])
+})
+
+test('an instance that is busy when its programs are to go on is tried again', async () => {
+  const logged: string[] = []
+  await using host = await testContext({ log: pino({}, { write: (line: string) => void logged.push(line) }) })
+  const { entry, asked, mark } = await runningInstance(host, [])
+  writeFileSync(mark, '')
+  {
+    using _operation = await lockInstance(host.context, entry)
+    await endStillness(host.context, entry)
+    await until('it was found busy', () => logged.some((line) => line.includes('could not be made to go on')))
+    assert.deepEqual(asked, [])
+  }
+  await until('its programs go on', () => !entry.standsStill)
+  assert.deepEqual(asked, ['thaw'])
 })
 
 test('what ended meanwhile is not told to go on for ever', async () => {

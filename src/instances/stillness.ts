@@ -82,12 +82,16 @@ export async function captureMemory(
   const memory = memoryOf(context, entry.record)
   const machine = liveMachine(entry)
   await using still = stillnessOf(context, entry, flow, 'Running')
-  return await step(flow, 'capture', async () => {
+  const report = await step(flow, 'capture', async () => {
     const tells = memory.tellsPause === true
     if (!tells) await still.freeze()
     const around = tells ? { before: still.freeze, after: still.thaw } : undefined
     return memory.capture(machine, specOf(context, entry.record), target, flow.signal, around)
   })
+  flow.onStep({ flow: flow.flow, step: 'source-paused', ms: report.pausedMs, note: report.note })
+  // What was saved is whole all the same; that its source stands still is told where people look for it.
+  if (report.notResumed !== undefined) flow.onStep({ flow: flow.flow, step: 'resume', ms: 0, error: report.notResumed })
+  return report
 }
 
 async function freeze(context: InstanceContext, entry: InstanceEntry, signal: AbortSignal): Promise<boolean> {
@@ -166,9 +170,11 @@ function keepTrying(context: InstanceContext, entry: InstanceEntry, machine: Mac
 }
 
 async function attemptAlone(context: InstanceContext, entry: InstanceEntry, machine: Machine): Promise<'done' | Error> {
-  using _lock = await holdInstance(context, entry)
-  if (entry.machine !== machine || !entry.standsStill) return 'done'
   try {
+    using _lock = await holdInstance(context, entry)
+    if (entry.machine !== machine || !entry.standsStill) return 'done'
+    // One that could not be made to run again has no agent that answers.
+    if ((await machine.status()) === 'paused') await machine.resume()
     await thaw(context, entry)
   } catch (error) {
     return error instanceof Error ? error : new Error(String(error))
@@ -176,6 +182,12 @@ async function attemptAlone(context: InstanceContext, entry: InstanceEntry, mach
   entry.standsStill = false
   context.events.state(entry.id, entry.derive(await machine.status()).state, 'its programs go on')
   return 'done'
+}
+
+/** A machine that starts has programs that go on, or is told so with its identity. */
+export async function forgetStillness(context: InstanceContext, entry: InstanceEntry): Promise<void> {
+  entry.standsStill = false
+  await removeFile(markOf(context, entry))
 }
 
 function markOf(context: InstanceContext, entry: InstanceEntry): string {

@@ -3,13 +3,13 @@
 import { formatBandwidth, formatRate, formatSize } from '../api/units.ts'
 import type { Unreadable } from '../api/schemas/unreadable.ts'
 import type { InstanceView } from '../api/schemas/instance.ts'
-import { userModeAddress } from '../networks/index.ts'
 import { autoStandbyViewOf } from './auto-standby.ts'
 import type { InstanceEntry } from './entry.ts'
 import { healthViewOf } from './health.ts'
 import { phaseViewOf } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { restartViewOf } from './restart-policy.ts'
+import { addressOf } from './network.ts'
 import { namesOf } from './secrets.ts'
 import { snapshotPolicyViewOf } from './snapshot-policy.ts'
 import { standbyCompressionViewOf } from './standby-compression-view.ts'
@@ -84,7 +84,7 @@ function networkOf({ network }: InstanceRecord): NonNullable<InstanceView['netwo
   return {
     enabled: true,
     name: 'default',
-    ip: network.kind === 'user' ? userModeAddress : network.address,
+    ip: addressOf(network),
     mac: network.mac,
     ...limitsOf(network),
     ...(ports.length === 0 ? {} : { ports }),

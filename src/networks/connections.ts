@@ -2,7 +2,7 @@
 // user mode take such connections themselves, as the server does, so both are in the same list.
 
 import { readFile } from 'node:fs/promises'
-import { isMissing } from '../files/tree.ts'
+import { readIfThere } from './read-if-there.ts'
 
 export interface Endpoint {
   /** IPv4 or IPv6; one of IPv4 that came to a socket of IPv6 is of IPv4. */
@@ -43,14 +43,6 @@ export async function hostConnections(ports: ReadonlySet<number>): Promise<reado
   if (ports.size === 0) return []
   const lists = await Promise.all([readFile('/proc/net/tcp', 'latin1'), readIfThere('/proc/net/tcp6')])
   return lists.flatMap((text) => parseConnections(text, ports))
-}
-
-/** A kernel without IPv6 has no such list. */
-async function readIfThere(file: string): Promise<string> {
-  return readFile(file, 'latin1').catch((error: unknown) => {
-    if (isMissing(error)) return ''
-    throw error
-  })
 }
 
 /** What is no line of a connection is passed over: the heading, and what later kernels may add. */

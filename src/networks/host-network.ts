@@ -15,7 +15,7 @@ import { holdPorts } from './held-ports.ts'
 import { anyTap, networkNames } from './names.ts'
 import type { PublishedPort } from './ports.ts'
 import { hasRules, presentJumps, removalText, rulesText } from './rules.ts'
-import { removeShaper, setLimits, type Bandwidth } from './shaping.ts'
+import { removeShaper, setLimits, TOOL_LIMIT_MS, type Bandwidth } from './shaping.ts'
 import { freeAddress, isGuestAddress, overlaps } from './subnet.ts'
 import { guestMtu, hostRoutes, resolversForGuests } from './surroundings.ts'
 import { listDevices, makeTap, removeTap } from './tap-device.ts'
@@ -56,8 +56,8 @@ export interface HostNetwork extends AsyncDisposable {
   detach(id: string): Promise<void>
   /** TCP connections that others have made to guests. Fails where the kernel does not show them. */
   flows(): Promise<readonly GuestFlow[]>
-  /** At start: `running` is what is there and stays. What else this data directory has on the host is taken away. */
-  recover(running: readonly Attachment[]): Promise<void>
+  /** At start: `running` is what is there and stays; so do the devices of the instances that are `spared`. What else this data directory has on the host is taken away. */
+  recover(running: readonly Attachment[], spared?: ReadonlySet<string>): Promise<void>
   /** The rules are as they should be, or the log says why not. */
   settled(): Promise<void>
 }
@@ -183,8 +183,9 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
     },
     detach,
     flows: guestFlows,
-    async recover(running) {
-      const stays = new Set(running.flatMap(({ id }) => [names.tap(id), names.shaper(id)]))
+    async recover(running, spared = new Set()) {
+      const staying = [...running.map(({ id }) => id), ...spared]
+      const stays = new Set(staying.flatMap((id) => [names.tap(id), names.shaper(id)]))
       const stale = (await listDevices()).filter(
         (name) => (name.startsWith(names.tapPrefix) || name.startsWith(names.shaperPrefix)) && !stays.has(name),
       )
@@ -245,7 +246,7 @@ function isTapRoute({ device }: { readonly device: string }): boolean {
 const forever = new AbortController().signal
 
 async function savedRules(): Promise<string> {
-  return (await runTool('iptables-save', [], { cwd: '/', signal: forever })).toString()
+  return (await runTool('iptables-save', [], { cwd: '/', signal: forever, timeoutMs: TOOL_LIMIT_MS })).toString()
 }
 
 /** How often rules are tried to be changed, and how long after one that failed, in milliseconds: the kernel refuses a change that another program's has overtaken. */
@@ -255,7 +256,7 @@ const [CHANGES_TRIED, RETRY_MS] = [5, 100]
 async function applyRules(text: string): Promise<void> {
   for (let attempt = 1; ; attempt += 1)
     try {
-      await runTool('iptables-restore', ['--noflush', '--wait', '10'], { cwd: '/', signal: forever, input: text })
+      await runTool('iptables-restore', ['--noflush', '--wait', '10'], { cwd: '/', signal: forever, timeoutMs: TOOL_LIMIT_MS, input: text })
       return
     } catch (error) {
       if (attempt === CHANGES_TRIED) throw error

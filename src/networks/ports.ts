@@ -1,8 +1,8 @@
 // Ports of the host that are published: which are free, and keeping those that no process listens on.
 
 import { createSocket } from 'node:dgram'
-import { once } from 'node:events'
-import { createServer } from 'node:net'
+import { once, type EventEmitter } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
 import { HypemanError } from '../api/errors.ts'
 
 /** A port to publish; host port 0 asks for a free one. */
@@ -53,30 +53,45 @@ async function bindOnce(port: PublishedPort, taken: string[]): Promise<number> {
 }
 
 async function probe(port: PublishedPort, wanted: number): Promise<number> {
+  await using bound = await bindPort({ ...port, hostPort: wanted })
+  return bound.port
+}
+
+/** Binds the port until it is disposed of; with host port 0 a free one. Connections to it are reset. `port_in_use` if it can't be bound. The socket alone keeps no program running. */
+export async function bindPort(port: PublishedPort): Promise<{ readonly port: number } & AsyncDisposable> {
+  const { protocol, hostPort, hostAddress } = port
   try {
-    if (port.protocol === 'udp') {
-      const socket = createSocket(port.hostAddress.includes(':') ? 'udp6' : 'udp4')
-      socket.bind(wanted, port.hostAddress)
-      await once(socket, 'listening')
-      const found = socket.address().port
-      socket.close()
-      await once(socket, 'close')
-      return found
+    if (protocol === 'udp') {
+      const socket = createSocket(hostAddress.includes(':') ? 'udp6' : 'udp4').unref()
+      socket.bind(hostPort, hostAddress)
+      return await listening(socket, socket.address.bind(socket))
     }
-    const server = createServer()
-    server.listen(wanted, port.hostAddress)
-    await once(server, 'listening')
-    const address = server.address()
-    server.close()
-    await once(server, 'close')
-    if (address === null || typeof address === 'string') throw new Error('the probe socket has no port')
-    return address.port
+    const server = createServer((socket) => socket.resetAndDestroy()).unref()
+    server.listen(hostPort, hostAddress)
+    return await listening(server, server.address.bind(server))
   } catch (cause) {
     throw portInUse(port, cause)
   }
 }
 
-export function portInUse(port: PublishedPort, cause?: unknown): HypemanError {
+async function listening(
+  socket: EventEmitter & { close(): unknown },
+  addressOf: () => AddressInfo | string | null,
+): Promise<{ readonly port: number } & AsyncDisposable> {
+  await once(socket, 'listening')
+  const address = addressOf()
+  if (address === null || typeof address === 'string') throw new Error('a socket of the internet has an address with a port')
+  return {
+    port: address.port,
+    async [Symbol.asyncDispose]() {
+      const closed = once(socket, 'close')
+      socket.close()
+      await closed
+    },
+  }
+}
+
+function portInUse(port: PublishedPort, cause?: unknown): HypemanError {
   return new HypemanError(
     'port_in_use',
     `can't publish ${port.protocol} port ${port.hostPort} on ${port.hostAddress}: it is taken or not allowed; choose another host_port, or 0 for a free one`,

@@ -17,6 +17,8 @@ const BURST_SECONDS = 0.05
 const SMALLEST_BURST = 32 * 1024
 /** tc takes no more, in bytes. */
 const LARGEST_BURST = 256 * 1024 ** 2
+/** A tool of the network's that takes longer hangs, in milliseconds: it is ended, and what asked for it is told. */
+export const TOOL_LIMIT_MS = 30_000
 /** Packets wait so long for their turn before they are dropped. */
 const LATENCY = '100ms'
 
@@ -26,10 +28,10 @@ export async function setLimits(
   shaper: string,
   { downloadBytesPerSecond: down, uploadBytesPerSecond: up }: Bandwidth,
 ): Promise<void> {
-  const signal = new AbortController().signal
+  const limits = { cwd: '/', signal: new AbortController().signal, timeoutMs: TOOL_LIMIT_MS }
   if (up !== null) {
     await removeShaper(shaper)
-    await runTool('ip', ['-batch', '-'], { cwd: '/', signal, input: `link add ${shaper} type ifb\nlink set ${shaper} up\n` })
+    await runTool('ip', ['-batch', '-'], { ...limits, input: `link add ${shaper} type ifb\nlink set ${shaper} up\n` })
   }
   const lines = [
     ...(down === null ? [] : [`qdisc replace dev ${tap} root ${bucketOf(down)}`]),
@@ -41,13 +43,13 @@ export async function setLimits(
           `filter add dev ${tap} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ${shaper}`,
         ]),
   ]
-  if (lines.length > 0) await runTool('tc', ['-batch', '-'], { cwd: '/', signal, input: `${lines.join('\n')}\n` })
+  if (lines.length > 0) await runTool('tc', ['-batch', '-'], { ...limits, input: `${lines.join('\n')}\n` })
 }
 
 /** The tap's own limits go with it. */
 export async function removeShaper(shaper: string): Promise<void> {
   if (!isDevice(shaper)) return
-  await runTool('ip', ['link', 'delete', shaper], { cwd: '/', signal: new AbortController().signal })
+  await runTool('ip', ['link', 'delete', shaper], { cwd: '/', signal: new AbortController().signal, timeoutMs: TOOL_LIMIT_MS })
 }
 
 /** tc's `bps` are bytes per second. */

@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises'
 import { isIPv4 } from 'node:net'
 import path from 'node:path'
-import { isMissing } from '../files/tree.ts'
+import { readIfThere } from './read-if-there.ts'
 import { parseRoutes, type Route } from './subnet.ts'
 
 /** Asked where the host names no resolver that its guests could reach. */
@@ -41,11 +41,4 @@ export async function guestMtu(): Promise<number> {
   if (device === undefined) return USUAL_MTU
   const mtu = Number.parseInt(await readIfThere(path.join('/sys/class/net', device, 'mtu')), 10)
   return Number.isInteger(mtu) ? Math.min(mtu, USUAL_MTU) : USUAL_MTU
-}
-
-async function readIfThere(file: string): Promise<string> {
-  return readFile(file, 'utf8').catch((error: unknown) => {
-    if (isMissing(error)) return ''
-    throw error
-  })
 }

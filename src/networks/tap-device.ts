@@ -6,13 +6,11 @@ import { open, readdir, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import koffi from 'koffi'
 import { isMissing } from '../files/tree.ts'
+import { IFREQ_NAME_BYTES, interfaceRequest, ioctl, TUNSETIFF, tapRequest } from '../platform/ioctl.ts'
 
 /** linux/if_tun.h */
-const TUNSETIFF = 0x4004_54ca
 const TUNSETPERSIST = 0x4004_54cb
 const TUNSETOWNER = 0x4004_54cc
-const IFF_TAP = 0x0002
-const IFF_NO_PI = 0x1000
 /** Fails if the device is there already, instead of joining it. */
 const IFF_TUN_EXCL = 0x8000
 /** linux/sockios.h */
@@ -24,17 +22,12 @@ const SIOCSIFNETMASK = 0x891c
 const IFF_UP = 1
 const AF_INET = 2
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2_000_000
-/** struct ifreq: a name of 16 bytes, then a union of 24. */
-const NAME_BYTES = 16
-const REQUEST_BYTES = 40
 
-// Justification: Node offers none of these calls, and a process for each device would cost each fork more than the device does.
-// Safety: integers, and buffers that outlive the synchronous calls, none of which waits for more than the kernel's lock of its devices; success is told by the result alone, errno only words the message.
+// Justification: Node opens no socket without binding it, and a process for each device would cost each fork more than the device does.
+// Safety: integers; success is told by the result alone, errno only words the message.
 interface Calls {
   readonly socket: (family: number, kind: number, protocol: number) => number
   readonly close: (fd: number) => number
-  readonly request: (fd: number, number: number, argument: Buffer) => number
-  readonly set: (fd: number, number: number, value: number) => number
 }
 let calls: Calls | undefined
 function bindCalls(): Calls {
@@ -43,8 +36,6 @@ function bindCalls(): Calls {
   calls = {
     socket: c.func('int socket(int family, int kind, int protocol)') as Calls['socket'],
     close: c.func('int close(int fd)') as Calls['close'],
-    request: c.func('int ioctl(int fd, unsigned long request, _Inout_ uint8_t *argument)') as Calls['request'],
-    set: c.func('int ioctl(int fd, unsigned long request, long value)') as Calls['set'],
   }
   return calls
 }
@@ -67,8 +58,8 @@ export async function makeTap(device: TapDevice): Promise<void> {
   await using undo = new AsyncDisposableStack()
   undo.defer(() => removeTap(name))
   await attachTo(name, IFF_TUN_EXCL, (fd) => {
-    check(bindCalls().set(fd, TUNSETOWNER, process.getuid?.() ?? 0), 'TUNSETOWNER', name)
-    check(bindCalls().set(fd, TUNSETPERSIST, 1), 'TUNSETPERSIST', name)
+    check(ioctl(fd, TUNSETOWNER, process.getuid?.() ?? 0), 'TUNSETOWNER', name)
+    check(ioctl(fd, TUNSETPERSIST, 1), 'TUNSETPERSIST', name)
   })
   await configure(device)
   undo.move()
@@ -77,7 +68,7 @@ export async function makeTap(device: TapDevice): Promise<void> {
 /** Removes the device; nothing if it is not there. It must not be a VMM's any more. */
 export async function removeTap(name: string): Promise<void> {
   if (!isDevice(name)) return
-  await attachTo(name, 0, (fd) => check(bindCalls().set(fd, TUNSETPERSIST, 0), 'TUNSETPERSIST', name))
+  await attachTo(name, 0, (fd) => check(ioctl(fd, TUNSETPERSIST, 0), 'TUNSETPERSIST', name))
 }
 
 export function isDevice(name: string): boolean {
@@ -92,9 +83,7 @@ export function listDevices(): Promise<string[]> {
 /** Opens the device for `act`. Closing it, which removes one that nothing keeps, takes the kernel some milliseconds: not on this thread. */
 async function attachTo(name: string, flags: number, act: (fd: number) => void): Promise<void> {
   await using file = await open('/dev/net/tun', 'r+')
-  const request = requestFor(name)
-  request.writeUInt16LE(IFF_TAP | IFF_NO_PI | flags, NAME_BYTES)
-  check(bindCalls().request(file.fd, TUNSETIFF, request), 'TUNSETIFF', name)
+  check(ioctl(file.fd, TUNSETIFF, tapRequest(name, flags)), 'TUNSETIFF', name)
   act(file.fd)
 }
 
@@ -121,29 +110,23 @@ async function configure({ name, alias, addresses, fromLoopback }: TapDevice): P
       setAddress(fd, SIOCSIFBRDADDR, name, '0.0.0.0')
       setAddress(fd, SIOCSIFDSTADDR, name, addresses.guest)
     }
-    const up = requestFor(name)
-    up.writeUInt16LE(IFF_UP, NAME_BYTES)
-    check(bindCalls().request(fd, SIOCSIFFLAGS, up), 'SIOCSIFFLAGS', name)
+    const up = interfaceRequest(name)
+    up.writeUInt16LE(IFF_UP, IFREQ_NAME_BYTES)
+    check(ioctl(fd, SIOCSIFFLAGS, up), 'SIOCSIFFLAGS', name)
   } finally {
     close(fd)
   }
 }
 
 function setAddress(fd: number, number: number, name: string, address: string): void {
-  const request = requestFor(name)
-  request.writeUInt16LE(AF_INET, NAME_BYTES) // struct sockaddr_in: family, port, address
-  for (const [index, byte] of address.split('.').entries()) request.writeUInt8(Number(byte), NAME_BYTES + 4 + index)
-  check(bindCalls().request(fd, number, request), 'ioctl', name)
+  const request = interfaceRequest(name)
+  request.writeUInt16LE(AF_INET, IFREQ_NAME_BYTES) // struct sockaddr_in: family, port, address
+  for (const [index, byte] of address.split('.').entries()) request.writeUInt8(Number(byte), IFREQ_NAME_BYTES + 4 + index)
+  check(ioctl(fd, number, request), 'ioctl', name)
 }
 
 function setting(family: 'ipv4' | 'ipv6', device: string, name: string, value: string): Promise<void> {
   return writeFile(path.join('/proc/sys/net', family, 'conf', device, name), value)
-}
-
-function requestFor(name: string): Buffer {
-  const request = Buffer.alloc(REQUEST_BYTES)
-  request.write(name, 0, NAME_BYTES - 1, 'latin1')
-  return request
 }
 
 function check(result: number, call: string, device: string): void {

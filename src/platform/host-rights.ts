@@ -4,6 +4,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs'
 import { arch, platform } from 'node:os'
 import koffi from 'koffi'
+import { ioctl, TUNSETIFF, tapRequest } from './ioctl.ts'
 import { found, lacking, reasonOf, type Probe, type Wording } from './probe.ts'
 
 const wordings = {
@@ -34,20 +35,13 @@ export async function probeRights(): Promise<Probe[]> {
   return [probeUserfaultfd(), probeTap(), await probeChildMemory()]
 }
 
-// Justification: Node offers neither of these calls, and only making them tells whether they are allowed here.
-// Safety: integers and a buffer that outlives the synchronous call; success is told by the result alone, errno only words the value.
-interface Calls {
-  readonly syscall: (number: number, flags: number) => number | bigint
-  readonly ioctl: (fd: number, request: number, argument: Buffer) => number
-}
-let calls: Calls | undefined
-function bindCalls(): Calls {
-  const c = koffi.load(null)
-  calls ??= {
-    syscall: c.func('long syscall(long number, int flags)') as Calls['syscall'],
-    ioctl: c.func('int ioctl(int fd, unsigned long request, _Inout_ uint8_t *argument)') as Calls['ioctl'],
-  }
-  return calls
+// Justification: Node has no call that opens a userfaultfd, and only making it tells whether it is allowed here.
+// Safety: two integers; success is told by the result alone, errno only words the value.
+type Syscall = (number: number, flags: number) => number | bigint
+let syscall: Syscall | undefined
+function openUserfaultfd(number: number): number {
+  syscall ??= koffi.load(null).func('long syscall(long number, int flags)') as Syscall
+  return Number(syscall(number, constants.O_NONBLOCK))
 }
 
 /** userfaultfd(2) on amd64 and arm64. */
@@ -66,8 +60,7 @@ export function whyNotCatchWrites(): string | undefined {
 function probeUserfaultfd(): Probe {
   const number = userfaultfdNumbers[arch()]
   if (platform() !== 'linux' || number === undefined) return lacking(wordings.userfaultfd, `not on ${platform()} ${arch()}`)
-  const { syscall, ioctl } = bindCalls()
-  const fd = Number(syscall(number, constants.O_NONBLOCK))
+  const fd = openUserfaultfd(number)
   if (fd < 0) return lacking(wordings.userfaultfd, `not allowed (errno ${koffi.errno()})`)
   try {
     const api = Buffer.alloc(24)
@@ -79,12 +72,6 @@ function probeUserfaultfd(): Probe {
     closeSync(fd)
   }
 }
-
-/** _IOW('T', 202, int), and struct ifreq: a name of 16 bytes, flags, padding to 40. */
-const TUNSETIFF = 0x400454ca
-const ifreqBytes = 40
-const IFF_TAP = 0x0002
-const IFF_NO_PI = 0x1000
 
 /** Why no tap device can be made here; undefined if one can. */
 export function whyNotTap(): string | undefined {
@@ -101,11 +88,7 @@ function probeTap(): Probe {
     return lacking(wordings.tap, `/dev/net/tun can't be opened (${reasonOf(error)})`)
   }
   try {
-    const request = Buffer.alloc(ifreqBytes)
-    request.write('hmprobe%d', 0, 'latin1')
-    request.writeUInt16LE(IFF_TAP | IFF_NO_PI, 16)
-    const { ioctl } = bindCalls()
-    return ioctl(fd, TUNSETIFF, request) === 0
+    return ioctl(fd, TUNSETIFF, tapRequest('hmprobe%d')) === 0
       ? found(wordings.tap, 'can be made')
       : lacking(wordings.tap, `/dev/net/tun opens, but no device can be made (errno ${koffi.errno()})`)
   } finally {

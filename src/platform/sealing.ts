@@ -2,15 +2,20 @@
 // Each text is bound to what it belongs to, so that it can't be moved to something else. Where the keys come from: secret.ts.
 
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto'
+import { z } from 'zod'
 
-export interface SealedText {
-  /** Which key it was sealed with, in hexadecimal digits; says nothing about the key itself. */
-  readonly keyId: string
-  /** Base64. Random, 96 bits: good for far more texts under one key than a server ever writes. */
-  readonly nonce: string
-  /** Base64: the encrypted text, then the tag. */
-  readonly data: string
-}
+export const sealedText = z
+  .object({
+    /** Which key it was sealed with, in hexadecimal digits; says nothing about the key itself. */
+    keyId: z.string(),
+    /** Base64. Random, 96 bits: good for far more texts under one key than a server ever writes. */
+    nonce: z.string(),
+    /** Base64: the encrypted text, then the tag. */
+    data: z.string(),
+  })
+  .readonly()
+
+export type SealedText = z.infer<typeof sealedText>
 
 export interface Sealer {
   /** `about`: what the text belongs to; opening takes the very same. */

@@ -122,9 +122,5 @@ async function fillPayload(
     return 0
   }
   await step(flow, 'prove-agent', () => proveAgent(instances, entry, flow.signal))
-  const report = await captureMemory(instances, entry, flow, payload)
-  flow.onStep({ flow: flow.flow, step: 'source-paused', ms: report.pausedMs, note: report.note })
-  // The snapshot is whole all the same; that its source stands still is told where people look for it.
-  if (report.notResumed !== undefined) flow.onStep({ flow: flow.flow, step: 'resume', ms: 0, error: report.notResumed })
-  return report.pausedMs
+  return (await captureMemory(instances, entry, flow, payload)).pausedMs
 }

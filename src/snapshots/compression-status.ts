@@ -1,5 +1,6 @@
 // What is told of a snapshot's compression: its state, why it is not compressed, and sizes. Pure.
 
+import { notesOfUncompressed, sumOf } from '../files/compressed-files.ts'
 import type { CompressionSetting } from '../files/compression.ts'
 import type { CompressionRecord, MemoryLook } from './compression-record.ts'
 
@@ -27,18 +28,18 @@ export function statusOf(
 ): CompressionStatus {
   const compressed = look?.compressed ?? []
   const gone = compressed.filter(({ name }) => look?.absent.includes(name) === true)
-  const compressedBytes = sum(compressed.map((file) => file.compressedBytes))
+  const compressedBytes = sumOf(compressed, 'compressedBytes')
   const note = noteOf(record, look)
-  const onDisk = sum(compressed.map((file) => Math.ceil(file.compressedBytes / BLOCK_BYTES) * BLOCK_BYTES))
+  const onDisk = compressed.reduce((sum, file) => sum + Math.ceil(file.compressedBytes / BLOCK_BYTES) * BLOCK_BYTES, 0)
   return {
     state: stateOf(compressed.length > 0, error, waiting),
     setting: { algorithm: record.algorithm, level: record.level },
     ...(error === undefined ? {} : { error }),
     ...(note === undefined ? {} : { note }),
     compressedBytes,
-    uncompressedBytes: sum(compressed.map((file) => file.sizeBytes)),
-    sizeChange: compressedBytes - sum(gone.map((file) => file.sizeBytes)),
-    allocatedChange: onDisk - sum(gone.map((file) => file.allocatedBytes)),
+    uncompressedBytes: sumOf(compressed, 'sizeBytes'),
+    sizeChange: compressedBytes - sumOf(gone, 'sizeBytes'),
+    allocatedChange: onDisk - sumOf(gone, 'allocatedBytes'),
   }
 }
 
@@ -50,21 +51,8 @@ function stateOf(isCompressed: boolean, error: string | undefined, waiting: bool
 
 function noteOf(record: CompressionRecord, look: MemoryLook | undefined): string | undefined {
   if (look === undefined) return undefined
-  const notes: string[] = []
-  const [first] = look.shared
-  if (first !== undefined) {
-    const names = look.shared.map(({ name }) => name).join(', ')
-    const others = Math.max(...look.shared.map((one) => one.others))
-    notes.push(
-      `${names}: shared with ${others} other ${others === 1 ? 'place' : 'places'} (instances, forks or snapshots), so a compressed copy would take room on top; compressed when nothing else uses it`,
-    )
-  }
   const present = look.compressed.filter(({ name }) => !look.absent.includes(name)).map(({ name }) => name)
+  const notes = notesOfUncompressed(look.shared, record.kept)
   if (present.length > 0) notes.push(`${present.join(', ')}: there uncompressed as well, until nothing uses it any more`)
-  if (record.kept.length > 0) notes.push(`${record.kept.join(', ')}: would not get smaller`)
   return notes.length === 0 ? undefined : notes.join('; ')
-}
-
-function sum(numbers: readonly number[]): number {
-  return numbers.reduce((total, one) => total + one, 0)
 }

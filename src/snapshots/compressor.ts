@@ -5,7 +5,7 @@ import path from 'node:path'
 import type { Logger } from 'pino'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isHypemanError } from '../api/errors.ts'
-import { compressedPath, removeUnsealedCompressed, type CompressedFile } from '../files/compressed-files.ts'
+import { compressedPath, noteOfDecompression, removeUnsealedCompressed, type CompressedFile } from '../files/compressed-files.ts'
 import { seeFile } from '../files/identity.ts'
 import { driverOf } from '../instances/index.ts'
 import { messageOf, step, type FlowContext, type StepEvent } from '../platform/flow.ts'
@@ -146,8 +146,7 @@ export class Compressor implements AsyncDisposable {
     if (files.length === 0) return undefined
     const started = performance.now()
     await step(flow, 'decompress', () => this.#decompressing.get(snapshot.id) ?? this.#decompress(snapshot, tracked))
-    const [from, to] = [files.map((file) => file.compressedBytes), files.map((file) => file.allocatedBytes)].map(mebibytes)
-    const note = `${to} MiB of memory lay there compressed by ${tracked.record.algorithm} (${from} MiB)`
+    const note = noteOfDecompression(files, tracked.record.algorithm)
     return { flow: flow.flow, step: 'memory-decompressed', ms: performance.now() - started, note }
   }
 
@@ -293,8 +292,4 @@ export class Compressor implements AsyncDisposable {
       (inode) => this.#shared.others(snapshot.id, inode),
     )
   }
-}
-
-function mebibytes(bytes: readonly number[]): string {
-  return (bytes.reduce((sum, one) => sum + one, 0) / 1024 ** 2).toFixed(1)
 }

@@ -38,6 +38,7 @@ export async function forkSnapshot(context: SnapshotContext, record: SnapshotRec
   const wanted = { name, owner, environment, targetState: target.state, hypervisor: target.hypervisor }
   // What is refused takes nothing that was loaded ahead for others.
   environmentOfFork(context.instances, source, wanted)
+  context.instances.store.reserveName(name, record.id)[Symbol.dispose]()
   using underWay = target.state === 'Running' && withMemory ? beginFork(context, record) : undefined
   await using unused = new AsyncDisposableStack()
   const spare = unused.use(underWay?.take())
@@ -62,7 +63,7 @@ function beginFork(context: SnapshotContext, record: SnapshotRecord): ForkUnderW
 /** Refuses what could only fail later: a hypervisor that can't run what is in the snapshot, a memory image of another version. */
 export async function checkTarget(context: SnapshotContext, record: SnapshotRecord, target: Target): Promise<void> {
   const driver = driverOf(context.instances, target)
-  await demandFit(driver, record.instance)
+  await demandFit(context.instances, driver, record.instance)
   const { stamp } = record.instance
   if (record.kind !== 'Standby' || target.state === 'Stopped' || stamp === null) return
   const here = await driver.stamp(stamp.version)

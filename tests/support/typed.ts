@@ -19,8 +19,14 @@ export interface Prompt {
 /** The prompt of a user who has the token; each line runs in a shell of its own, in the server's scratch directory. */
 export function promptOf(server: TestServer): Prompt {
   const home = server.environment['HOME']
-  const env = { ...process.env, ...server.environment, PATH: `${programs}:${process.env['PATH'] ?? ''}` }
-  const line = (text: string): Promise<Finished> => run('bash', ['-c', text], { env, ...(home === undefined ? {} : { cwd: home }) })
+  // Asked for with each line: a server that was started again has another port.
+  const environment = (): NodeJS.ProcessEnv => ({
+    ...process.env,
+    ...server.environment,
+    PATH: `${programs}:${process.env['PATH'] ?? ''}`,
+  })
+  const line = (text: string): Promise<Finished> =>
+    run('bash', ['-c', text], { env: environment(), ...(home === undefined ? {} : { cwd: home }) })
   return {
     line,
     async done(text) {

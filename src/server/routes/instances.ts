@@ -232,7 +232,6 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
             'guest_unreachable',
             'host_unavailable',
             'storage_full',
-            'not_supported',
           ] as const),
         ],
       },
