@@ -163,7 +163,7 @@ export async function attachNetwork(context: InstanceContext, id: string, networ
   await context.hostNetwork.attach({ id, ...network })
 }
 
-/** Takes that away when the machine is gone. What can't be taken away is told in the log: the next start of the server does it. */
+/** Takes that away when the machine is gone. What can't be taken away is told in the log, and tried again by the network. */
 export async function releaseNetwork(context: InstanceContext, { id, network }: InstanceRecord): Promise<void> {
   if (network?.kind !== 'tap') return
   try {

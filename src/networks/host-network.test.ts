@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { open as openFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { test } from 'node:test'
 import { pino } from 'pino'
@@ -10,6 +11,7 @@ import { devicesBelow, hasHostNetwork, rulesBelow } from '../../tests/support/ho
 import { until } from '../../tests/support/until.ts'
 import { isHypemanError } from '../api/errors.ts'
 import { newId } from '../platform/ids.ts'
+import { ioctl, tapRequest, TUNSETIFF } from '../platform/ioctl.ts'
 import { parseSubnet } from '../platform/ipv4.ts'
 import { createHostNetwork, type Attachment, type HostNetwork } from './host-network.ts'
 import { allocatePorts, type PublishedPort } from './ports.ts'
@@ -58,6 +60,37 @@ test(
     assert.deepEqual([await devicesBelow(root), await leadingTo(root, attachment.address)], [[], 0])
   },
 )
+
+/** Has a device as its VMM has it; it can't be removed until that is disposed of. */
+async function useOf(root: string, id: string): Promise<AsyncDisposable> {
+  const [device] = (await devicesBelow(root)).filter(({ alias }) => alias.endsWith(id))
+  const file = await openFile('/dev/net/tun', 'r+')
+  assert.equal(ioctl(file.fd, TUNSETIFF, tapRequest(device?.name ?? '')), 0)
+  return file
+}
+
+test('a device that is still in use when its guest is detached goes with the next guest, or when the server ends', { skip }, async () => {
+  const root = freshRoot()
+  {
+    await using network = open(root)
+    const [one, other] = [await anAttachment(network), { ...(await anAttachment(network)), address: '10.214.0.99' }]
+    await network.attach(one)
+    await network.attach(other)
+    {
+      await using _inUse = await useOf(root, one.id)
+      await assert.rejects(network.detach(one.id), /TUNSETIFF failed/)
+    }
+    await network.detach(other.id)
+    assert.deepEqual(await devicesBelow(root), [])
+    await network.attach(one)
+    {
+      await using _inUse = await useOf(root, one.id)
+      await assert.rejects(network.detach(one.id), /TUNSETIFF failed/)
+    }
+    assert.equal((await devicesBelow(root)).length, 1)
+  }
+  assert.deepEqual(await devicesBelow(root), [])
+})
 
 test('a published port is taken for everybody else while its guest is attached', { skip }, async () => {
   await using network = open(freshRoot())

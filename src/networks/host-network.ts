@@ -71,6 +71,9 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
   const names = networkNames(root)
   const attached = new Map<string, { readonly attachment: Attachment; readonly held: AsyncDisposable }>()
   const reserved = new Set<string>()
+  /** Guests whose devices could not be removed: it is tried again with the next guest's, and at the end. */
+  const left = new Set<string>()
+  let retry: Promise<void> | undefined
   let prepared: Promise<void> | undefined
   let isProven = false
   /** Our chains are there, and the host's lead into them. */
@@ -117,14 +120,32 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
     log.warn('net.ipv4.ip_forward was off and is on now, for guests on tap devices; see docs/networks.md')
   }
 
-  const detach = async (id: string): Promise<void> => {
+  const remove = async (id: string): Promise<void> => {
     const known = attached.get(id)
     attached.delete(id)
-    await using undo = new AsyncDisposableStack()
-    if (known !== undefined) undo.use(known.held)
-    undo.defer(() => removeShaper(names.shaper(id)))
-    undo.defer(() => removeTap(names.tap(id)))
-    if (known !== undefined && known.attachment.ports.length > 0) undo.defer(writeRules)
+    left.add(id)
+    {
+      await using undo = new AsyncDisposableStack()
+      if (known !== undefined) undo.use(known.held)
+      undo.defer(() => removeShaper(names.shaper(id)))
+      undo.defer(() => removeTap(names.tap(id)))
+      if (known !== undefined && known.attachment.ports.length > 0) undo.defer(writeRules)
+    }
+    left.delete(id)
+  }
+
+  const removeLeft = async (): Promise<void> => {
+    for (const id of left)
+      await remove(id).catch((error: unknown) =>
+        log.warn({ instance: id, error: messageOf(error) }, 'a network device that no machine has could not be removed'),
+      )
+  }
+
+  const detach = async (id: string): Promise<void> => {
+    await remove(id)
+    if (left.size === 0) return
+    retry ??= removeLeft().finally(() => (retry = undefined))
+    await retry
   }
 
   return {
@@ -162,6 +183,8 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
     },
     async attach(attachment) {
       const { id, address, ports } = attachment
+      await retry
+      left.delete(id)
       prepared ??= prepare()
       await prepared.catch((error: unknown) => {
         prepared = undefined
@@ -216,6 +239,7 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
     settled: () => lastChange,
     async [Symbol.asyncDispose]() {
       await lastChange
+      await removeLeft()
       for (const { held } of attached.values()) await held[Symbol.asyncDispose]()
       if (attached.size > 0 || !isInForce) return
       await removeRules().catch((error: unknown) =>
