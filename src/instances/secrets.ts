@@ -82,7 +82,7 @@ export function inheritedSecrets(
     const whose = withheld.map(({ owner, names }) => `${names.join(', ')} of ${owner}`).join('; ')
     throw new HypemanError(
       'forbidden',
-      `the memory of ${source.name} holds secrets that ${by} may not have (${whose}); fork it with target_state Stopped, which goes without memory and secrets, or have their owner allow it with inherit_secrets`,
+      `the memory of ${source.name} holds secrets that ${by} may not have (${whose}); fork it with target_state Stopped, which goes without memory and secrets, or have their owner make another snapshot, of an instance with inherit_secrets`,
     )
   }
   return kept

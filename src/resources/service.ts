@@ -56,7 +56,7 @@ function statusOf(type: string, supply: Supply, allocated: number): Status {
   }
 }
 
-/** Nobody is promised bandwidth: instances have no limits of it that could be added up. What is not known is 0, from no source. */
+/** Nobody is promised bandwidth: the limits that instances have of it bound them, and reserve nothing. What is not known is 0, from no source. */
 function rateStatus(type: string, bytesPerSecond: number | undefined, how: Pick<Supply, 'ratio' | 'source'>): Status {
   const { source, ...status } = statusOf(type, { capacity: bytesPerSecond ?? 0, ...how }, 0)
   return bytesPerSecond === undefined ? status : { ...status, source }
