@@ -117,6 +117,8 @@ func (l *Log) take(line string) *session {
 		after, err := strconv.ParseInt(fields[2], 10, 64)
 		if err != nil || after < 0 || after > l.end {
 			after = 0 // it speaks of another boot: it gets what there is
+		} else if after > l.has {
+			l.has = after
 		}
 		if l.current != nil {
 			l.current.over = true

@@ -190,6 +190,24 @@ func TestFlushWaitsForTheHostToHaveEverything(t *testing.T) {
 	}
 }
 
+func TestFlushDoesNotWaitForWhatAHostHadBeforeItCameBack(t *testing.T) {
+	log := New()
+	write(t, log, "last words")
+	host := serve(log)
+	defer host.Close()
+	host.begin(t, "a", len("last words"))
+	flushed := make(chan struct{})
+	go func() {
+		log.Flush(time.Minute)
+		close(flushed)
+	}()
+	select {
+	case <-flushed:
+	case <-time.After(5 * time.Second):
+		t.Fatal("it waits for an acknowledgement that never comes")
+	}
+}
+
 func TestFlushGivesUpWithoutAHost(t *testing.T) {
 	log := New()
 	log.Flush(time.Minute) // nothing is due
