@@ -1,9 +1,9 @@
 package agent
 
 import (
-	"os"
 	"sort"
 	"strings"
+	"syscall"
 )
 
 // environmentFile names the variables of a fork that was given others than its source. Root alone reads it: some may be secret.
@@ -12,9 +12,11 @@ const environmentFile = "/run/hypeman/env"
 // environment gives a fork its variables: what exec, hooks and later programs of the agent run has them. A program that goes on keeps what it was started with.
 func (s *Server) environment(request Identity) step {
 	return step{"environment", func() error {
-		if err := writeWhole(s.Root+environmentFile, environmentLines(request.Program.Env), 0o600); err != nil {
+		file, err := s.createFile(s.Root+environmentFile, environmentLines(request.Program.Env), 0o600)
+		if err != nil {
 			return err
 		}
+		syscall.Close(file)
 		s.Workload.SetEnvironment(request.Program.Env)
 		return nil
 	}}
@@ -44,16 +46,4 @@ func isShellName(name string) bool {
 		}
 	}
 	return name != ""
-}
-
-// writeWhole writes a file beside its place and renames it there; of what it held before nothing is left.
-func writeWhole(path, content string, mode os.FileMode) error {
-	temporary := path + ".hypeman"
-	if err := os.Remove(temporary); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	if err := os.WriteFile(temporary, []byte(content), mode); err != nil {
-		return err
-	}
-	return os.Rename(temporary, path)
 }
