@@ -227,8 +227,14 @@ func refusal(err error) []byte {
 	return []byte("refused " + oneLine(err) + "\n")
 }
 
+// oneLine is what an error says, with a space for each character that ends a line or that a terminal obeys.
 func oneLine(err error) string {
-	return strings.ReplaceAll(err.Error(), "\n", " ")
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || (c >= 0x7f && c < 0xa0) || c == '\u2028' || c == '\u2029' {
+			return ' '
+		}
+		return c
+	}, err.Error())
 }
 
 func (s *Server) entropy(request Identity) step {

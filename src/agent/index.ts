@@ -2,3 +2,4 @@
 
 export { connectAgent } from './client.ts'
 export type * from './contract.ts'
+export { NOT_DONE } from './renewal.ts'

@@ -109,6 +109,13 @@ test('a fork is told variables only where it was given some, each kept on its li
   assert.deepEqual(guest.heard.map(variablesIn), [['variable TENANT=7', String.raw`variable KEY=two\nlines`], []])
 })
 
+test('programs of a fork that was not given its variables do not go on', async () => {
+  await using guest = await connectGuest((message) => `${allDone}programs frozen\ntime ${timeIn(message)}\n`)
+  const steps = await guest.agent.identity('fork', { ...identity, env: { TENANT: '7' } }, 1)
+  assert.deepEqual(steps.at(-1), { name: 'environment', ms: 0, ok: false, message: 'the guest agent did not do it' })
+  assert.equal(guest.heard.length, 1)
+})
+
 test('a guest without a network is told of none', async () => {
   await using guest = await connectGuest(atOnce)
   await guest.agent.identity('fork', { ...identity, network: null }, 1)
@@ -157,11 +164,12 @@ test('programs that stand still go on when all steps went well, with the time as
 
 test('notes and warnings of steps are heard', async () => {
   await using guest = await connectGuest(
-    (message) => `${allDone}step hooks 5 ok 10-a: done; 20-b: said\nstep ssh-keys 1 warned no ssh-keygen\ntime ${timeIn(message)}\n`,
+    (message) =>
+      `${allDone}step hooks 5 ok 10-a: done\r\u2028; 20-b: said\nstep ssh-keys 1 warned no ssh-keygen\ntime ${timeIn(message)}\n`,
   )
   const steps = await guest.agent.identity('fork', identity, 1)
   assert.deepEqual(steps.slice(-2), [
-    { name: 'hooks', ms: 0.005, ok: true, note: '10-a: done; 20-b: said' },
+    { name: 'hooks', ms: 0.005, ok: true, note: '10-a: done\r\u2028; 20-b: said' },
     { name: 'ssh-keys', ms: 0.001, ok: true, warning: 'no ssh-keygen' },
   ])
 })

@@ -53,6 +53,9 @@ const demanded = {
   restore: ['entropy', 'clock', 'generation'],
 } as const satisfies Record<Renewal['reason'], readonly string[]>
 
+/** What is said of a step that the answer lacks. */
+export const NOT_DONE = 'the guest agent did not do it'
+
 /** Gives the guest its identity and the time, and has its programs go on if all went well. The returned steps tell what failed; a guest that refuses is an error. */
 export async function renewIdentity(
   session: YamuxSession,
@@ -92,10 +95,10 @@ async function demand(session: YamuxSession, name: 'freeze' | 'thaw', signal: Ab
 }
 
 function missing(steps: readonly IdentityStep[], { reason, identity }: Renewal): IdentityStep[] {
-  const wanted = [...demanded[reason], ...(reason === 'fork' && identity.network !== null ? ['network'] : [])]
-  return wanted
-    .filter((name) => !steps.some((one) => one.name === name))
-    .map((name) => ({ name, ms: 0, ok: false, message: 'the guest agent did not do it' }))
+  const wanted: string[] = [...demanded[reason]]
+  if (reason === 'fork' && identity.network !== null) wanted.push('network')
+  if (Object.keys(identity.env ?? {}).length > 0) wanted.push('environment')
+  return wanted.filter((name) => !steps.some((one) => one.name === name)).map((name) => ({ name, ms: 0, ok: false, message: NOT_DONE }))
 }
 
 /** Gives a guest that waits its identity, volumes and program. One that has them already says how its program is, and does nothing. A step that fails is an error. */
@@ -227,7 +230,7 @@ class Refusal {
   }
 }
 
-const stepLine = /^step (?<name>[a-z-]{1,40}) (?<us>\d{1,15}) (?:ok(?: (?<note>.*))?|warned (?<warning>.*)|failed (?<message>.*))$/
+const stepLine = /^step (?<name>[a-z-]{1,40}) (?<us>\d{1,15}) (?:ok(?: (?<note>.*))?|warned (?<warning>.*)|failed (?<message>.*))$/s
 const stateLine = /^workload (?<state>waiting|running|exited)$/
 const frozenLine = 'programs frozen'
 const timeOfAnswer = /^time (?<ms>\d{1,13})\d{6}$/

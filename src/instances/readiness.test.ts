@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { AgentClient } from '../agent/contract.ts'
+import { NOT_DONE } from '../agent/index.ts'
+import { isHypemanError } from '../api/errors.ts'
 import type { Hypervisor, MemorySnapshots } from '../hypervisors/driver.ts'
 import { stateOnly, testContext } from '../../tests/support/instance-context.ts'
 import { identityOf } from '../platform/process.ts'
@@ -48,6 +50,22 @@ test('a restored guest keeps the image that it came from until the record says t
   }
   await assert.rejects(makeReady(context, entry, flowOn(context, entry.id, 'instance.restore')), /the disk fails/)
   assert.equal(entry.holdsMemory, true)
+})
+
+test('a fork that could not be given its variables says whether its agent is too old, or what failed', async () => {
+  for (const [message, code] of [
+    [NOT_DONE, 'not_supported'],
+    ['no space left on device', 'guest_unreachable'],
+  ] as const) {
+    const driver = { name: 'qemu' } as Partial<Hypervisor> as Hypervisor
+    await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
+    const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString() })
+    entry.holdsMemory = true
+    const steps = [{ name: 'environment', ms: 0, ok: false, message }]
+    entry.agent = Promise.resolve({ identity: async () => steps } as Partial<AgentClient> as AgentClient)
+    const ready = makeReady(host.context, entry, flowOn(host.context, entry.id, 'instance.fork'))
+    await assert.rejects(ready, (error) => isHypemanError(error, code))
+  }
 })
 
 test('a memory image that is used up, but whose files can not all be removed, does not cost the guest', async () => {

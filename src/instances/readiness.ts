@@ -2,6 +2,7 @@
 // Safe to run again at any time, also by another server process: it asks the guest what is still to do.
 
 import type { AgentClient, GuestIdentity, GuestWorkload } from '../agent/contract.ts'
+import { NOT_DONE } from '../agent/index.ts'
 import { HypemanError } from '../api/errors.ts'
 import { messageOf, step, type FlowContext } from '../platform/flow.ts'
 import { isAlive } from '../platform/process.ts'
@@ -148,7 +149,7 @@ async function renewIdentity(context: InstanceContext, entry: InstanceEntry, age
   const steps = await agent.identity(reason, { ...(await identityOf(context, record)), env }, record.generation, signal)
   context.events.identity(entry.id, reason, steps)
   const failed = steps.filter((one) => !one.ok)
-  if (env !== undefined && !steps.some(({ name }) => name === 'environment'))
+  if (failed.some(({ name, message }) => name === 'environment' && message === NOT_DONE))
     throw new HypemanError(
       'not_supported',
       `the guest agent of ${record.name} is of an older version, which can't be given variables in a fork; fork it with target_state Stopped, or without env and secret_env`,
