@@ -10,7 +10,7 @@ func TestAForkThatIsGivenVariablesHasThemInExecHooksAndAFileOfRootsOwn(t *testin
 	r.boot(bodyOf("i1", shellOf("exec sleep 1000")))
 	hook(t, r, "10-note", `echo "$GREETING $HYPEMAN_REASON" >"`+r.server.Root+`/hook"`, 0o755)
 	fork := bodyOf("i2", map[string]any{"reason": "fork", "generation": 1, "variable": []string{"GREETING=it's me", `LINES=one\ntwo`, "odd.name=x"}})
-	if got := r.renew(fork); got != "freeze entropy clock machine-id boot-id hostname ssh-keys network connections environment generation hooks frozen" {
+	if got := r.renew(fork); got != "freeze entropy clock machine-id boot-id hostname environment ssh-keys network connections generation hooks frozen" {
 		t.Fatal(got)
 	}
 	if got := r.server.Workload.Environment(nil)["LINES"]; got != "one\ntwo" {

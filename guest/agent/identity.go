@@ -43,6 +43,7 @@ type identityState struct {
 	hosts      string            // what the agent wrote into /etc/hosts
 	kept       map[string]string // what the agent gave each file below /run/hypeman/etc last
 	files      map[string]twins  // of each file that it replaces
+	network    network.Config    // what the guest was given last; empty if that failed
 	jump       int64             // by how much the last restore or fork has stepped the clock, in nanoseconds
 	cachesDue  bool              // caches of names are to be emptied when programs run again
 
@@ -110,7 +111,7 @@ func (s *Server) boot(request Identity) []byte {
 		s.identity.configured = request.InstanceID
 		for _, one := range s.bootSteps(request) {
 			result := run(one)
-			if result.err != nil {
+			if result.failed() {
 				s.identity.configured = ""
 				return refusal(errors.New(result.name + ": " + result.err.Error()))
 			}
@@ -172,10 +173,15 @@ func (s *Server) network(request Identity) []step {
 		return nil
 	}
 	return []step{{"network", func() error {
+		s.identity.network = network.Config{} // a step that fails half way is taken again
 		if err := s.Guest.SetNetwork(*request.Network); err != nil {
 			return err
 		}
-		return s.replaceIdentityFile("resolv.conf", resolvers(request.Network.DNS), 0o644)
+		if err := s.replaceIdentityFile("resolv.conf", resolvers(request.Network.DNS), 0o644); err != nil {
+			return err
+		}
+		s.identity.network = *request.Network
+		return nil
 	}}}
 }
 

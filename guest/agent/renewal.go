@@ -58,20 +58,38 @@ func (s *Server) renewalSteps(request Identity) []step {
 	steps = append(steps, s.entropy(request), step{"clock", func() error { return s.jumpTo(request) }})
 	if request.Reason == "fork" {
 		s.identity.configured = request.InstanceID
-		steps = append(steps, s.machineID(request), s.bootID(), s.hostname(request), step{"ssh-keys", s.renewHostKeys})
+		steps = append(steps, s.machineID(request), s.bootID(), s.hostname(request))
+		if len(request.Program.Env) > 0 {
+			steps = append(steps, s.environment(request)) // before the programs that run with it
+		}
+		steps = append(steps, step{"ssh-keys", s.renewHostKeys})
 		steps = append(steps, s.network(request)...)
-	} else if request.Network != nil {
-		steps = append(steps, step{"neighbours", func() error { return s.Guest.ForgetNeighbours(request.Network.MAC) }})
+	} else {
+		steps = append(steps, s.returnToNetwork(request)...)
 	}
 	request.InstanceID = s.identity.configured
 	s.identity.generation.Store(int64(request.Generation))
 	s.identity.cachesDue = s.isThere(nscdSocket) || s.isThere(resolvedHome)
-	steps = append(steps, step{"connections", s.Guest.ResetConnections})
-	if request.Reason == "fork" && len(request.Program.Env) > 0 {
-		steps = append(steps, s.environment(request))
-	}
-	return append(steps, s.generationStep(request),
+	return append(steps, step{"connections", s.Guest.ResetConnections}, s.generationStep(request),
 		step{"hooks", func() error { return s.runHooks(request, hooksLimit) }})
+}
+
+// returnToNetwork is for a guest that was away: its neighbours may be others since. Where the host could not keep its address, or its resolvers have changed, it is given
+// the new ones. Otherwise /etc/resolv.conf stays as it is: it may be the user's.
+func (s *Server) returnToNetwork(request Identity) []step {
+	if request.Network == nil {
+		return nil
+	}
+	if !s.identity.network.SameButMAC(*request.Network) {
+		return append([]step{s.hostname(request)}, s.network(request)...)
+	}
+	return []step{{"neighbours", func() error {
+		// A guest may have renamed or moved its interface; that must not keep it from coming back.
+		if err := s.Guest.ForgetNeighbours(request.Network.MAC); err != nil {
+			return warning(err.Error())
+		}
+		return nil
+	}}}
 }
 
 // thawSteps has the programs go on, with the time as it is now.

@@ -42,6 +42,8 @@ func TestARenewalOfAGuestThatRunsHasItsProgramsStandStillFirst(t *testing.T) {
 		"restore": "freeze entropy clock neighbours connections generation hooks frozen",
 	} {
 		r := newRig(t)
+		r.boot(bodyOf("i2", shellOf("exit 0")))
+		<-r.ended
 		if got := r.renew(bodyOf("i2", map[string]any{"reason": reason, "generation": 1})); got != want {
 			t.Error(got)
 		}
@@ -166,11 +168,23 @@ func TestSSHHostKeysThatAreKeptAreSaidToBe(t *testing.T) {
 	}
 }
 
-func TestSSHHostKeysThatCannotBeMadeAreAFailure(t *testing.T) {
+func TestAForkWhoseOwnVariablesSayThatSSHHostKeysAreKeptKeepsThem(t *testing.T) {
+	r := newRig(t)
+	fakeKeygen(t, r, madeKey, nil)
+	variables := []string{"PATH=" + r.server.Workload.Environment(nil)["PATH"], "HYPEMAN_SSH_HOST_KEYS=keep"}
+	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork", "variable": variables})); !strings.Contains(got, " environment ssh-keys=the keys of the source are kept") {
+		t.Fatal(got)
+	}
+}
+
+func TestSSHHostKeysThatCannotBeMadeAreAFailureAndWhatWasStartedForThemStandsStill(t *testing.T) {
 	r := newRig(t)
 	fakeKeygen(t, r, "echo no entropy; exit 1", nil)
 	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork"})); !strings.Contains(got, "ssh-keys!ssh_host_ed25519_key: ssh-keygen: ended with code 1: no entropy") {
 		t.Fatal(got)
+	}
+	if calls := strings.Join(r.guest.noted(), "|"); !strings.Contains(calls, "|hooks ended|") {
+		t.Fatal(calls)
 	}
 }
 

@@ -92,7 +92,7 @@ func (p *fakePrograms) Start(start func() (int, error)) error {
 	return err
 }
 func (p *fakePrograms) StartHook(start func() (int, error)) error { return p.Start(start) }
-func (p *fakePrograms) HooksEnded() error                         { return nil }
+func (p *fakePrograms) HooksEnded() error                         { return p.guest.note("hooks ended", "") }
 
 // rig is a server on a socket, with a client.
 type rig struct {

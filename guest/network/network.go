@@ -65,7 +65,7 @@ func Apply(config Config) error {
 	if err != nil {
 		return err
 	}
-	if applied.sameButMAC(config) && withSocket(func(fd int) error { return setMAC(fd, mac) }) == nil {
+	if applied.sameInterface(config) && withSocket(func(fd int) error { return setMAC(fd, mac) }) == nil {
 		applied = config
 		return nil
 	}
@@ -78,11 +78,13 @@ func Apply(config Config) error {
 		return fmt.Errorf("the address %s or gateway %s is not IPv4", config.Address, config.Gateway)
 	}
 	return withSocket(func(fd int) error {
+		before := applied
+		applied = Config{} // until all is done
 		if err := setUp(fd, iface, false); err != nil {
 			return err
 		}
 		// What resets them sends as well, and from the address that the source still has: not while the interface is down.
-		if applied.Address != "" && applied.Address != config.Address {
+		if before.Address != "" && before.Address != config.Address {
 			if _, err := ResetConnections(); err != nil && !errors.Is(err, ErrNoReset) {
 				return err
 			}
@@ -147,7 +149,21 @@ func withoutIPv6() error {
 // applied is what the interface was given last; the caller lets one at a time in.
 var applied Config
 
-func (c Config) sameButMAC(other Config) bool {
+// SameButMAC tells whether a guest that has c has nothing to change for other but its MAC.
+func (c Config) SameButMAC(other Config) bool {
+	if len(c.DNS) != len(other.DNS) {
+		return false
+	}
+	for i, server := range c.DNS {
+		if server != other.DNS[i] {
+			return false
+		}
+	}
+	return c.sameInterface(other)
+}
+
+// sameInterface leaves out what is not the interface's.
+func (c Config) sameInterface(other Config) bool {
 	return c.Address != "" && c.Address == other.Address && c.Gateway == other.Gateway && c.MTU == other.MTU
 }
 
