@@ -39,16 +39,24 @@ func (s *Server) renewHostKeys() error {
 	if _, err := process.Resolve(process.Command{Argv: []string{"ssh-keygen"}, Env: env}); err != nil {
 		return warning("the keys of the source are kept, since the image has no ssh-keygen: whoever has them can pose as this machine")
 	}
+	err = s.renewEachHostKey(files)
+	if ended := s.Programs.HooksEnded(); err == nil {
+		err = ended
+	}
+	if err != nil {
+		return err
+	}
+	s.tellSSHServer()
+	return nil
+}
+
+func (s *Server) renewEachHostKey(files []string) error {
 	deadline := time.Now().Add(hostKeysLimit)
 	for _, file := range files {
 		if err := s.renewHostKey(file, deadline); err != nil {
 			return errors.New(filepath.Base(file) + ": " + err.Error())
 		}
 	}
-	if err := s.Programs.HooksEnded(); err != nil {
-		return err
-	}
-	s.tellSSHServer()
 	return nil
 }
 
