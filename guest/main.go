@@ -109,7 +109,7 @@ func runOnSocket(path string) error {
 		fmt.Fprint(os.Stderr, workload.ExitLine(status))
 	}}
 	handlers := agent.New(reaper, program, noGuest{}, noGroups{}).Handlers()
-	return channel.ServeEach(unixListener{listener}, channelOn(handlers))
+	return channel.ServeChannels(unixListener{listener}, handlers)
 }
 
 type unixListener struct{ net.Listener }

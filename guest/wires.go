@@ -102,7 +102,7 @@ func vsockWires(terminal *os.File) (wires, error) {
 	if err != nil {
 		return wires{}, err
 	}
-	serve := func(handlers yamux.Handlers) error { return channel.ServeEach(agents, channelOn(handlers)) }
+	serve := func(handlers yamux.Handlers) error { return channel.ServeChannels(agents, handlers) }
 	if terminal != nil {
 		return wires{log: terminal, flush: func() {}, serve: serve}, nil
 	}
@@ -116,7 +116,7 @@ func vsockWires(terminal *os.File) (wires, error) {
 	}
 	log := output.New()
 	go func() {
-		err := channel.ServeEach(logs, func(stream io.ReadWriter) {
+		err := channel.ServeEach(logs, func(stream io.ReadWriter, _ int) {
 			_ = log.Serve(stream) // the host has gone: it may come back
 		})
 		fmt.Fprintf(os.Stderr, "agent: the log can't be asked for any more: %v\n", err)
@@ -138,15 +138,6 @@ func waitForLogPort() (io.Writer, error) {
 
 func flushOf(log *output.Log) func() {
 	return func() { log.Flush(logWait) }
-}
-
-// channelOn serves one connection, which is a channel of its own.
-func channelOn(handlers yamux.Handlers) func(io.ReadWriter) {
-	return func(stream io.ReadWriter) {
-		host := channel.New(stream, handlers)
-		defer host.End()
-		_ = host.Run(stream) // the end of one connection is no failure
-	}
 }
 
 // openDevice opens a virtio-serial port for blocking reads and writes.

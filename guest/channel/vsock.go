@@ -3,8 +3,12 @@ package channel
 import (
 	"io"
 	"os"
+	"sync"
 	"syscall"
+	"time"
 	"unsafe"
+
+	"hypeman/guest/yamux"
 )
 
 // vsock(7), linux/vm_sockets.h.
@@ -15,6 +19,9 @@ const (
 	getLocalCID   = 0x7b9
 	vsockBacklog  = 16
 )
+
+// shortageWait is how long connections wait for the kernel to have room for them.
+const shortageWait = 20 * time.Millisecond
 
 // HasVsock tells whether this is the guest of a VMM with a vsock device.
 func HasVsock() bool {
@@ -68,22 +75,56 @@ func (l vsockListener) Accept() (io.ReadWriteCloser, error) {
 		case 0:
 			return os.NewFile(fd, "vsock"), nil
 		case syscall.EINTR, syscall.ECONNABORTED, syscall.ECONNRESET: // a snapshot resets what was about to connect
+		case syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS: // programs may have used up what there is, and give it back
+			time.Sleep(shortageWait)
 		default:
 			return nil, os.NewSyscallError("accept", errno)
 		}
 	}
 }
 
-// ServeEach runs serve for each connection and closes it afterwards; it returns when no more come.
-func ServeEach(listener Listener, serve func(io.ReadWriter)) error {
-	for {
+// ServeEach runs serve for each connection and closes it afterwards; it returns when no more come. Connections are numbered as they come, from 1.
+func ServeEach(listener Listener, serve func(connection io.ReadWriter, number int)) error {
+	for number := 1; ; number++ {
 		connection, err := listener.Accept()
 		if err != nil {
 			return err
 		}
-		go func() {
+		go func(number int) {
 			defer connection.Close()
-			serve(connection)
-		}()
+			serve(connection, number)
+		}(number)
 	}
+}
+
+// ServeChannels has each connection be a channel of its own. Renewals are taken from the last one alone.
+func ServeChannels(listener Listener, handlers yamux.Handlers) error {
+	renewals := &lastRenewer{renew: handlers.Renew}
+	return ServeEach(listener, func(stream io.ReadWriter, number int) {
+		own := handlers
+		if own.Renew != nil {
+			own.Renew = func(message []byte) []byte { return renewals.take(number, message) }
+		}
+		host := New(stream, own)
+		defer host.End()
+		_ = host.Run(stream) // the end of one connection is no failure
+	})
+}
+
+// lastRenewer refuses renewals of a connection when a later one has sent some: each connection has a goroutine of its own, so that a freeze of one that the host has given up
+// could else be taken after the thaw that the host sent by the next.
+type lastRenewer struct {
+	mu    sync.Mutex // held while a renewal is answered
+	last  int
+	renew func(message []byte) []byte
+}
+
+func (l *lastRenewer) take(number int, message []byte) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if number < l.last {
+		return []byte("refused the host has gone on by a later connection\n")
+	}
+	l.last = number
+	return l.renew(message)
 }

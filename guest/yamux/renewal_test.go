@@ -33,3 +33,19 @@ func TestARenewalThatIsTooLongOrNotWantedBreaksTheSession(t *testing.T) {
 		t.Fatal("a long one was taken")
 	}
 }
+
+func TestARenewalIsNotTakenWhenItsSessionIsClosed(t *testing.T) {
+	h := newHost()
+	h.session = NewSession(h, Handlers{Renew: func([]byte) []byte {
+		t.Error("it was taken")
+		return nil
+	}})
+	whole := encode(frame{kind: typeRenewal, body: []byte("freeze")})
+	if err := h.session.Feed(whole[:len(whole)-1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.session.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_ = h.session.Feed(whole[len(whole)-1:]) // that the session is broken may be said or not
+}

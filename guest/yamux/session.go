@@ -169,6 +169,9 @@ func (s *Session) frame() error {
 func (s *Session) endOfFrame() {
 	if message := s.renewal; message != nil {
 		s.renewal = nil
+		if s.isClosed() { // nobody is left to hear what became of it
+			return
+		}
 		answer := s.handlers.Renew(message)
 		_ = s.write(typeRenewal, 0, 0, uint32(len(answer)), answer) // the host has gone: nobody is left to be told
 		return
@@ -257,6 +260,12 @@ func (s *Session) Close() error {
 	}
 	s.Silence()
 	return nil
+}
+
+func (s *Session) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // Silence ends what the session writes: when it returns, not one byte more comes. Whoever uses the session learns of its end by Close.
