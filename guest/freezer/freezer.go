@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 )
 
 // The groups below the mount: programs is what is frozen. Hooks run while everything else stands still.
@@ -27,8 +25,8 @@ const controllers = "+memory +pids"
 // standStillLimit bounds the wait for programs to stand still. What takes longer is inside of a system call that nothing interrupts, and stands still before it is back in the program.
 const standStillLimit = 500 * time.Millisecond
 
-// longestSweep is how often stray processes are looked for: one that makes others while it is moved may need another look.
-const longestSweep = 10
+// leastLooks is how often strays are looked for, however late it is: one that makes others while it is moved may need another look.
+const leastLooks = 10
 
 // Freezer holds the control groups of one guest.
 type Freezer struct {
@@ -39,13 +37,12 @@ type Freezer struct {
 	// starting is held by who starts a program, for reading, and from Freeze to Thaw.
 	starting sync.RWMutex
 	mu       sync.Mutex // guards what follows
-	frozen   []group    // empty: programs run
+	waiting  bool       // starting is held by Freeze
+	still    bool       // all programs are in groups of held, and stand still
+	held     []group    // to be thawed
 	own      group      // of all programs; stays open, as opening files is much of what a fork would do
 	execs    int        // its cgroup.procs; 0: not open yet
 }
-
-// group is a control group whose files are open.
-type group struct{ freeze, events int }
 
 // Prepare makes the groups. A kernel without a controller still runs programs, so the first failure is returned and the rest is done.
 func (f *Freezer) Prepare() error {
@@ -75,7 +72,7 @@ func (f *Freezer) open() error {
 		return err
 	}
 	f.home = string(home)
-	if f.own, err = f.openGroup(programs); err != nil {
+	if f.own, err = openGroup(f.Root + "/" + programs); err != nil {
 		return err
 	}
 	f.execs, err = open(f.Root+"/"+execs+"/cgroup.procs", syscall.O_WRONLY)
@@ -90,17 +87,21 @@ func (f *Freezer) Start(start func() (int, error)) error {
 	f.starting.RLock()
 	defer f.starting.RUnlock()
 	pid, err := start()
-	if err == nil {
-		f.admit(pid)
+	if err != nil {
+		return err
 	}
-	return err
+	if err := f.admit(pid); err != nil { // the next freeze tries it again
+		fmt.Fprintf(os.Stderr, "agent: %v\n", err)
+	}
+	return nil
 }
 
-// admit puts a process among the programs that exec has started. One that it fails for is found by the next sweep.
-func (f *Freezer) admit(pid int) {
+// admit puts a process among the programs that exec has started.
+func (f *Freezer) admit(pid int) error {
 	if _, err := syscall.Pwrite(f.execs, []byte(strconv.Itoa(pid)), 0); err != nil && err != syscall.ESRCH {
-		fmt.Fprintf(os.Stderr, "agent: the process %d could not be put in its control group: %v\n", pid, err)
+		return fmt.Errorf("the process %d could not be put in its control group: %w", pid, err)
 	}
+	return nil
 }
 
 // StartHook has start make a process that runs while all others stand still.
@@ -115,82 +116,120 @@ func (f *Freezer) StartHook(start func() (int, error)) error {
 	return nil
 }
 
-// HooksEnded puts what hooks have left in the background among the programs.
+// HooksEnded puts what hooks have left in the background, wherever it is, among the programs.
 func (f *Freezer) HooksEnded() error {
-	pids, err := members(f.Root + "/" + hooks)
-	for _, pid := range pids {
-		f.admit(pid)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.still { // they were run beside programs that run
+		_, err := f.admitHooks()
+		return err
 	}
-	return err
+	return f.holdStrays(time.Now().Add(standStillLimit))
 }
 
 // Frozen tells whether the programs stand still.
 func (f *Freezer) Frozen() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.frozen) > 0
+	return f.still
 }
 
 // Freeze has all programs stand still, and those that are being started wait. Doing it twice is no error.
 func (f *Freezer) Freeze() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.frozen) > 0 {
+	if f.still {
 		return nil
 	}
-	f.starting.Lock()
-	err := f.freezeAll()
-	if err != nil {
-		_ = f.thawAll() // what was frozen until then; the first failure is told
-		f.starting.Unlock()
+	if !f.waiting { // else an earlier attempt has failed, and so has undoing it
+		f.starting.Lock()
+		f.waiting = true
 	}
-	return err
+	if err := f.freezeAll(); err != nil {
+		_ = f.thaw() // what was frozen until then; the first failure is told
+		return err
+	}
+	f.still = true
+	return nil
 }
 
 func (f *Freezer) freezeAll() error {
 	if err := f.goHome(); err != nil {
 		return err
 	}
-	if err := f.sweep(); err != nil {
+	if _, err := f.gather(); err != nil {
 		return err
 	}
-	groups, err := f.foreign()
-	if err != nil {
+	if err := f.hold(f.own); err != nil {
 		return err
 	}
-	groups = append(groups, f.own)
-	for _, one := range groups {
-		f.frozen = append(f.frozen, one)
-		if _, err := syscall.Pwrite(one.freeze, []byte("1"), 0); err != nil {
-			return os.NewSyscallError("freeze", err)
+	return f.holdStrays(time.Now().Add(standStillLimit))
+}
+
+// holdStrays waits until what is held stands still and holds what has left its group until then, until there is nothing left that could move others, or itself.
+func (f *Freezer) holdStrays(deadline time.Time) error {
+	for look := 0; look < leastLooks || time.Now().Before(deadline); look++ {
+		for _, one := range f.held {
+			if err := one.awaitStill(deadline); err != nil {
+				return err
+			}
 		}
-	}
-	deadline := time.Now().Add(standStillLimit)
-	for _, one := range groups {
-		if err := one.awaitStill(deadline); err != nil {
+		if err := f.goHome(); err != nil {
 			return err
 		}
+		gathered, err := f.gather()
+		if err != nil {
+			return err
+		}
+		found, err := f.holdForeign()
+		if err != nil {
+			return err
+		}
+		if !gathered && !found {
+			return nil
+		}
+	}
+	return errors.New("programs keep leaving their control group")
+}
+
+// hold freezes a group. One of a program's own that is gone has nobody in it.
+func (f *Freezer) hold(one group) error {
+	if _, err := syscall.Pwrite(one.freeze, []byte("1"), 0); err != nil {
+		if one != f.own {
+			one.close()
+			if err == syscall.ENODEV {
+				return nil
+			}
+		}
+		return os.NewSyscallError("freeze", err)
+	}
+	if !f.holds(one) {
+		f.held = append(f.held, one)
 	}
 	return nil
+}
+
+func (f *Freezer) holds(wanted group) bool {
+	for _, one := range f.held {
+		if one.id == wanted.id {
+			return true
+		}
+	}
+	return false
 }
 
 // Thaw has the programs go on. Doing it twice is no error.
 func (f *Freezer) Thaw() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.frozen) == 0 {
-		return nil
-	}
-	if err := f.thawAll(); err != nil {
-		return err
-	}
-	f.starting.Unlock()
-	return nil
+	return f.thaw()
 }
 
-func (f *Freezer) thawAll() error {
-	for len(f.frozen) > 0 {
-		last := f.frozen[len(f.frozen)-1]
+// thaw has those that wait be started when all is thawed. What can't be is left to the next attempt.
+func (f *Freezer) thaw() error {
+	f.still = false
+	for len(f.held) > 0 {
+		last := f.held[len(f.held)-1]
 		// A program may have removed a group that is not the agent's own; then nobody is in it.
 		if _, err := syscall.Pwrite(last.freeze, []byte("0"), 0); err != nil && (last == f.own || err != syscall.ENODEV) {
 			return os.NewSyscallError("thaw", err)
@@ -198,7 +237,11 @@ func (f *Freezer) thawAll() error {
 		if last != f.own {
 			last.close()
 		}
-		f.frozen = f.frozen[:len(f.frozen)-1]
+		f.held = f.held[:len(f.held)-1]
+	}
+	if f.waiting {
+		f.waiting = false
+		f.starting.Unlock()
 	}
 	return nil
 }
@@ -212,153 +255,69 @@ func (f *Freezer) goHome() error {
 	return os.WriteFile(f.Root+"/cgroup.procs", []byte(strconv.Itoa(os.Getpid())), 0)
 }
 
-// sweep puts among the programs what is beside the agent in the root group: what a program has made before it was put in its own group, or has moved there.
-func (f *Freezer) sweep() error {
-	for pass := 0; pass < longestSweep; pass++ {
-		pids, err := members(f.Root)
-		if err != nil {
-			return err
-		}
-		threads := kernelThreads()
-		found := false
-		for _, pid := range pids {
-			if pid != os.Getpid() && !threads[pid] && !ofTheKernel(pid) {
-				f.admit(pid)
-				found = true
+// gather puts among the programs what is in the root group beside the agent, what a program has made before it was put in its own group or has moved there, and what hooks have
+// left in theirs. It tells whether there was anything.
+func (f *Freezer) gather() (bool, error) {
+	left, err := f.admitHooks()
+	if err != nil {
+		return false, err
+	}
+	pids, err := members(f.Root)
+	if err != nil {
+		return false, err
+	}
+	threads := kernelThreads()
+	for _, pid := range pids {
+		if pid != os.Getpid() && !threads[pid] && !ofTheKernel(pid) {
+			if err := f.admit(pid); err != nil {
+				return false, err
 			}
-		}
-		if !found {
-			return nil
+			left = true
 		}
 	}
-	return errors.New("programs keep leaving their control group")
+	return left, nil
 }
 
-// kthreadd makes all threads of the kernel.
-const kthreadd = 2
-
-// kernelThreads lists, with one look, the threads of the kernel that there are; none where the kernel does not tell.
-func kernelThreads() map[int]bool {
-	content, err := os.ReadFile("/proc/" + strconv.Itoa(kthreadd) + "/task/" + strconv.Itoa(kthreadd) + "/children")
-	if err != nil {
-		return nil
+// admitHooks tells whether there was anything in the hooks' group. A program may have removed that.
+func (f *Freezer) admitHooks() (bool, error) {
+	pids, err := members(f.Root + "/" + hooks)
+	if err != nil && !isGone(err) {
+		return false, err
 	}
-	words := strings.Fields(string(content))
-	threads := make(map[int]bool, len(words))
-	for _, word := range words {
-		if pid, err := strconv.Atoi(word); err == nil {
-			threads[pid] = true
+	for _, pid := range pids {
+		if err := f.admit(pid); err != nil {
+			return false, err
 		}
 	}
-	return threads
+	return len(pids) > 0, nil
 }
 
-// ofTheKernel tells whether a process is a thread of the kernel, which stands still for nobody, or is gone.
-func ofTheKernel(pid int) bool {
-	if pid == kthreadd {
-		return true
-	}
-	content, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return true
-	}
-	// "pid (name) state ppid …"; the name may have anything in it.
-	fields := strings.Fields(string(content[strings.LastIndexByte(string(content), ')')+1:]))
-	return len(fields) < 2 || fields[1] == strconv.Itoa(kthreadd)
-}
-
-// foreign opens the groups that programs have made beside the agent's own and that do not stand still already.
-func (f *Freezer) foreign() ([]group, error) {
+// holdForeign freezes the groups that programs have made beside the agent's own, but for those that stand still already. It tells whether there were any.
+func (f *Freezer) holdForeign() (bool, error) {
 	entries, err := os.ReadDir(f.Root)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	var groups []group
+	found := false
 	for _, entry := range entries {
 		if !entry.IsDir() || entry.Name() == programs || entry.Name() == hooks {
 			continue
 		}
-		one, err := f.openGroup(entry.Name())
-		if errors.Is(err, os.ErrNotExist) { // removed meanwhile
+		one, err := openGroup(f.Root + "/" + entry.Name())
+		if isGone(err) {
 			continue
 		}
 		if err != nil {
-			return groups, err
+			return found, err
 		}
-		if one.said("frozen 1") {
+		if one.isStill() || f.holds(one) {
 			one.close()
 			continue
 		}
-		groups = append(groups, one)
-	}
-	return groups, nil
-}
-
-func (f *Freezer) openGroup(name string) (group, error) {
-	freeze, err := open(f.Root+"/"+name+"/cgroup.freeze", syscall.O_RDWR)
-	if err != nil {
-		return group{}, err
-	}
-	events, err := open(f.Root+"/"+name+"/cgroup.events", syscall.O_RDONLY)
-	if err != nil {
-		syscall.Close(freeze)
-		return group{}, err
-	}
-	return group{freeze, events}, nil
-}
-
-func (g group) close() {
-	syscall.Close(g.freeze)
-	syscall.Close(g.events)
-}
-
-// said tells whether the group's events have a line.
-func (g group) said(line string) bool {
-	var content [256]byte
-	n, err := syscall.Pread(g.events, content[:], 0)
-	return err == nil && strings.Contains("\n"+string(content[:n]), "\n"+line+"\n")
-}
-
-// awaitStill waits until all of the group stand still, or the time is over.
-func (g group) awaitStill(deadline time.Time) error {
-	const priority, failed = 0x2, 0x8 // poll(2): POLLPRI, POLLERR
-	for !g.said("frozen 1") {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return nil // see standStillLimit
+		if err := f.hold(one); err != nil {
+			return found, err
 		}
-		request := struct {
-			fd              int32
-			events, results int16
-		}{int32(g.events), priority | failed, 0}
-		limit := syscall.NsecToTimespec(left.Nanoseconds())
-		_, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&request)), 1, uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
-		if errno != 0 && errno != syscall.EINTR {
-			return os.NewSyscallError("ppoll", errno)
-		}
+		found = true
 	}
-	return nil
-}
-
-// members lists the processes of a group.
-func members(directory string) ([]int, error) {
-	content, err := os.ReadFile(directory + "/cgroup.procs")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, word := range strings.Fields(string(content)) {
-		if pid, err := strconv.Atoi(word); err == nil && pid > 0 { // 0: of another pid namespace
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
-}
-
-func open(path string, flags int) (int, error) {
-	file, err := syscall.Open(path, flags|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return file, nil
+	return found, nil
 }

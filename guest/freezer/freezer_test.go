@@ -71,7 +71,12 @@ func waitUntil(t *testing.T, what string, met func() bool) {
 func counter(t *testing.T, start func(func() (int, error)) error) (count func() int64, pid int) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "count")
-	command := exec.Command("sh", "-c", "while :; do echo >>"+file+"; done") // no child that could be elsewhere
+	return counterOf(t, start, file, "while :; do echo >>"+file+"; done") // no child that could be elsewhere
+}
+
+func counterOf(t *testing.T, start func(func() (int, error)) error, file, script string) (count func() int64, pid int) {
+	t.Helper()
+	command := exec.Command("sh", "-c", script)
 	err := start(func() (int, error) {
 		if err := command.Start(); err != nil {
 			return 0, err
@@ -167,7 +172,7 @@ func TestHooksRunWhileProgramsStandStillAndThenBelongToThem(t *testing.T) {
 	if err := f.HooksEnded(); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "it stands still", func() bool { return f.own.said("frozen 1") })
+	waitUntil(t, "it stands still", func() bool { return f.own.isStill() })
 	assertStill(t, count)
 	thaw(t, f)
 	assertRuns(t, count)
@@ -214,12 +219,12 @@ func TestWhatAProgramHasFrozenItselfStaysSo(t *testing.T) {
 	if err := os.WriteFile(paused+"/cgroup.freeze", []byte("1"), 0); err != nil {
 		t.Fatal(err)
 	}
-	one, err := f.openGroup("containers")
+	one, err := openGroup(paused)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer one.close()
-	waitUntil(t, "it stands still", func() bool { return one.said("frozen 1") })
+	waitUntil(t, "it stands still", func() bool { return one.isStill() })
 	freeze(t, f)
 	thaw(t, f)
 	assertStill(t, count)
@@ -235,6 +240,98 @@ func TestAGroupThatIsRemovedMeanwhileIsNoFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	thaw(t, f)
+}
+
+func TestAProgramThatKeepsLeavingItsGroupStandsStillToo(t *testing.T) {
+	f := newFreezer(t)
+	file := filepath.Join(t.TempDir(), "count")
+	count, _ := counterOf(t, f.Start, file, "while :; do echo 0 >"+f.Root+"/cgroup.procs; echo >>"+file+"; done")
+	for range []int{1, 2, 3} {
+		freeze(t, f)
+		assertStill(t, count)
+		thaw(t, f)
+		assertRuns(t, count)
+	}
+}
+
+func TestWhatHooksHaveMovedElsewhereStandsStillWhenTheyHaveEnded(t *testing.T) {
+	f := newFreezer(t)
+	toRoot, one := counter(t, f.Start)
+	toGroup, other := counter(t, f.Start)
+	freeze(t, f)
+	if err := os.Mkdir(f.Root+"/late", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	move(t, f.Root, one)
+	move(t, f.Root+"/late", other)
+	assertRuns(t, toRoot)
+	assertRuns(t, toGroup)
+	if err := f.HooksEnded(); err != nil {
+		t.Fatal(err)
+	}
+	assertStill(t, toRoot)
+	assertStill(t, toGroup)
+	thaw(t, f)
+	assertRuns(t, toRoot)
+	assertRuns(t, toGroup)
+}
+
+func TestWhatIsInTheGroupOfHooksStandsStillWithTheOthers(t *testing.T) {
+	f := newFreezer(t)
+	count, _ := counter(t, f.StartHook)
+	freeze(t, f)
+	assertStill(t, count)
+	thaw(t, f)
+	assertRuns(t, count)
+}
+
+func TestAGroupThatIsRemovedBeforeItIsFrozenIsNoFailure(t *testing.T) {
+	f := newFreezer(t)
+	if err := os.Mkdir(f.Root+"/gone", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	one, err := openGroup(f.Root + "/gone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if one.isStill() {
+		t.Fatal("an empty group that nobody has frozen stands still")
+	}
+	if err := os.Remove(f.Root + "/gone"); err != nil {
+		t.Fatal(err)
+	}
+	if !one.isStill() {
+		t.Fatal("a group that is gone is waited for")
+	}
+	if err := f.hold(one); err != nil || f.holds(one) {
+		t.Fatal(err, f.held)
+	}
+	if err := os.Remove(f.Root + "/" + hooks); err != nil {
+		t.Fatal(err)
+	}
+	freeze(t, f)
+}
+
+func TestProgramsWaitUntilWhatAFailedFreezeHasLeftIsThawed(t *testing.T) {
+	f := newFreezer(t)
+	own, broken := f.own, group{freeze: -1, events: -1}
+	f.own, f.held = broken, []group{{freeze: -1, events: -1, id: 1}}
+	if err := f.Freeze(); err == nil || f.Frozen() {
+		t.Fatal("it was frozen")
+	}
+	if err := f.Thaw(); err == nil {
+		t.Fatal("it was thawed")
+	}
+	if f.starting.TryRLock() {
+		t.Fatal("programs may be started while others stand still")
+	}
+	f.own, f.held = own, nil
+	thaw(t, f)
+	count, _ := counter(t, f.Start)
+	freeze(t, f)
+	assertStill(t, count)
+	thaw(t, f)
+	assertRuns(t, count)
 }
 
 func TestTheAgentNeverFreezesItself(t *testing.T) {
