@@ -2,15 +2,13 @@ package main
 
 import "testing"
 
-func TestTheLogIsOnTheTerminalThatTheCommandLineNames(t *testing.T) {
-	for cmdline, device := range map[string]string{
-		"quiet hypeman.log=hvc0 panic=-1": "/dev/hvc0",
-		"hypeman.log=../etc/passwd":       "/dev/passwd",
-		"hypeman.log=":                    "",
-		"quiet":                           "",
+func TestTheLogIsOnATerminalAndNothingElse(t *testing.T) {
+	for name, device := range map[string]string{
+		"hvc0":          "/dev/hvc0",
+		"../etc/passwd": "/dev/passwd",
 	} {
-		if got := logDevice(cmdline); got != device {
-			t.Errorf("%s: %q instead of %q", cmdline, got, device)
+		if got := terminalOf(name); got != device {
+			t.Errorf("%s: %q instead of %q", name, got, device)
 		}
 	}
 }

@@ -22,10 +22,11 @@ import (
 const (
 	agentPort = "org.hypeman.agent.0"
 	logPort   = "org.hypeman.log.0"
-	// A host that asks for the log asks on this port instead, or on vsock.
+	// A host whose vsock is a serial port, as in tests, asks for the log on this one.
 	askedLogPort = "org.hypeman.log.1"
-	// logPortArgument is the kernel argument of a VMM with a vsock device that has the log's port beside it.
-	logPortArgument = "hypeman.log=port"
+	// logArgument is the kernel argument that names what the program's output goes to: a terminal, such as hvc0, or port, for a VMM with a vsock device that has the log's port beside it.
+	logArgument = "hypeman.log="
+	logIsPort   = "port"
 
 	agentVsock = 1024
 	logVsock   = 1025

@@ -25,116 +25,94 @@ type wires struct {
 
 // findWires waits for the devices; their drivers may still be about to name them.
 func findWires() (wires, error) {
-	cmdline, err := os.ReadFile("/proc/cmdline")
+	serve, hasPorts, err := findChannel()
 	if err != nil {
 		return wires{}, err
 	}
-	device := logDevice(string(cmdline))
-	if device == "" || boot.HasArgument(logPortArgument) {
-		return findChannel(nil)
-	}
-	terminal, err := openTerminal(device)
-	if err != nil {
-		return wires{}, err
-	}
-	return findChannel(terminal)
+	log, flush, err := findLog(hasPorts)
+	return wires{log, flush, serve}, err
 }
 
-// findChannel finds the rest; with a terminal the log needs nothing else.
-func findChannel(terminal *os.File) (wires, error) {
-	for deadline := time.Now().Add(devicesWait); ; time.Sleep(2 * time.Millisecond) {
-		if device, err := channel.FindPort(agentPort); err == nil {
-			return portWires(device, terminal)
-		}
-		if channel.HasVsock() {
-			return vsockWires(terminal)
-		}
+// await tries until it works; false: it has not within devicesWait.
+func await(try func() bool) bool {
+	for deadline := time.Now().Add(devicesWait); !try(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			return wires{}, errors.New("there is neither a virtio-serial port " + agentPort + " nor a vsock device")
+			return false
 		}
 	}
+	return true
 }
 
-func portWires(device string, terminal *os.File) (wires, error) {
+// findChannel finds what the host is answered by. With ports the log has one, too.
+func findChannel() (serve func(yamux.Handlers) error, hasPorts bool, err error) {
+	device := ""
+	if !await(func() bool {
+		device, err = channel.FindPort(agentPort)
+		return err == nil || channel.HasVsock()
+	}) {
+		return nil, false, errors.New("there is neither a virtio-serial port " + agentPort + " nor a vsock device")
+	}
+	if device == "" {
+		agents, err := channel.ListenVsock(agentVsock)
+		return func(handlers yamux.Handlers) error { return channel.ServeChannels(agents, handlers) }, false, err
+	}
 	port, err := openDevice(device, os.O_RDWR)
-	if err != nil {
-		return wires{}, err
-	}
-	found := wires{
-		flush: func() {},
-		serve: func(handlers yamux.Handlers) error {
-			return channel.RunPort(port, channel.New(port, handlers))
-		},
-	}
-	if terminal != nil {
-		found.log = terminal
-		return found, nil
-	}
-	for deadline := time.Now().Add(devicesWait); ; time.Sleep(2 * time.Millisecond) {
-		if device, err := channel.FindPort(logPort); err == nil {
-			found.log, err = openDevice(device, os.O_WRONLY)
-			return found, err
-		}
-		if device, err := channel.FindPort(askedLogPort); err == nil {
-			asked, err := openDevice(device, os.O_RDWR)
-			if err != nil {
-				return wires{}, err
-			}
-			log := output.New()
-			found.log, found.flush = log, flushOf(log)
-			go func() {
-				for errors.Is(log.Serve(asked), io.EOF) { // a port whose host has gone: it may come back
-					time.Sleep(20 * time.Millisecond)
-				}
-			}()
-			return found, nil
-		}
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, "agent: there is no log port, the console is used")
-			found.log = os.Stderr
-			return found, nil
-		}
-	}
+	return func(handlers yamux.Handlers) error { return channel.RunPort(port, channel.New(port, handlers)) }, true, err
 }
 
-func vsockWires(terminal *os.File) (wires, error) {
-	agents, err := channel.ListenVsock(agentVsock)
-	if err != nil {
-		return wires{}, err
-	}
-	serve := func(handlers yamux.Handlers) error { return channel.ServeChannels(agents, handlers) }
-	if terminal != nil {
-		return wires{log: terminal, flush: func() {}, serve: serve}, nil
-	}
-	if boot.HasArgument(logPortArgument) {
-		log, err := waitForLogPort()
-		return wires{log: log, flush: func() {}, serve: serve}, err
+// findLog finds what the program's output goes to: what the kernel's argument names, else a port where there are any, else whoever asks on vsock.
+func findLog(hasPorts bool) (log io.Writer, flush func(), err error) {
+	switch name := boot.Argument(logArgument); {
+	case name == logIsPort || (name == "" && hasPorts):
+		return findLogPort()
+	case name != "":
+		log, err = openTerminal(terminalOf(name))
+		return log, nothing, err
 	}
 	logs, err := channel.ListenVsock(logVsock)
 	if err != nil {
-		return wires{}, err
+		return nil, nil, err
 	}
-	log := output.New()
+	asked := output.New()
 	go func() {
 		err := channel.ServeEach(logs, func(stream io.ReadWriter, _ int) {
-			_ = log.Serve(stream) // the host has gone: it may come back
+			_ = asked.Serve(stream) // the host has gone: it may come back
 		})
 		fmt.Fprintf(os.Stderr, "agent: the log can't be asked for any more: %v\n", err)
 	}()
-	return wires{log: log, flush: flushOf(log), serve: serve}, nil
+	return asked, flushOf(asked), nil
 }
 
-// waitForLogPort opens the port by which the VMM takes the log to the host by itself. Its driver may still be about to name it.
-func waitForLogPort() (io.Writer, error) {
-	for deadline := time.Now().Add(devicesWait); ; time.Sleep(2 * time.Millisecond) {
-		if device, err := channel.FindPort(logPort); err == nil {
-			return openDevice(device, os.O_WRONLY)
-		}
-		if time.Now().After(deadline) {
-			return nil, errors.New("there is no virtio-serial port " + logPort)
-		}
+// findLogPort opens the port by which the VMM takes the log to the host by itself, or the one by which a host asks for it.
+func findLogPort() (log io.Writer, flush func(), err error) {
+	device, askedDevice := "", ""
+	if !await(func() bool {
+		device, _ = channel.FindPort(logPort)
+		askedDevice, _ = channel.FindPort(askedLogPort)
+		return device != "" || askedDevice != ""
+	}) {
+		fmt.Fprintln(os.Stderr, "agent: there is no log port, the console is used")
+		return os.Stderr, nothing, nil
 	}
+	if device != "" {
+		log, err = openDevice(device, os.O_WRONLY)
+		return log, nothing, err
+	}
+	port, err := openDevice(askedDevice, os.O_RDWR)
+	if err != nil {
+		return nil, nil, err
+	}
+	asked := output.New()
+	go func() {
+		for errors.Is(asked.Serve(port), io.EOF) { // a port whose host has gone: it may come back
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	return asked, flushOf(asked), nil
 }
+
+// nothing is the flush of a log that is with the host as soon as it is written.
+func nothing() {}
 
 func flushOf(log *output.Log) func() {
 	return func() { log.Flush(logWait) }

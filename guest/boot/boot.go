@@ -26,6 +26,9 @@ func Prepare() error {
 			return err
 		}
 	}
+	if err := readArguments(); err != nil {
+		return err
+	}
 	if err := loadModules("/modules", "order"); err != nil {
 		return err
 	}
@@ -42,11 +45,7 @@ func Prepare() error {
 	if err != nil {
 		return err
 	}
-	cmdline, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return err
-	}
-	if system, err = divide(system, string(cmdline)); err != nil {
+	if system, err = divide(system); err != nil {
 		return err
 	}
 	if err := mountRoot(rootfs, system); err != nil {
@@ -137,15 +136,10 @@ func hasVirtioDevice(kind string) bool {
 const disksArgument = "hypeman.disks="
 
 // diskByPlace is the device of a disk that the kernel's command line names; empty if it names none by place.
-func diskByPlace(cmdline, id string) string {
-	for _, argument := range strings.Fields(cmdline) {
-		if !strings.HasPrefix(argument, disksArgument) {
-			continue
-		}
-		for place, name := range strings.Split(strings.TrimPrefix(argument, disksArgument), ",") {
-			if name == id && place < 26 {
-				return "/dev/vd" + string(rune('a'+place))
-			}
+func diskByPlace(id string) string {
+	for place, name := range strings.Split(Argument(disksArgument), ",") {
+		if name == id && place < 26 {
+			return "/dev/vd" + string(rune('a'+place))
 		}
 	}
 	return ""
@@ -153,12 +147,8 @@ func diskByPlace(cmdline, id string) string {
 
 // findDisk waits for the disk with that name, which is its virtio serial or has a place on the kernel's command line, and returns its device.
 func findDisk(id string) (string, error) {
-	cmdline, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return "", err
-	}
 	for deadline := time.Now().Add(diskWait); ; time.Sleep(2 * time.Millisecond) {
-		if device := diskByPlace(string(cmdline), id); device != "" {
+		if device := diskByPlace(id); device != "" {
 			if _, err := os.Stat(device); err == nil {
 				return device, nil
 			}

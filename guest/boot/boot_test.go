@@ -22,33 +22,41 @@ func TestVolumesAreUnmountedLastFirst(t *testing.T) {
 	}
 }
 
-func TestAnArgumentIsAWholeWordOfTheCommandLine(t *testing.T) {
-	for cmdline, want := range map[string]bool{
-		"quiet hypeman.log=port\n":   true,
-		"hypeman.log=port quiet":     true,
-		"quiet hypeman.log=portal":   false,
-		"quiet no.hypeman.log=port":  false,
-		"quiet x='hypeman.log=port'": false,
-		"":                           false,
+func TestWhatFollowsAPrefixIsOfTheFirstArgumentWithIt(t *testing.T) {
+	for line, want := range map[string]string{
+		"quiet hypeman.log=hvc0 panic=-1\n":  "hvc0",
+		"hypeman.log=hvc0 hypeman.log=ttyS1": "hvc0",
+		"no.hypeman.log=hvc0":                "",
+		"hypeman.log=":                       "",
+		"":                                   "",
 	} {
-		if got := hasWord(cmdline, "hypeman.log=port"); got != want {
-			t.Error(cmdline, got)
+		withArguments(t, line)
+		if got := Argument("hypeman.log="); got != want {
+			t.Errorf("%s: %q instead of %q", line, got, want)
 		}
 	}
 }
 
+// withArguments is a guest that was booted with that command line, until the end of the test.
+func withArguments(t *testing.T, line string) {
+	t.Helper()
+	before := arguments
+	t.Cleanup(func() { arguments = before })
+	arguments = strings.Fields(line)
+}
+
 func TestPartsOfTheSystemDiskAreThoseOfTheCommandLine(t *testing.T) {
-	for cmdline, want := range map[string]string{
-		"console=ttyS0 quiet": "[]",
-		"quiet hypeman.parts=0+1073741824,1073741824+67108864 panic=-1\n": "[{0 1073741824} {1073741824 67108864}]",
+	for list, want := range map[string]string{
+		"":                                 "[]",
+		"0+1073741824,1073741824+67108864": "[{0 1073741824} {1073741824 67108864}]",
 	} {
-		if got, err := partsOf(cmdline); err != nil || fmt.Sprint(got) != want {
-			t.Error(cmdline, got, err)
+		if got, err := partsOf(list); err != nil || fmt.Sprint(got) != want {
+			t.Error(list, got, err)
 		}
 	}
-	for _, cmdline := range []string{"hypeman.parts=", "hypeman.parts=0", "hypeman.parts=0+x", "hypeman.parts=0+1,,1+1"} {
-		if got, err := partsOf(cmdline); err == nil {
-			t.Error(cmdline, got)
+	for _, list := range []string{"0", "0+x", "0+1,,1+1"} {
+		if got, err := partsOf(list); err == nil {
+			t.Error(list, got)
 		}
 	}
 }
@@ -75,13 +83,14 @@ func TestTheTopOfALayerIsMadeLikeThatOfItsVolumeOnce(t *testing.T) {
 }
 
 func TestADiskWithoutASerialHasAPlaceOnTheCommandLine(t *testing.T) {
-	cmdline := "quiet hypeman.disks=rootfs,system,vol-0 hypeman.off=reset"
+	withArguments(t, "quiet hypeman.disks=rootfs,system,vol-0 hypeman.off=reset")
 	for id, device := range map[string]string{"rootfs": "/dev/vda", "system": "/dev/vdb", "vol-0": "/dev/vdc", "vol-1": ""} {
-		if got := diskByPlace(cmdline, id); got != device {
+		if got := diskByPlace(id); got != device {
 			t.Errorf("%s: %q instead of %q", id, got, device)
 		}
 	}
-	if got := diskByPlace("quiet", "rootfs"); got != "" {
+	withArguments(t, "quiet")
+	if got := diskByPlace("rootfs"); got != "" {
 		t.Error(got)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -121,29 +120,14 @@ func (Guest) PowerOff() {
 	select {}
 }
 
-// resetArgument is the kernel argument for a VMM without a power button, which ends when its guest resets the machine.
-const resetArgument = "hypeman.off=reset"
+// offArgument is the kernel argument that says how the machine ends: reset for a VMM without a power button, which ends when its guest resets the machine.
+const offArgument = "hypeman.off="
 
 func howToEnd() int {
-	if HasArgument(resetArgument) {
+	if Argument(offArgument) == "reset" {
 		return syscall.LINUX_REBOOT_CMD_RESTART
 	}
 	return syscall.LINUX_REBOOT_CMD_POWER_OFF
-}
-
-// HasArgument tells whether the kernel's command line has that word.
-func HasArgument(word string) bool {
-	cmdline, err := os.ReadFile("/proc/cmdline")
-	return err == nil && hasWord(string(cmdline), word)
-}
-
-func hasWord(cmdline, word string) bool {
-	for _, one := range strings.Fields(cmdline) {
-		if one == word {
-			return true
-		}
-	}
-	return false
 }
 
 func initModule(content []byte) error {

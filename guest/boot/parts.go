@@ -22,8 +22,8 @@ type part struct{ offset, size int64 }
 
 // divide makes the parts of the system disk that the kernel's command line names, and returns the device of the first. Without any the disk is one.
 // They are in no table on the disk, whose file system begins where that would be.
-func divide(device, cmdline string) (string, error) {
-	parts, err := partsOf(cmdline)
+func divide(device string) (string, error) {
+	parts, err := partsOf(Argument(partsArgument))
 	if err != nil || len(parts) == 0 {
 		return device, err
 	}
@@ -44,24 +44,22 @@ func partDevice(device string, number int) string {
 	return device + strconv.Itoa(number)
 }
 
-func partsOf(cmdline string) ([]part, error) {
+func partsOf(list string) ([]part, error) {
+	if list == "" {
+		return nil, nil
+	}
 	var parts []part
-	for _, argument := range strings.Fields(cmdline) {
-		if !strings.HasPrefix(argument, partsArgument) {
-			continue
+	for _, one := range strings.Split(list, ",") {
+		offset, size, _ := strings.Cut(one, "+")
+		from, err := strconv.ParseInt(offset, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s%s: a part has the form OFFSET+SIZE", partsArgument, list)
 		}
-		for _, one := range strings.Split(strings.TrimPrefix(argument, partsArgument), ",") {
-			offset, size, _ := strings.Cut(one, "+")
-			from, err := strconv.ParseInt(offset, 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("%s: it has the form OFFSET+SIZE", argument)
-			}
-			length, err := strconv.ParseInt(size, 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("%s: it has the form OFFSET+SIZE", argument)
-			}
-			parts = append(parts, part{from, length})
+		length, err := strconv.ParseInt(size, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s%s: a part has the form OFFSET+SIZE", partsArgument, list)
 		}
+		parts = append(parts, part{from, length})
 	}
 	return parts, nil
 }
