@@ -29,8 +29,14 @@ func ResetConnections() (int, error) {
 	return resetConnections(toTheOutside)
 }
 
-func toTheOutside(local, remote net.IP, _ uint16) bool {
-	return !local.IsLoopback() && !remote.IsLoopback() && !local.Equal(remote)
+// end is one of the two of a connection.
+type end struct {
+	ip   net.IP
+	port uint16
+}
+
+func toTheOutside(local, remote end) bool {
+	return !local.ip.IsLoopback() && !remote.ip.IsLoopback() && !local.ip.Equal(remote.ip)
 }
 
 // diagnosis is the socket that the kernel is asked through; it stays open as control does.
@@ -59,7 +65,7 @@ func openDiagnosis() error {
 	return nil
 }
 
-func resetConnections(wanted func(local, remote net.IP, remotePort uint16) bool) (int, error) {
+func resetConnections(wanted func(local, remote end) bool) (int, error) {
 	if err := openDiagnosis(); err != nil {
 		return 0, err
 	}
@@ -72,7 +78,7 @@ func resetConnections(wanted func(local, remote net.IP, remotePort uint16) bool)
 	return count, err
 }
 
-func resetBy(fd int, wanted func(local, remote net.IP, remotePort uint16) bool) (int, error) {
+func resetBy(fd int, wanted func(local, remote end) bool) (int, error) {
 	count := 0
 	buffer := make([]byte, 4096) // what the kernel packs into one answer for a reader that offers no more
 	for _, family := range []byte{syscall.AF_INET, syscall.AF_INET6} {
@@ -85,8 +91,8 @@ func resetBy(fd int, wanted func(local, remote net.IP, remotePort uint16) bool) 
 			if family == syscall.AF_INET6 {
 				size = net.IPv6len
 			}
-			local, remote := net.IP(id[4:4+size]), net.IP(id[20:20+size])
-			if !wanted(local, remote, binary.BigEndian.Uint16(id[2:])) {
+			local, remote := end{id[4 : 4+size], binary.BigEndian.Uint16(id)}, end{id[20 : 20+size], binary.BigEndian.Uint16(id[2:])}
+			if !wanted(local, remote) {
 				continue
 			}
 			switch err := destroy(fd, family, id, buffer); {
