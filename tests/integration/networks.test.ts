@@ -4,9 +4,10 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { readdir } from 'node:fs/promises'
 import { connect, createServer, type AddressInfo, type Server } from 'node:net'
-import { after, test } from 'node:test'
+import { after, before, test } from 'node:test'
 import { APIError } from '@onkernel/hypeman'
 import { dataLayout } from '../../src/files/layout.ts'
+import { run } from '../support/command.ts'
 import { devicesBelow, hasHostNetwork, rulesBelow } from '../support/host-network.ts'
 import { eventsOf } from '../support/instance-events.ts'
 import { runIn, runMachine, shell, small } from '../support/machine.ts'
@@ -49,7 +50,10 @@ const web = {
   network: { ports: [{ guest_port: 80 }] } as object,
 }
 
-const first = hasHostNetwork ? await runMachine(server, { name: 'first', ...web }) : ''
+let first = ''
+before(async () => {
+  if (hasHostNetwork) first = await runMachine(server, { name: 'first', ...web })
+})
 
 test(
   'a guest has the address that is shown, reaches the host by its gateway, and nothing of it by loopback',
@@ -60,10 +64,14 @@ test(
     assert.match(await shell(server, first, 'ip addr show eth0'), new RegExp(`${mac}[^]*${ip.replaceAll('.', '\\.')}/24`))
     await using everywhere = await listen('0.0.0.0')
     assert.equal(await shell(server, first, `nc -w 5 ${GATEWAY} ${everywhere.port} </dev/null`), 'hello')
-    await using loopback = await listen('127.0.0.1')
+    await using loopback = await listen('127.0.0.2')
     assert.notEqual((await runIn(server, first, `nc -w 2 ${GATEWAY} ${loopback.port} </dev/null`)).exitCode, 0)
-    const spoofed = `ip route add 127.0.0.2/32 via ${GATEWAY} dev eth0; nc -w 2 127.0.0.2 ${loopback.port} </dev/null`
-    assert.notEqual((await runIn(server, first, spoofed)).exitCode, 0)
+    // A guest's own kernel keeps loopback addresses inside; one that does not is held back by the host.
+    const [own, set] = ['local 127.0.0.0/8 dev lo table local', '/proc/sys/net/ipv4/conf/eth0/route_localnet']
+    const outwards = `ip route del ${own}; ip route add 127.0.0.2/32 via ${GATEWAY} dev eth0; echo 1 >${set}; ip route get 127.0.0.2`
+    assert.match(await shell(server, first, outwards), new RegExp(`^127\\.0\\.0\\.2 via ${GATEWAY} dev eth0 `))
+    assert.notEqual((await runIn(server, first, `nc -w 2 127.0.0.2 ${loopback.port} </dev/null`)).exitCode, 0)
+    await shell(server, first, `ip route del 127.0.0.2/32 via ${GATEWAY} dev eth0; ip route add ${own}; echo 0 >${set}`)
   },
 )
 
@@ -107,6 +115,36 @@ test('standby takes the device away, and the guest that is back has its address 
   assert.deepEqual([ip, mac], [before.ip, before.mac])
   assert.equal(await pageOf(ports[0]?.host_port ?? 0), 'page')
 })
+
+test(
+  'a guest that comes back when its address is taken has another, and its older memory is given that, too',
+  { skip: rights },
+  async () => {
+    const { ip: taken } = await networkOf(first)
+    const snapshot = await instances().snapshots.create(first, { kind: 'Standby' })
+    const comesBackWith = async (wanted: string): Promise<void> => {
+      const shown = await shell(server, first, 'ip addr show eth0; ip route; cat /etc/hosts')
+      const [address, gateway] = [wanted, GATEWAY].map((one) => one.replaceAll('.', '\\.'))
+      assert.match(shown, new RegExp(`inet ${address}/24[^]*default via ${gateway} [^]*^${address}\tfirst$`, 'm'))
+      assert.ok(!shown.includes(`${taken}/`) && !shown.includes(`${taken}\t`), shown)
+      const { ip, ports } = await networkOf(first)
+      assert.equal(ip, wanted)
+      assert.equal(await pageOf(ports[0]?.host_port ?? 0), 'page')
+    }
+    await instances().standby(first)
+    await using _route = await routeElsewhere(taken)
+    await instances().restore(first)
+    const { ip: other } = await networkOf(first)
+    assert.notEqual(other, taken)
+    await comesBackWith(other)
+    await instances().standby(first)
+    await instances().snapshots.restore(snapshot.id, { id: first })
+    await comesBackWith(other)
+    const steps = (await eventsOf(server, first)).flatMap(({ flow, step }) => (flow === 'guest.restore' ? [step] : []))
+    assert.equal(steps.filter((step) => step === 'network').length, 2, 'once for each memory with the address that is taken')
+    await server.client.snapshots.delete(snapshot.id)
+  },
+)
 
 test(
   'guests, devices and ports outlive the server; what its crash left of a guest that is gone goes with the next start',
@@ -240,6 +278,16 @@ async function serveBytes(): Promise<{ readonly port: number; readonly sink: num
       }
     },
   }
+}
+
+/** Has the host send what is for an address of a guest elsewhere. */
+async function routeElsewhere(address: string): Promise<AsyncDisposable> {
+  const change = async (verb: 'add' | 'del'): Promise<void> => {
+    const { code, stderr } = await run('ip', ['route', verb, `${address}/32`, 'dev', 'lo'])
+    assert.equal(code, 0, stderr)
+  }
+  await change('add')
+  return { [Symbol.asyncDispose]: () => change('del') }
 }
 
 async function listen(address: string): Promise<{ readonly port: number } & AsyncDisposable> {

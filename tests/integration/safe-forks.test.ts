@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test, after } from 'node:test'
-import type { InstanceEvent } from '../../src/api/events.ts'
+import { eventsOf, type SeenEvent } from '../support/instance-events.ts'
 import { runMachine, shell, small, untilRunning } from '../support/machine.ts'
 import { startServer } from '../support/server.ts'
 import { countVm } from '../support/vm-count.ts'
@@ -11,15 +11,8 @@ const server = await startServer()
 const { client } = server
 after(() => server[Symbol.asyncDispose]())
 
-type StepEvent = Extract<InstanceEvent, { type: 'step' }>
-
-async function stepsOf(id: string, flow: string): Promise<StepEvent[]> {
-  const answer = await fetch(`${server.url}/instances/${id}/events?tail=1000`, { headers: { authorization: `Bearer ${server.token}` } })
-  const lines = (await answer.text()).split('\n').filter((line) => line.startsWith('data:'))
-  return lines
-    .map((line) => JSON.parse(line.slice('data:'.length)) as InstanceEvent)
-    .filter((event): event is StepEvent => event.type === 'step' && event.flow === flow)
-}
+const stepsOf = async (id: string, flow: string): Promise<SeenEvent[]> =>
+  (await eventsOf(server, id)).filter((event) => event.type === 'step' && event.flow === flow)
 
 async function noteOf(id: string, flow: string, name: string): Promise<string> {
   const found = (await stepsOf(id, flow)).find(({ step }) => step === name) ?? assert.fail(`${flow} has no step ${name}`)
