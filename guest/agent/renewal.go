@@ -13,6 +13,9 @@ import (
 	"hypeman/guest/network"
 )
 
+// answerRoom is enough for the answer to a renewal without hooks that say much, in bytes.
+const answerRoom = 1024
+
 // Renew takes the message that a guest gets first after every boot and restore (protocol.md, section 3) and returns the answer. It stands between a
 // guest and its first answer, in code that a fresh emulator has never run: so it is plain text over plain system calls, without HTTP, JSON or reflection.
 func (s *Server) Renew(message []byte) (answer []byte) {
@@ -31,6 +34,7 @@ func (s *Server) Renew(message []byte) (answer []byte) {
 	if request.Reason == "boot" {
 		answer = s.boot(request)
 	} else {
+		answer = make([]byte, 0, answerRoom) // one that grows is on a page of its own at each size, and each page is one that a fork has for itself
 		for _, one := range s.renewalSteps(request) {
 			answer = appendResult(answer, run(one))
 		}
