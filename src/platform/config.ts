@@ -194,7 +194,7 @@ const settings = z.strictObject({
       /** Memory that was decompressed for a restore or fork stays so for this long after its last use. */
       keep_decompressed: duration.prefault('10m'),
       /** Forks that are loaded before anybody asks for them, of all snapshots together; 0: none. */
-      spares: wholeNumber.pipe(z.int().min(0).max(256)).default(8),
+      spares: wholeNumber.pipe(z.int().min(0).max(256)).default(32),
       /** Those of a snapshot that was not forked for so long are ended. */
       keep_spares: duration.prefault('10m'),
     })
