@@ -11,6 +11,7 @@ import { measureManyForks } from './many-forks.ts'
 import { measureMemory } from './memory.ts'
 import type { Measurement } from './measure.ts'
 import type { Absent } from './picks.ts'
+import { measureOverhead } from './overhead.ts'
 import { measureTemplates } from './templates.ts'
 import { measureCreates, measureForks, measureRestores } from './wakes.ts'
 
@@ -27,6 +28,7 @@ export const measurements: readonly Measurement[] = [
   { ids: ['S9'], run: measureIndex },
   { ids: ['S10'], run: measureIdle },
   { ids: ['S12'], run: measureExec },
+  { ids: ['H1'], run: measureOverhead },
   { ids: ['L1', 'L2', 'L3', 'L4'], run: measureLoad },
 ]
 

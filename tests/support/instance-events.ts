@@ -9,6 +9,8 @@ export interface SeenEvent {
   readonly status?: string
   readonly message?: string
   readonly note?: string
+  /** What it took, in milliseconds. */
+  readonly ms?: number
 }
 
 export async function eventsOf(server: Pick<TestServer, 'url' | 'token'>, instance: string): Promise<SeenEvent[]> {

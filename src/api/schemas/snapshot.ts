@@ -58,12 +58,10 @@ export const createSnapshotBody = z
       .optional()
       .meta({ description: 'Empty or absent: unnamed.' }),
     tags: tags.optional(),
-    compression: compression
-      .optional()
-      .meta({
-        description:
-          "Compresses its memory, in the background after the answer. Absent: as the instance's `snapshot_policy` says; without one, not.",
-      }),
+    compression: compression.optional().meta({
+      description:
+        "Compresses its memory, in the background after the answer. Absent: as the instance's `snapshot_policy` says; without one, not.",
+    }),
   })
   .meta({ id: 'CreateSnapshot' })
 

@@ -1,0 +1,65 @@
+// H1: what the server adds to a fork and a restore on each hypervisor. Of the time that the client waits, what the VMM takes to load memory and to run again, and what the guest takes
+// for its identity, is not the server's; all the rest is.
+
+import { eventsOf } from '../tests/support/instance-events.ts'
+import { hypervisorsUnderTest, startHypervisor, type HypervisorUnderTest } from '../tests/support/hypervisors.ts'
+import type { TestServer } from '../tests/support/server.ts'
+import { hasHostNetwork } from '../tests/support/host-network.ts'
+import { limitRow, timed, type Bench, type Row } from './measure.ts'
+import { settle } from './source.ts'
+
+const LIMIT_MS = 15
+/** Steps that wait for the VMM or the guest (src/instances/start.ts, readiness.ts). */
+const notOurs = new Set(['load', 'resume', 'agent', 'identity'])
+const flows = { fork: 'instance.fork', restore: 'instance.restore' } as const
+
+export async function measureOverhead(bench: Bench): Promise<Row[]> {
+  const rows: Row[] = []
+  for (const hypervisor of hypervisorsUnderTest('all'))
+    if (hypervisor.skip === undefined && (hasHostNetwork || !hypervisor.standIn)) rows.push(...(await measureOn(bench, hypervisor)))
+    else bench.leaveOut('H1', `${hypervisor.name}: ${hypervisor.skip ?? 'its guests need tap devices, which take root'}`)
+  return rows
+}
+
+async function measureOn({ runs, say }: Bench, hypervisor: HypervisorUnderTest): Promise<Row[]> {
+  const { name, standIn } = hypervisor
+  await using started = await startHypervisor(hypervisor)
+  const { server, body } = started
+  const { instances, snapshots } = server.client
+  say(`boot on ${name}`)
+  const { id } = await instances.create({
+    ...{ name: 'source', image: 'hypeman/base', size: '256MB', vcpus: 1, hypervisor: name as 'qemu' },
+    ...body,
+  })
+  const { state } = await instances.wait(id, { state: 'Running', timeout: '2m' })
+  if (state !== 'Running') throw new Error(`the source on ${name} is ${state}`)
+  await settle(server, id)
+  const snapshot = await instances.snapshots.create(id, { kind: 'Standby' })
+  const [forks, restores]: [number[], number[]] = [[], []]
+  for (let run = 0; run < runs; run += 1) {
+    let fork = ''
+    const wall = await timed(async () => {
+      fork = (await snapshots.fork(snapshot.id, { name: `fork-${run}` })).id
+    })
+    forks.push(wall - (await otherMs(server, fork, 'fork')))
+    await instances.delete(fork)
+    await instances.standby(id)
+    const before = await otherMs(server, id, 'restore')
+    const back = await timed(() => instances.restore(id))
+    restores.push(back - (await otherMs(server, id, 'restore')) + before)
+    say(`overhead on ${name}: run ${run + 1} of ${runs}`)
+  }
+  await instances.delete(id)
+  await snapshots.delete(snapshot.id)
+  const where = standIn ? `${name} (stand-in)` : name
+  return [
+    limitRow('H1', `fork on ${where}: beside VMM and guest`, 'ms', LIMIT_MS, forks),
+    limitRow('H1', `restore on ${where}: beside VMM and guest`, 'ms', LIMIT_MS, restores),
+  ]
+}
+
+/** What the VMM and the guest took in all such flows of the instance so far, in milliseconds. */
+async function otherMs(server: TestServer, id: string, flow: keyof typeof flows): Promise<number> {
+  const events = await eventsOf(server, id)
+  return events.reduce((sum, { flow: of, step = '', ms = 0 }) => sum + (of === flows[flow] && notOurs.has(step) ? ms : 0), 0)
+}
