@@ -7,6 +7,7 @@ import path from 'node:path'
 import { Readable } from 'node:stream'
 import { copyIn, copyOut } from '../../src/client/copy.ts'
 import { openExec } from '../../src/client/exec.ts'
+import { safeForks } from './hypervisor-safety-scenarios.ts'
 import { runIn, runMachine, shell, small, untilRunning } from './machine.ts'
 import { diskLimit, moves, network, volumes } from './hypervisor-device-scenarios.ts'
 import { refusedWith } from './refused.ts'
@@ -282,6 +283,7 @@ export const hypervisorScenarios: readonly HypervisorScenario[] = [
   { name: 'standby, restore', core: true, run: standbyAndRestore },
   { name: 'snapshot while it runs', core: true, run: snapshotWhileItRuns },
   { name: 'forks at once', core: true, run: forksAtOnce },
+  { name: 'safe forks', core: true, run: safeForks },
   { name: 'snapshot of a fork', core: false, run: snapshotOfAFork },
   { name: 'snapshot in standby', core: false, run: snapshotInStandby },
   { name: 'stopped snapshot', core: true, run: stoppedSnapshot },
