@@ -2,6 +2,7 @@
 // Sizes and durations are the server's to judge: they go through as they are.
 
 import { InvalidArgumentError } from 'commander'
+import { parseCompression } from '../api/schemas/compression.ts'
 import { parseDuration } from '../api/units.ts'
 import type { PortMapping, SnapshotCompression, VolumeMount } from '../client/client.ts'
 
@@ -35,11 +36,9 @@ export function words(text: string, before: readonly string[] = []): string[] {
 
 /** `zstd`, `lz4`, `zstd:19`: which levels there are is the server's to say. `none` goes before what an instance's policy says. */
 export function compression(text: string): SnapshotCompression {
-  if (text === 'none') return { enabled: false }
-  const [, algorithm, level] = /^(zstd|lz4)(?::(\d+))?$/.exec(text) ?? []
-  if (algorithm !== 'zstd' && algorithm !== 'lz4')
-    throw new InvalidArgumentError('Give zstd or lz4, with a level if you like: zstd:19; or none.')
-  return { enabled: true, algorithm, ...(level === undefined ? {} : { level: Number(level) }) }
+  const parsed = parseCompression(text)
+  if (parsed === undefined) throw new InvalidArgumentError('Give zstd or lz4, with a level if you like: zstd:19; or none.')
+  return parsed
 }
 
 export function wholeNumber(text: string): number {

@@ -83,7 +83,7 @@ async function world(faults?: FaultPlan): Promise<World> {
       entry.holdsMemory = true
       await context.store.update(entry, {
         savedMemory: await sealMemory(context, entry.record, directoryOf(entry)),
-        standbyCompression: standbyCompressionOf(null, { compression: { enabled: true } }, Date.now()),
+        standbyCompression: standbyCompressionOf(null, undefined, { compression: { enabled: true } }, Date.now()),
       })
       return entry
     },
@@ -146,7 +146,9 @@ for (const stepName of steps)
     await used
     assert.equal(entry.compressing, undefined)
     assert.deepEqual(await all.staged(), [])
-    await all.base.context.store.update(entry, { standbyCompression: standbyCompressionOf(null, { compression: { enabled: true } }, 0) })
+    await all.base.context.store.update(entry, {
+      standbyCompression: standbyCompressionOf(null, undefined, { compression: { enabled: true } }, 0),
+    })
     await all.untilCompressed(entry)
   })
 

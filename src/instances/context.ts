@@ -3,6 +3,7 @@
 import type { Logger } from 'pino'
 import type { ConnectAgent } from '../agent/contract.ts'
 import { HypemanError } from '../api/errors.ts'
+import type { CompressionSetting } from '../files/compression.ts'
 import type { Digests } from '../files/digests.ts'
 import type { DataLayout } from '../files/layout.ts'
 import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
@@ -34,6 +35,8 @@ export interface InstanceSettings {
   readonly lockWaitMs: number
   /** Of which kind the networks of new instances are; `auto`: what the hypervisor usually has, or what a limit of bandwidth needs. */
   readonly networkMode: 'auto' | 'user' | 'tap'
+  /** Of memory of which neither a request nor the instance's policy says anything; undefined: it is not compressed. */
+  readonly compression: CompressionSetting | undefined
   readonly maxVcpus: number
   readonly maxMemoryBytes: number
   readonly maxOverlayBytes: number

@@ -114,7 +114,7 @@ async function makeFork(context: InstanceContext, id: string, source: ForkSource
   const asleep = withMemory && request.targetState === 'Standby'
   const savedMemory = asleep ? await sealMemory(context, request, staged.path) : null
   const forked = forkRecord(context, source, request, id, withMemory)
-  const standbyCompression = asleep ? standbyCompressionOf(forked.snapshotPolicy, {}, Date.now()) : null
+  const standbyCompression = asleep ? standbyCompressionOf(forked.snapshotPolicy, context.settings.compression, {}, Date.now()) : null
   const record = { ...forked, savedMemory, standbyCompression }
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, withMemory)

@@ -49,7 +49,8 @@ async function endSuspended(context: InstanceContext, entry: InstanceEntry): Pro
   const { record } = entry
   const savedMemory = record.savedMemory ?? (await sealMemory(context, record, context.layout.instance(entry.id)))
   // What the standby itself asked for is not known any more.
-  const standbyCompression = record.standbyCompression ?? standbyCompressionOf(record.snapshotPolicy, {}, Date.now())
+  const standbyCompression =
+    record.standbyCompression ?? standbyCompressionOf(record.snapshotPolicy, context.settings.compression, {}, Date.now())
   await endMachine(context, entry, { savedMemory, standbyCompression })
   context.events.state(entry.id, 'Standby', 'memory is on disk; the server ended in between')
 }

@@ -2,8 +2,9 @@
 
 import type { ServerConfig } from '../platform/config.ts'
 import type { InstanceSettings } from './context.ts'
+import { settingOf } from './snapshot-policy.ts'
 
-export function settingsOf(config: Pick<ServerConfig, 'hypervisor' | 'timeouts' | 'limits' | 'network'>): InstanceSettings {
+export function settingsOf(config: Pick<ServerConfig, 'hypervisor' | 'timeouts' | 'limits' | 'network' | 'snapshots'>): InstanceSettings {
   return {
     defaultHypervisor: config.hypervisor.default,
     bootTimeoutMs: config.timeouts.boot,
@@ -11,6 +12,7 @@ export function settingsOf(config: Pick<ServerConfig, 'hypervisor' | 'timeouts' 
     stopGraceMs: config.timeouts.stop,
     lockWaitMs: config.timeouts.lock,
     networkMode: config.network.mode,
+    compression: settingOf(config.snapshots.compression),
     maxVcpus: config.limits.max_vcpus_per_instance,
     maxMemoryBytes: config.limits.max_memory_per_instance,
     maxOverlayBytes: config.limits.max_overlay_size,

@@ -24,15 +24,18 @@ const policy = fc.option(
   { nil: null },
 )
 
-test('what a standby asks for goes before the policy, each of setting and delay by itself, and nothing is compressed that nobody asked for', () => {
+test('what a standby asks for goes before the policy, and that before what the server usually does; each of setting and delay by itself, and nothing is compressed that nobody asked for', () => {
   fc.assert(
     fc.property(
       policy,
+      fc.option(fc.record({ algorithm: fc.constantFrom('zstd' as const, 'lz4' as const), level: fc.integer({ min: 1, max: 9 }) }), {
+        nil: undefined,
+      }),
       fc.option(compression, { nil: undefined }),
       fc.option(fc.nat(10_000_000), { nil: undefined }),
-      (rule, asked, delayMs) => {
-        const found = standbyCompressionOf(rule, { compression: asked, delayMs }, 1_000)
-        const wanted = asked ?? rule?.compression ?? { enabled: false }
+      (rule, usual, asked, delayMs) => {
+        const found = standbyCompressionOf(rule, usual, { compression: asked, delayMs }, 1_000)
+        const wanted = asked ?? rule?.compression ?? { enabled: usual !== undefined, ...usual }
         assert.equal(found !== null, wanted.enabled)
         if (found === null) return
         const algorithm = 'algorithm' in wanted && wanted.algorithm !== undefined ? wanted.algorithm : 'zstd'

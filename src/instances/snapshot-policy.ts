@@ -51,15 +51,21 @@ export function settingOf(asked: CompressionBody | undefined): CompressionSettin
   return asked?.enabled === true ? levelled(asked) : undefined
 }
 
-/** What the policy says of memory of which nobody said anything else; undefined if it is not to be compressed. */
-export function policySetting(policy: SnapshotPolicy | null): CompressionSetting | undefined {
+/** What the policy says of memory of which nobody said anything else, and where it says nothing, the server (`usual`); undefined if it is not to be compressed. */
+export function policySetting(policy: SnapshotPolicy | null, usual: CompressionSetting | undefined): CompressionSetting | undefined {
   const compression = policy?.compression ?? null
-  return compression?.enabled === true ? { algorithm: compression.algorithm, level: compression.level } : undefined
+  if (compression === null) return usual
+  return compression.enabled ? { algorithm: compression.algorithm, level: compression.level } : undefined
 }
 
-/** How the memory of a standby that begins now is to be compressed: as it was asked for, or else by the policy. */
-export function standbyCompressionOf(policy: SnapshotPolicy | null, request: StandbyRequest, nowMs: number): StandbyCompression | null {
-  const wanted = request.compression === undefined ? policySetting(policy) : settingOf(request.compression)
+/** How the memory of a standby that begins now is to be compressed: as it was asked for, else by the policy, else as the server usually has it. */
+export function standbyCompressionOf(
+  policy: SnapshotPolicy | null,
+  usual: CompressionSetting | undefined,
+  request: StandbyRequest,
+  nowMs: number,
+): StandbyCompression | null {
+  const wanted = request.compression === undefined ? policySetting(policy, usual) : settingOf(request.compression)
   if (wanted === undefined) return null
   const delayMs = request.delayMs ?? policy?.standbyDelayMs ?? 0
   return { ...wanted, notBefore: new Date(nowMs + delayMs).toISOString(), files: [], kept: [] }

@@ -74,7 +74,7 @@ export async function suspendInstance(
     await releaseNetwork(context, record)
   })
   const restarts = withoutPlan(record.restarts)
-  const standbyCompression = standbyCompressionOf(record.snapshotPolicy, compression, Date.now())
+  const standbyCompression = standbyCompressionOf(record.snapshotPolicy, context.settings.compression, compression, Date.now())
   const change = { process: null, stoppedAt: new Date().toISOString(), runningSince: null, restarts, savedMemory, standbyCompression }
   await context.store.update(entry, change)
   context.events.state(entry.id, 'Standby', message)

@@ -52,6 +52,8 @@ const wrong: readonly (readonly [what: string, text: string, environment: Record
   ['an unknown log level', '', { LOG_LEVEL: 'loud' }, /log_level/],
   ['no file for the audit log', '', { AUDIT__FILES: '0' }, /audit\.files/],
   ['a leeway that is no duration', '', { AUTH__LEEWAY: 'some' }, /auth\.leeway: is not a duration/],
+  ['a compression that is none', '', { SNAPSHOTS__COMPRESSION: 'gzip' }, /snapshots\.compression: is not none, zstd or lz4/],
+  ['a level that there is not', 'snapshots:\n  compression: zstd:20\n', {}, /snapshots\.compression: zstd has levels from 1 to 19/],
   ['a rate that is no number', '', { RATE_LIMIT__REQUESTS_PER_MINUTE: 'few' }, /rate_limit\.requests_per_minute: is not a whole number/],
   ['a file that is no mapping', '- a\n- b\n', {}, /holds no settings/],
   ['an address that all can reach, without a secret', 'host: 0.0.0.0\n', {}, /without JWT_SECRET .* loopback only/],

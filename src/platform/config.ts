@@ -6,6 +6,7 @@ import path from 'node:path'
 import { z } from 'zod'
 import { HypemanError } from '../api/errors.ts'
 import { hypervisorName } from '../api/schemas/common.ts'
+import { compression, parseCompression } from '../api/schemas/compression.ts'
 import { parseBandwidth, parseDuration, parseRate, parseSize } from '../api/units.ts'
 import { parseSubnet } from './ipv4.ts'
 
@@ -25,6 +26,12 @@ const patience = duration.pipe(z.number().min(100, 'is shorter than 100ms').max(
 const bandwidth = z
   .string()
   .transform((text, context) => parseBandwidth(text) ?? fail(context, 'is not a bandwidth such as 1Gbps or 125MB/s'))
+const compressionText = z.string().transform((text, context) => {
+  const parsed = parseCompression(text)
+  if (parsed === undefined) return fail(context, 'is not none, zstd or lz4, with a level if you like: zstd:19')
+  const judged = compression.safeParse(parsed)
+  return judged.data ?? fail(context, judged.error?.issues.map(({ message }) => message).join('; ') ?? 'is wrong')
+})
 const rate = z.string().transform((text, context) => parseRate(text) ?? fail(context, 'is not a rate such as 500MB/s'))
 /** How often something may be promised. */
 const ratio = z
@@ -191,6 +198,8 @@ const settings = z.strictObject({
       shortest_interval: duration.pipe(z.number().min(1_000, 'is shorter than 1s')).prefault('1m'),
       /** Snapshots and instances in standby whose memory is compressed at the same time. */
       compressions_at_once: wholeNumber.pipe(z.int().min(1).max(16)).default(1),
+      /** How memory is compressed of which neither a request nor the instance's policy says anything. */
+      compression: compressionText.prefault('none'),
       /** Memory that was decompressed for a restore or fork stays so for this long after its last use. */
       keep_decompressed: duration.prefault('10m'),
       /** Forks that are loaded before anybody asks for them, of all snapshots together; 0: none. */

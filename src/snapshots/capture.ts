@@ -46,7 +46,8 @@ export async function captureSnapshot(context: SnapshotContext, entry: InstanceE
   using flow = snapshotFlow(context, entry.id, 'snapshot.create', id)
   forbidWritableVolumes(entry.record, 'a snapshot')
   const { kind, state } = await permitKind(entry, request.kind)
-  const setting = request.compression === 'by policy' ? policySetting(entry.record.snapshotPolicy) : request.compression
+  const setting =
+    request.compression === 'by policy' ? policySetting(entry.record.snapshotPolicy, instances.settings.compression) : request.compression
   const compression = setting === undefined || kind === 'Stopped' ? undefined : compressionRecordOf(id, setting)
   using _name = context.store.reserveName(entry.id, request.name, id)
 

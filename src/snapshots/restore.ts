@@ -59,7 +59,9 @@ export async function restoreSnapshot(
       const asleep = withMemory && target.state === 'Standby'
       const savedMemory = asleep ? await sealMemory(instances, target, directory) : null
       const restored = restoredRecord(driverOf(instances, target), entry.record, record, target, withMemory)
-      const standbyCompression = asleep ? standbyCompressionOf(restored.snapshotPolicy, {}, Date.now()) : null
+      const standbyCompression = asleep
+        ? standbyCompressionOf(restored.snapshotPolicy, context.instances.settings.compression, {}, Date.now())
+        : null
       return { ...restored, savedMemory, standbyCompression }
     },
     holdsMemory: withMemory,

@@ -14,7 +14,8 @@ import { until } from '../support/until.ts'
 import { countVm } from '../support/vm-count.ts'
 
 // A machine that boots by itself has its memory for itself; a fork of a template shares it.
-const server = await startServer({ TEMPLATES: 'false', SNAPSHOTS__KEEP_DECOMPRESSED: '1s' })
+const settings = { TEMPLATES: 'false', SNAPSHOTS__KEEP_DECOMPRESSED: '1s' }
+const server = await startServer(settings)
 after(() => server[Symbol.asyncDispose]())
 const { done, refused } = promptOf(server)
 const { instances, snapshots } = server.client
@@ -114,8 +115,9 @@ test('a snapshot can be forked at once while it is compressed; the server may be
 })
 
 // The last one: a machine that was restored shares its memory with its later snapshots, which are not compressed as long as it has it.
-test('an instance whose memory is compressed in standby goes on where it was', async () => {
-  await server.client.instances.standby(origin, { compression: { enabled: true, algorithm: 'lz4' } })
+test('an instance whose memory is compressed in standby, as the server usually does it, goes on where it was', async () => {
+  await server.restart({ ...settings, SNAPSHOTS__COMPRESSION: 'lz4' })
+  await server.client.instances.standby(origin)
   const inspected = async (): Promise<{
     readonly state: string
     readonly compressed_size_bytes?: number

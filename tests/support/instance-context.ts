@@ -43,6 +43,7 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
       stopGraceMs: 10,
       lockWaitMs: 1_000,
       networkMode: 'auto',
+      compression: undefined,
       maxVcpus: 4,
       maxMemoryBytes: 2 ** 30,
       maxOverlayBytes: 2 ** 34,

@@ -60,7 +60,7 @@ export const createSnapshotBody = z
     tags: tags.optional(),
     compression: compression.optional().meta({
       description:
-        "Compresses its memory, in the background after the answer. Absent: as the instance's `snapshot_policy` says; without one, not.",
+        "Compresses its memory, in the background after the answer. Absent: as the instance's `snapshot_policy` says, else as the server's setting does.",
     }),
   })
   .meta({ id: 'CreateSnapshot' })
