@@ -44,7 +44,17 @@ export async function sendOn(request: IncomingMessage, response: ServerResponse,
 /** A place at the same registry as a path of the gateway; the token is for no other, and skopeo would go there without checking who answers. */
 export function inGateway(location: string, wanted: string, { origin, before }: Behind): string {
   const place = new URL(location, wanted)
-  if (place.origin !== new URL(origin).origin || !place.pathname.startsWith('/v2/'))
+  if (place.origin !== new URL(origin).origin)
     throw new Error(`the registry sends the upload to ${place.origin}, where the token is not for`)
-  return `${before}${place.pathname.slice('/v2/'.length)}${place.search}`
+  const path = place.pathname.startsWith('/v2/') ? place.pathname.slice('/v2/'.length) : `${OUTSIDE}${place.pathname}`
+  return `${before}${path}${place.search}`
 }
+
+/** What a path of the gateway's stands for, which begins with `before`: the URL at the registry. */
+export function atRegistry(path: string, { origin, before }: Behind): string {
+  const rest = path.slice(before.length)
+  return rest.startsWith(`${OUTSIDE}/`) ? `${origin}${rest.slice(OUTSIDE.length)}` : `${origin}/v2/${rest}`
+}
+
+/** Stands for the registry's root in paths of the gateway: some take uploads elsewhere than below /v2/. No repository begins with a dot (OCI distribution specification). */
+const OUTSIDE = '.outside'

@@ -7,7 +7,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { passedOn, sendOn, type Behind } from './gateway-upload.ts'
+import { atRegistry, passedOn, sendOn, type Behind } from './gateway-upload.ts'
 import type { Reference } from './reference.ts'
 
 export interface TokenGateway extends AsyncDisposable {
@@ -55,7 +55,7 @@ async function forward(request: IncomingMessage, response: ServerResponse, behin
   const reads = request.method === 'GET' || request.method === 'HEAD'
   if (url === '/v2/') return void response.writeHead(200).end()
   if (!url.startsWith(behind.before) || !(reads || upload)) return void response.writeHead(404).end()
-  const wanted = `${behind.origin}/v2/${url.slice(behind.before.length)}`
+  const wanted = atRegistry(url, behind)
   if (!reads) return await sendOn(request, response, wanted, behind)
   const closed = new AbortController()
   response.once('close', () => closed.abort())

@@ -304,6 +304,22 @@ test('a registry token opens a registry for a push', async () => {
   assert.ok(proxy.sent.some((bytes) => bytes > 300_000))
 })
 
+test('a registry that takes uploads elsewhere than below /v2/ gets them with the token, too', async () => {
+  await using proxy = await startRegistryProxy(source.host, { token: 'let me in', uploadsElsewhere: true })
+  const { name } = await pulled('elsewhere:1', [layer('elsewhere', 300_000)])
+  const to = `${proxy.host}/uploaded-elsewhere:2`
+  const done = await ended(await server.client.pushes.create({ image: name, target: to, credentials: { registry_token: 'let me in' } }))
+  assert.deepEqual([done.status, done.error ?? null], ['pushed', null])
+  assert.deepEqual(
+    proxy.asked.filter((asked) => /^(?:PUT|PATCH) .*uploads/.test(asked) && !asked.includes(' /uploads-elsewhere/v2/')),
+    [],
+  )
+  assert.ok(
+    proxy.asked.some((asked) => asked.includes(' /uploads-elsewhere/v2/')),
+    proxy.asked.join('\n'),
+  )
+})
+
 test('an image that was made before blobs were kept gets them with its next pull, and can be pushed then', async () => {
   const { name, digest } = await pulled('old:1', [layer('old')])
   await server.stop()

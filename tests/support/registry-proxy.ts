@@ -1,4 +1,5 @@
-// Stands before a test registry, counts what is sent there, and holds it back for as long as a test wants. Can ask for a bearer token of its own.
+// Stands before a test registry, counts what is sent there, and holds it back for as long as a test wants. Can ask for a bearer token of its own, and take
+// uploads elsewhere than below /v2/, as some registries do.
 
 import { once } from 'node:events'
 import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
@@ -21,7 +22,13 @@ export interface RegistryProxy extends AsyncDisposable {
   readonly held: number
 }
 
-export async function startRegistryProxy(registry: string, options: { readonly token?: string } = {}): Promise<RegistryProxy> {
+/** Where uploads go on. */
+const elsewhere = '/uploads-elsewhere'
+
+export async function startRegistryProxy(
+  registry: string,
+  options: { readonly token?: string; readonly uploadsElsewhere?: true } = {},
+): Promise<RegistryProxy> {
   const sent: number[] = []
   const asked: string[] = []
   let gate: (PromiseWithResolvers<void> & { readonly holds: (asked: string) => boolean }) | undefined
@@ -45,7 +52,8 @@ export async function startRegistryProxy(registry: string, options: { readonly t
       if (response.destroyed) return
     }
     const { authorization: _token, ...headers } = request.headers
-    const upstream = httpRequest(`http://${registry}${request.url ?? '/'}`, {
+    const place = request.url?.startsWith(`${elsewhere}/`) === true ? request.url.slice(elsewhere.length) : (request.url ?? '/')
+    const upstream = httpRequest(`http://${registry}${place}`, {
       method: request.method,
       headers: options.token === undefined ? request.headers : headers,
     })
@@ -56,6 +64,11 @@ export async function startRegistryProxy(registry: string, options: { readonly t
     await Promise.all([pipeline(request, upstream), answered])
     if (bytes > 0 && request.url?.includes('/blobs/') === true) sent.push(bytes)
     const [answer] = await answered
+    const { location } = answer.headers
+    if (options.uploadsElsewhere === true && location?.includes('/blobs/uploads/') === true) {
+      const { pathname, search } = new URL(location, `http://${registry}`)
+      answer.headers.location = `${elsewhere}${pathname}${search}`
+    }
     response.writeHead(answer.statusCode ?? 500, answer.headers)
     await pipeline(answer, response)
   }
