@@ -256,6 +256,17 @@ async function serverCrash({ server, machine, settings }: HypervisorWorld): Prom
   await shell(server, machine, goesOn)
 }
 
+/** A process that was loaded when the server was killed, and that no record names yet, does not outlive the next start. */
+async function strays(world: HypervisorWorld): Promise<void> {
+  const { server, machine, snapshot, settings } = world
+  await server.restart({ ...settings, HYPEMAN_FAULTS: 'instance.fork/load@after:kill' })
+  const known = vmmOf(server, machine)
+  await assert.rejects(fork(world, snapshot, 'stray', {}))
+  assert.equal(vmmsOf(server).length, 2, 'the server was killed when another machine was loaded')
+  await server.restart({ ...settings })
+  assert.deepEqual(vmmsOf(server), [known])
+}
+
 async function vmmCrash({ server, machine }: HypervisorWorld): Promise<void> {
   await shell(server, machine, 'echo synced > /root/instant; sync')
   await killVmm(server, machine)
@@ -291,6 +302,7 @@ export const hypervisorScenarios: readonly HypervisorScenario[] = [
   { name: 'roll back', core: true, run: rollBack },
   { name: 'failures', core: true, run: failures },
   { name: 'server killed', core: true, run: serverCrash },
+  { name: 'strays ended', core: true, run: strays },
   { name: 'VMM killed', core: true, run: vmmCrash },
   { name: 'stop, start', core: false, run: stopAndStart },
   { name: 'volumes', core: false, run: volumes },

@@ -34,6 +34,16 @@ test('a machine boots on a disk of its own, is paused and resumed at will, and i
   assert.match((await machine.exited).reason, /code 0/)
 })
 
+test('a process tells by its arguments whose it is, so that a server without a record of it finds it', async () => {
+  const { machine, spec } = await host.start()
+  const payload = await host.directory()
+  await memory.capture(machine, spec, payload, never)
+  for (const one of [{ machine, spec }, await host.fork(payload)]) {
+    const commandLine = await readFile(`/proc/${one.machine.process.pid}/cmdline`, 'utf8')
+    assert.ok(commandLine.split('\0').includes(`hypeman-${one.spec.instanceId}`), commandLine)
+  }
+})
+
 test('a capture freezes memory and disk of one instant, the machine goes on, and forks share neither', async () => {
   const { machine, spec } = await host.start()
   await tell(machine, 'memory 100 before')

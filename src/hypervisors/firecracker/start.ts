@@ -83,7 +83,9 @@ async function launch(
   const logged = logs.map(sizeOf)
   // Firecracker wants the file of its log to be there.
   await using _log = await open(path.join(spec.directory, firecrackerFiles.vmm), 'a', 0o600)
-  const arguments_ = ['--api-sock', firecrackerFiles.api, '--id', spec.instanceId, '--log-path', firecrackerFiles.vmm, '--level', 'Warning']
+  // By the id a server that has no record of the process tells whose it was.
+  const identity = ['--id', `hypeman-${spec.instanceId}`]
+  const arguments_ = ['--api-sock', firecrackerFiles.api, ...identity, '--log-path', firecrackerFiles.vmm, '--level', 'Warning']
   let machine: FirecrackerMachine | undefined
   try {
     // The guest's serial console is its standard output.
