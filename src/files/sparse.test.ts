@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import fc from 'fast-check'
-import { punchZeros, writeOver } from './sparse.ts'
+import { probePageHoles, punchZeros, tellsPageHoles, writeOver } from './sparse.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'punch-'))
 after(() => rm(root, { recursive: true }))
@@ -68,5 +68,21 @@ test('what is written over a file replaces its blocks, with zeros too, and leave
       assert.ok((await readFile(file)).equals(Buffer.concat(wanted)))
     }),
     { numRuns: 60 },
+  )
+})
+
+test('a file system is known by whether it tells a written page from the holes beside it', async () => {
+  assert.equal(await tellsPageHoles(root), true)
+  assert.equal(await probePageHoles(root), true)
+  for (const extents of [[{ from: 0, to: 128 * 1024 }], [{ from: 0, to: 16 * 1024 ** 2 }], [{ from: BLOCK, to: 4 * BLOCK }], []])
+    assert.equal(
+      await probePageHoles(root, function* () {
+        yield* extents
+      }),
+      false,
+    )
+  assert.deepEqual(
+    (await readdir(root)).filter((name) => name.startsWith('holes')),
+    [],
   )
 })

@@ -1,6 +1,7 @@
 // Files of somebody else's, with their zeros made holes of, so that they take no room for what was never written. fallocate(2).
 
-import { open, type FileHandle } from 'node:fs/promises'
+import { open, rm, stat, type FileHandle } from 'node:fs/promises'
+import path from 'node:path'
 import koffi from 'koffi'
 import { diskErrors } from '../platform/disk-error.ts'
 import { extentsOf } from './extents.ts'
@@ -10,6 +11,8 @@ import { failedCall } from './unsuitable.ts'
 /** Smallest hole that is looked for, in bytes: a page, and a block of the file systems that take a data directory. */
 const BLOCK_BYTES = 4096
 const COPY_BYTES = 1024 ** 2
+/** Longer than what any file system keeps with the file's name, in bytes, and than the pieces in which it tells data. */
+const PROBE_BYTES = 16 * 1024 ** 2
 const KEEP_SIZE = 0x01
 const PUNCH_HOLE = 0x02
 
@@ -33,9 +36,36 @@ export async function punchZeros(file: string, signal?: AbortSignal): Promise<nu
   })
 }
 
+const known = new Map<number, Promise<boolean>>()
+
+/**
+ * Whether the file system of a directory tells a written page from the holes beside it, which `writeOver` needs: where data is told in larger pieces the rest of a piece reads as zeros that somebody
+ * wrote. Each file system is asked once, by a file in the directory.
+ */
+export async function tellsPageHoles(directory: string): Promise<boolean> {
+  const { dev } = await stat(directory)
+  const probed = known.get(dev) ?? probePageHoles(directory)
+  known.set(dev, probed)
+  probed.catch(() => known.delete(dev))
+  return probed
+}
+
+/** `extents` finds what the file system tells. */
+export async function probePageHoles(directory: string, extents = extentsOf): Promise<boolean> {
+  const file = path.join(directory, `holes-${process.pid}-${process.hrtime.bigint()}.tmp`)
+  return diskErrors(file, async () => {
+    await using handle = await open(file, 'wx+', 0o600)
+    await rm(file)
+    await handle.truncate(PROBE_BYTES)
+    await writeFully(handle, Buffer.alloc(BLOCK_BYTES, 1), BLOCK_BYTES)
+    const [only, ...others] = extents(handle.fd, PROBE_BYTES, file)
+    return others.length === 0 && only?.from === BLOCK_BYTES && only.to === 2 * BLOCK_BYTES
+  })
+}
+
 /**
  * Writes what a sparse file holds over another at the same places, also its zeros: these become holes there. What is a hole in `over` stays as it is in `file`. Both have the same
- * size; nobody may write to either meanwhile.
+ * size; nobody may write to either meanwhile. Only where `tellsPageHoles`.
  */
 export async function writeOver(file: string, over: string, signal?: AbortSignal): Promise<void> {
   await diskErrors(file, async () => {
