@@ -18,8 +18,8 @@ export interface PaperFirecracker extends AsyncDisposable {
   readonly layout: DataLayout
   readonly driver: Hypervisor
   readonly memory: MemorySnapshots
-  /** A driver that starts another program. */
-  driverWith(command: string, whyNoKvm?: string): Hypervisor
+  /** A driver that starts another program, or has other knowledge of the host. */
+  driverWith(options: { readonly command?: string; readonly whyNoKvm?: string; readonly pageHoles?: boolean }): Hypervisor
   /** Replaces the program by a shell script, which is given the arguments; by default by the stand-in again. */
   install(lines?: string): Promise<void>
   /** A line of a script that starts the stand-in with guests of paper. */
@@ -46,9 +46,14 @@ export async function paperFirecracker(): Promise<PaperFirecracker> {
   const alive = setInterval(() => undefined, 60_000)
   const machines: Machine[] = []
   let count = 0
-  const driverWith: PaperFirecracker['driverWith'] = (command, whyNoKvm) =>
-    createFirecrackerDriver({ layout, command, whyNoKvm: () => Promise.resolve(whyNoKvm) })
-  const driver = driverWith(program)
+  const driverWith: PaperFirecracker['driverWith'] = ({ command = program, whyNoKvm, pageHoles }) =>
+    createFirecrackerDriver({
+      layout,
+      command,
+      whyNoKvm: () => Promise.resolve(whyNoKvm),
+      ...(pageHoles === undefined ? {} : { pageHoles: () => Promise.resolve(pageHoles) }),
+    })
+  const driver = driverWith({})
   const { memory } = driver
   assert.ok(memory)
   const start = `exec env STAND_IN_GUEST=paper '${standIn}' "$@"`

@@ -2,11 +2,8 @@
 
 import { HypemanError } from '../../api/errors.ts'
 import type { MachineSpec } from '../driver.ts'
-import { diskFiles } from './disks.ts'
 import type { Ask } from './api.ts'
-
-/** Names inside the instance's directory, which is Firecracker's working directory: what is inside is named relatively, so that a fork's process finds its own. */
-export const firecrackerFiles = { api: 'api.sock', vsock: 'vsock.sock', console: 'logs/console.log', vmm: 'logs/vmm.log' } as const
+import { diskFiles, firecrackerFiles } from './files.ts'
 
 /** Interrupts for virtio devices on x86-64, less those for the disks, network, vsock, entropy and balloon that a machine has besides its volumes. */
 export const MAX_VOLUMES = 19 - 6

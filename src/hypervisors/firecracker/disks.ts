@@ -2,7 +2,7 @@
 // that it is the same in every directory (others number their disks, ../raw-disks.ts).
 // Nobody writes to a frozen disk, nor to a file that has another link: a machine gets a copy first, which shares the blocks where the file system can.
 
-import { statSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { link, lstat, open, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
@@ -11,10 +11,10 @@ import { partsBehind } from '../../files/disk-parts.ts'
 import { formatStretch, linkFilesystem } from '../../files/empty-filesystem.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { removeFile, syncDirectory, syncFile } from '../../files/stage.ts'
+import { isMissing } from '../../files/tree.ts'
 import { diskErrors } from '../../platform/disk-error.ts'
 import type { AddedParts } from '../driver.ts'
-
-export const diskFiles = { live: 'disk.raw', frozen: 'disk.frozen' } as const
+import { diskFiles, memoryFiles } from './files.ts'
 
 /** A copy in the making. */
 const unfinished = 'disk.tmp'
@@ -42,10 +42,10 @@ async function replaceDisk(directory: string, source: string): Promise<void> {
   await syncDirectory(directory)
 }
 
-/** The file with what the disk of a directory or payload holds. */
+/** The file with what the disk of a directory or payload holds. Beside a live disk the frozen one counts with its image alone: the removal of that may have been cut off. */
 function diskOf(directory: string): string {
-  const frozen = path.join(directory, diskFiles.frozen)
-  return statSync(frozen, { throwIfNoEntry: false }) === undefined ? path.join(directory, diskFiles.live) : frozen
+  const [live, frozen] = [path.join(directory, diskFiles.live), path.join(directory, diskFiles.frozen)]
+  return existsSync(path.join(directory, memoryFiles.manifest)) || !existsSync(live) ? frozen : live
 }
 
 /** Links the disk into a payload. */
@@ -64,10 +64,25 @@ export async function isFrozenInPlace(directory: string): Promise<boolean> {
   const inode = async (name: string): Promise<number | undefined> =>
     lstat(path.join(directory, name)).then(
       ({ ino }) => ino,
-      () => undefined,
+      (error: unknown) => {
+        if (isMissing(error)) return undefined
+        throw error
+      },
     )
   const frozen = await inode(diskFiles.frozen)
   return frozen !== undefined && frozen === (await inode(diskFiles.live))
+}
+
+/** The frozen disk is the disk again: what a machine that went on from it has written is given up. Durable; no process may run. */
+export async function takeBackFrozen(directory: string): Promise<void> {
+  if (!existsSync(path.join(directory, diskFiles.frozen)) || (await isFrozenInPlace(directory))) return
+  const name = path.join(directory, unfinished)
+  await rm(name, { force: true })
+  await diskErrors(directory, async () => {
+    await link(path.join(directory, diskFiles.frozen), name)
+    await rename(name, path.join(directory, diskFiles.live))
+    await syncDirectory(directory)
+  })
 }
 
 /** Gives the frozen disk up: what the machine wrote to is the disk. */

@@ -8,6 +8,7 @@ import { identityOf, isAlive } from '../../platform/process.ts'
 import { filesIn, paperFirecracker, tell } from '../../../tests/support/paper-firecracker.ts'
 import { until } from '../../../tests/support/until.ts'
 import type { MachineSpec } from '../driver.ts'
+import { FirecrackerMachine } from './machine.ts'
 
 const host = await paperFirecracker()
 after(() => host[Symbol.asyncDispose]())
@@ -140,6 +141,14 @@ test('a capture that fails leaves the machine running, and the next one is whole
   const missing = path.join(host.layout.staging, 'none', 'at', 'all')
   await assert.rejects(memory.capture(machine, spec, missing, never))
   assert.equal(await machine.status(), 'running')
+  assert.equal((await memory.capture(machine, spec, await host.directory(), never)).note, undefined)
+
+  assert.ok(machine instanceof FirecrackerMachine)
+  const ask = machine.ask.bind(machine)
+  machine.ask = (request) => (request.path === '/snapshot/create' ? Promise.reject(new Error('a fault')) : ask(request))
+  await assert.rejects(memory.capture(machine, spec, await host.directory(), never), /a fault/)
+  assert.equal(await machine.status(), 'running')
+  machine.ask = ask
   const payload = await host.directory()
   const report = await memory.capture(machine, spec, payload, never)
   assert.match(report.note ?? '', /all of its memory was written/)
@@ -185,12 +194,15 @@ async function gone(spec: MachineSpec): Promise<void> {
 }
 
 test('a program that is missing, too old or without KVM is not available, and says what to do', async () => {
-  assert.match((await host.driverWith('/none/firecracker').unavailable()) ?? '', /\/none\/firecracker can't be run; install it/)
+  assert.match(
+    (await host.driverWith({ command: '/none/firecracker' }).unavailable()) ?? '',
+    /\/none\/firecracker can't be run; install it/,
+  )
   assert.equal(await driver.unavailable(), undefined)
-  assert.equal(await host.driverWith(path.join(path.dirname(host.layout.root), 'firecracker'), 'no KVM').unavailable(), 'no KVM')
+  assert.equal(await host.driverWith({ whyNoKvm: 'no KVM' }).unavailable(), 'no KVM')
   try {
     await host.install('echo "Firecracker v1.7.0"')
-    const old = host.driverWith(path.join(path.dirname(host.layout.root), 'firecracker'))
+    const old = host.driverWith({})
     assert.match((await old.unavailable()) ?? '', /1\.7\.0 is too old/)
     const spec = host.spec(await host.directory())
     await assert.rejects(old.boot(spec, never), { code: 'host_unavailable' })
@@ -200,7 +212,6 @@ test('a program that is missing, too old or without KVM is not available, and sa
 })
 
 test('a start that fails leaves no process and no socket, and tells what the program said', async () => {
-  const program = path.join(path.dirname(host.layout.root), 'firecracker')
   const cases = {
     'dies at once': ['echo "no such luck"; exit 3', /no such luck/],
     'says another version than it is': [
@@ -213,7 +224,7 @@ test('a start that fails leaves no process and no socket, and tells what the pro
     ],
   } as const
   for (const [what, [script, words]] of Object.entries(cases)) {
-    const other = host.driverWith(program)
+    const other = host.driverWith({})
     await host.install()
     assert.equal((await other.stamp()).version, '1.14.2')
     const spec = host.spec(await host.directory())

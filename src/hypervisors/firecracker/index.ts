@@ -2,16 +2,18 @@
 
 import { HypemanError, isHypemanError } from '../../api/errors.ts'
 import type { DataLayout } from '../../files/layout.ts'
+import { tellsPageHoles } from '../../files/sparse.ts'
 import { refuseForeignFiles } from '../../files/tree.ts'
 import { uncompressedKernel, type KernelArch } from '../../files/vmlinux.ts'
 import { findBinaries } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
-import type { FilePart, Hypervisor, VersionStamp } from '../driver.ts'
-import { addRawParts, createRawDisk, diskFiles, exportRawDisk, importRawDisk, linkDisk, linkFrozen } from './disks.ts'
-import { firecrackerFiles, MAX_VOLUMES } from './configuration.ts'
+import type { Hypervisor, VersionStamp } from '../driver.ts'
+import { MAX_VOLUMES } from './configuration.ts'
+import { addRawParts, createRawDisk, exportRawDisk, importRawDisk, linkDisk, linkFrozen } from './disks.ts'
+import { firecrackerFiles, partOf } from './files.ts'
 import { FirecrackerMachine } from './machine.ts'
-import { linkImage, memoryFiles } from './memory.ts'
+import { linkImage } from './memory.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
 import { startCold } from './start.ts'
 
@@ -21,19 +23,15 @@ export interface FirecrackerDriverOptions {
   readonly command?: string | undefined
   /** Why KVM can't be used here, in one sentence; undefined if it can. */
   readonly whyNoKvm: () => Promise<string | undefined>
+  /** Whether the file system of a directory tells pages from holes beside them; by default it is asked. */
+  readonly pageHoles?: ((directory: string) => Promise<boolean>) | undefined
 }
 
 /** The first version that describes its devices by ACPI: the distributions' kernels find them by nothing else. */
 const OLDEST = [1, 8] as const
 
-const parts: Readonly<Record<string, FilePart>> = {
-  [memoryFiles.state]: 'state',
-  [memoryFiles.manifest]: 'state',
-  [memoryFiles.image]: 'memory',
-  [diskFiles.frozen]: 'disk',
-}
-
-export function createFirecrackerDriver({ layout, command = 'firecracker', whyNoKvm }: FirecrackerDriverOptions): Hypervisor {
+export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hypervisor {
+  const { layout, command = 'firecracker', whyNoKvm, pageHoles = tellsPageHoles } = options
   const advice = 'install it (hypeman hypervisor install firecracker@<version>), or name its program in the setting hypervisor.firecracker'
   const binaries = findBinaries({
     command,
@@ -67,7 +65,7 @@ export function createFirecrackerDriver({ layout, command = 'firecracker', whyNo
       throw error
     }
   }
-  const memory = memorySnapshots(binaries, stamp)
+  const memory = memorySnapshots(binaries, stamp, () => pageHoles(layout.staging))
 
   return {
     name: 'firecracker',
@@ -77,7 +75,7 @@ export function createFirecrackerDriver({ layout, command = 'firecracker', whyNo
     maxVolumes: MAX_VOLUMES,
     transientFiles: [firecrackerFiles.api, firecrackerFiles.vsock],
     memory: { ...memory, restore: (spec, wanted, signal) => onSameVersion(() => memory.restore(spec, wanted, signal)) },
-    partOf: (file) => parts[file],
+    partOf,
     stamp,
     async unavailable() {
       try {

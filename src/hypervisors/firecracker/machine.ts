@@ -10,8 +10,8 @@ import { connectVsock } from '../../platform/vsock-socket.ts'
 import type { Machine, MachineStatus } from '../driver.ts'
 import { followLog, type LogFollower } from '../workload-log.ts'
 import { ask, type Ask } from './api.ts'
-import { firecrackerFiles } from './configuration.ts'
-import { dropOwnImage, forgetCount } from './memory.ts'
+import { firecrackerFiles } from './files.ts'
+import { dropOwnImage, forgetCount, forgetCountAtOnce } from './memory.ts'
 
 const info = z.object({ state: z.enum(['Not started', 'Running', 'Paused']) })
 const statusOf = { 'Not started': 'created', Running: 'running', Paused: 'paused' } as const satisfies Record<string, MachineStatus>
@@ -28,6 +28,9 @@ export class FirecrackerMachine implements Machine {
   /** The directory may hold an image of this very process: it was just saved, or another server process may have saved it. */
   mayBeSaved: boolean
   #log: LogFollower | undefined
+  /** Where the log begins when the machine runs. */
+  #logAfter: number | undefined
+  #ended = false
   #channel: Duplex | undefined
 
   constructor(process: DetachedProcess, directory: string, mayBeSaved = false) {
@@ -35,6 +38,18 @@ export class FirecrackerMachine implements Machine {
     this.exited = process.exited
     this.directory = directory
     this.mayBeSaved = mayBeSaved
+    process.exited.then(
+      () => {
+        this.#ended = true
+        forgetCountAtOnce(this.directory)
+      },
+      () => undefined, // it never rejects; what can't be removed here is tried again by `kill`, or by the next start
+    )
+  }
+
+  /** False once its end was heard of. */
+  get lives(): boolean {
+    return !this.#ended
   }
 
   /** Begins to bring the program's output to the log. `after`: what is there already; undefined if the log tells. */
@@ -44,9 +59,14 @@ export class FirecrackerMachine implements Machine {
     this.#log = followLog({ directory: () => this.directory, after, connect, ended: this.exited })
   }
 
+  /** The same for a machine that is loaded and may stay paused for long: until it runs there is nobody to ask. */
+  followLogOnceResumed(after: number): void {
+    this.#logAfter = after
+  }
+
   /** Bytes of the program's output that are in the log. */
   get logged(): number {
-    return this.#log?.offset ?? 0
+    return this.#log?.offset ?? this.#logAfter ?? 0
   }
 
   /** Until what it said last is in the log: nobody then writes to the directory any more. */
@@ -73,6 +93,8 @@ export class FirecrackerMachine implements Machine {
     if (this.mayBeSaved) await dropOwnImage(this.directory)
     this.mayBeSaved = false
     await this.ask({ method: 'PATCH', path: '/vm', body: { state: 'Resumed' } })
+    if (this.#logAfter !== undefined) this.followLog(this.#logAfter)
+    this.#logAfter = undefined
   }
 
   /** The nearest that there is, on x86-64: the guest's kernel is told that somebody pressed Ctrl-Alt-Del. */

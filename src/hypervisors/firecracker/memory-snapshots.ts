@@ -5,42 +5,43 @@ import { HypemanError } from '../../api/errors.ts'
 import { copyPayload } from '../../files/copy.ts'
 import { removeFile } from '../../files/stage.ts'
 import type { Binaries } from '../../platform/binaries.ts'
-import { messageOf } from '../../platform/flow.ts'
 import type { CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
-import { diskFiles, freezeDisk } from './disks.ts'
+import { whilePaused } from '../paused.ts'
 import { ask, MEMORY_LIMIT_MS } from './api.ts'
-import { firecrackerFiles } from './configuration.ts'
+import { freezeDisk } from './disks.ts'
+import { diskFiles, firecrackerFiles, memoryFiles } from './files.ts'
 import { FirecrackerMachine } from './machine.ts'
-import { commitManifest, forgetCount, holdsImage, memoryFiles, planSave, removeImage, stageManifest, type PlannedSave } from './memory.ts'
+import { commitManifest, discardImage, holdsImage, planSave, removeImage, stageManifest, type PlannedSave } from './memory.ts'
 import { isNotListening, startFromImage } from './start.ts'
 
-export function memorySnapshots(binaries: Binaries, stamp: () => Promise<VersionStamp>): MemorySnapshots {
+/** `pageHoles`: whether the file system of the data directory tells pages from holes beside them (files/sparse.ts). */
+export function memorySnapshots(
+  binaries: Binaries,
+  stamp: () => Promise<VersionStamp>,
+  pageHoles: () => Promise<boolean>,
+): MemorySnapshots {
   return {
     movable: true,
 
-    async capture(machine, spec, target, signal) {
+    tellsPause: true,
+
+    async capture(machine, spec, target, signal, around) {
       const firecracker = asFirecracker(machine)
       const wasRunning = (await firecracker.status(signal)) === 'running'
-      await using undo = new AsyncDisposableStack()
-      const save = await planSave(spec.directory, target)
+      const holes = await pageHoles()
       signal.throwIfAborted()
-      const started = performance.now()
-      // Armed before the pause, whose answer may get lost.
-      undo.defer(async () => {
-        if (wasRunning) await firecracker.resume()
+      const { frozen, report } = await whilePaused(firecracker, wasRunning, around, async () => {
+        const save = await planSave(spec.directory, target, holes)
+        await saveMachine(firecracker, save, target)
+        // What comes from here on is of the machine that goes on, not of what was saved.
+        const { logged } = firecracker
+        await copyPayload(path.join(spec.directory, diskFiles.live), path.join(target, diskFiles.frozen), { durable: false, signal })
+        return { save, logged }
       })
-      await firecracker.pause()
-      await saveMachine(firecracker, save, target)
-      // What comes from here on is of the machine that goes on, not of what was saved.
-      const { logged } = firecracker
-      await copyPayload(path.join(spec.directory, diskFiles.live), path.join(target, diskFiles.frozen), { durable: false, signal })
-      undo.move()
-      const notResumed = wasRunning ? await firecracker.resume().then(() => undefined, messageOf) : undefined
-      const pausedMs = performance.now() - started
-      const memoryBytes = await save.finish(signal)
+      const { save, logged } = frozen
+      const memoryBytes = await save.finish(signal, () => firecracker.lives)
       await stageManifest(target, { ramBytes: ramBytesOf(spec), logged })
-      const note = save.kind === 'Full' ? { note: stoodStill } : {}
-      return { pausedMs, memoryBytes, ...note, ...(notResumed === undefined ? {} : { notResumed }) }
+      return { ...report, memoryBytes, ...(save.kind === 'Full' ? { note: holes ? countLost : coarseHoles } : {}) }
     },
 
     async suspend(machine, spec, signal): Promise<CaptureReport> {
@@ -49,11 +50,11 @@ export function memorySnapshots(binaries: Binaries, stamp: () => Promise<Version
       await using undo = new AsyncDisposableStack()
       undo.defer(() => removeImage(spec.directory))
       await removeImage(spec.directory)
-      const save = await planSave(spec.directory, spec.directory)
+      const save = await planSave(spec.directory, spec.directory, await pageHoles())
       firecracker.mayBeSaved = true
       await saveMachine(firecracker, save, spec.directory)
       await freezeDisk(spec.directory)
-      const memoryBytes = await save.finish(signal)
+      const memoryBytes = await save.finish(signal, () => firecracker.lives)
       await commitManifest(spec.directory, { ramBytes: ramBytesOf(spec), logged: firecracker.logged })
       undo.move()
       return { pausedMs: performance.now() - started, memoryBytes }
@@ -73,8 +74,7 @@ export function memorySnapshots(binaries: Binaries, stamp: () => Promise<Version
 
     holdsMemory: holdsImage,
     async discardMemory(directory) {
-      await removeImage(directory)
-      if (!(await isControlled(directory))) await forgetCount(directory)
+      await ((await isControlled(directory)) ? removeImage(directory) : discardImage(directory))
     },
     // What a running process counts from stays beside it.
     consumeMemory: removeImage,
@@ -82,8 +82,10 @@ export function memorySnapshots(binaries: Binaries, stamp: () => Promise<Version
 }
 
 /** Told of a snapshot for which all of the memory was written, though less might have done. */
-const stoodStill =
+const countLost =
   'the guest stood still while all of its memory was written, since nobody can tell what it wrote since its last snapshot; the next ones write what changed'
+const coarseHoles =
+  'the guest stood still while all of its memory was written, since the file system of the data directory does not tell written pages from holes beside them; put it on ext4, XFS or btrfs'
 
 /** Memory first, then devices, both by Firecracker. No abort cuts it short, since Firecracker would go on writing the files. */
 async function saveMachine(machine: FirecrackerMachine, save: PlannedSave, target: string): Promise<void> {

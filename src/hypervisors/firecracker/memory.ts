@@ -3,9 +3,9 @@
 //   memory.state   Firecracker's state of everything but RAM and disks
 //   disk.frozen    the system disk of the same instant
 //   memory.json    completes the image: written last and removed first, so an image exists if and only if it does
-// Beside a process lies memory.since, a link to the image that its log of written pages counts from. It is away while nobody can tell: then the next image is a whole one.
+// Beside a process lies memory.since, a link to the image that its log of written pages counts from. It is away while nobody can tell: then the next image is a whole one. It goes with the process.
 
-import { statSync } from 'node:fs'
+import { linkSync, rmSync, statSync } from 'node:fs'
 import { link, rename } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
@@ -16,10 +16,10 @@ import { defineRecord, RecordError } from '../../files/record-format.ts'
 import { punchZeros, writeOver } from '../../files/sparse.ts'
 import { removeFile, stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
 import { isMissing } from '../../files/tree.ts'
-import { diskFiles, dropFrozen, isFrozenInPlace, linkDisk, linkFrozen } from './disks.ts'
+import { dropFrozen, isFrozenInPlace, linkDisk, linkFrozen, takeBackFrozen } from './disks.ts'
+import { diskFiles, memoryFiles } from './files.ts'
 
-export const memoryFiles = { image: 'memory.image', state: 'memory.state', manifest: 'memory.json' } as const
-/** What a process's log of written pages counts from; the same while a snapshot is made; what a snapshot wrote of it. */
+/** What a process's log of written pages counts from; the same beside what is being made of it; what a snapshot wrote of it. */
 const [sinceFile, overFile, diffFile] = ['memory.since', 'memory.over', 'memory.diff']
 
 const manifest = z
@@ -77,36 +77,45 @@ export interface PlannedSave {
   readonly kind: 'Full' | 'Diff'
   /** Absolute: where Firecracker is to write memory. */
   readonly file: string
-  /** Makes it the image in `target`, and what the process's log counts from. The process may run by then. Returns the bytes of memory that were written. */
-  finish(signal: AbortSignal): Promise<number>
+  /** Makes it the image in `target`, and what the process's log counts from if that `lives`. The process may run by then. Returns the bytes of memory that were written. */
+  finish(signal: AbortSignal, lives: () => boolean): Promise<number>
 }
 
-/** Plans the saving of a process's memory. From here until `finish` has ended, nobody can tell what its log counts from. */
-export async function planSave(directory: string, target: string): Promise<PlannedSave> {
-  const [since, over] = [path.join(directory, sinceFile), path.join(directory, overFile)]
+/**
+ * Plans the saving of a process's memory. From here until `finish` has ended, nobody can tell what its log counts from. Without `pageHoles` the file system does not tell the pages of a diff from
+ * what lies beside them, so that no diff is written over another image.
+ */
+export async function planSave(directory: string, target: string, pageHoles: boolean): Promise<PlannedSave> {
+  const [since, over] = [path.join(directory, sinceFile), path.join(target, overFile)]
   const image = path.join(target, memoryFiles.image)
-  await removeFile(over)
-  for (const name of [memoryFiles.image, memoryFiles.state, diffFile]) await removeFile(path.join(target, name))
-  const counted = sizeOf(since) !== undefined
+  for (const name of [memoryFiles.image, memoryFiles.state, diffFile, overFile]) await removeFile(path.join(target, name))
+  const counted = (sizeOf(since) !== undefined && pageHoles) || isAllHoles(since)
+  // Beside the image in the making, since what lies beside a process goes when that ends.
   if (counted) await rename(since, over)
+  else await removeFile(since)
   const file = counted ? path.join(target, diffFile) : image
   return {
     kind: counted ? 'Diff' : 'Full',
     file,
-    async finish(signal) {
+    async finish(signal, lives) {
       const bytes = statSync(file).blocks * 512
       if (counted) await merge(over, file, image, signal)
       else await punchZeros(image, signal)
       await removeFile(over)
-      await link(image, since)
+      if (lives()) linkSync(image, since) // at once: whoever hears of its end next removes it
       return bytes
     },
   }
 }
 
-/** Makes a new image of what the log counts from, which stays as it is, and what was written since, which is used up. Nobody has touched memory that is all holes. */
+/** Nobody has touched such memory. */
+function isAllHoles(file: string): boolean {
+  return statSync(file, { throwIfNoEntry: false })?.blocks === 0
+}
+
+/** Makes a new image of what the log counts from, which stays as it is, and what was written since, which is used up. */
 async function merge(base: string, diff: string, image: string, signal: AbortSignal): Promise<void> {
-  if (statSync(base).blocks === 0) {
+  if (isAllHoles(base)) {
     await rename(diff, image)
     await punchZeros(image, signal)
     return
@@ -129,7 +138,12 @@ export async function countFromImage(directory: string): Promise<void> {
 }
 
 export async function forgetCount(directory: string): Promise<void> {
-  for (const name of [sinceFile, overFile]) await removeFile(path.join(directory, name))
+  await removeFile(path.join(directory, sinceFile))
+}
+
+/** At once, when the end of a process is heard of, and before anybody can start the next one in its directory. */
+export function forgetCountAtOnce(directory: string): void {
+  rmSync(path.join(directory, sinceFile), { force: true })
 }
 
 /** Completes an image in a staged directory, whose commit syncs it. */
@@ -147,8 +161,15 @@ export async function commitManifest(directory: string, value: Omit<MemoryManife
 /** Removes an image, or what a broken save left of one; what the machine wrote to is the disk. When disks are written again, no loss of power brings the image back. */
 export async function removeImage(directory: string): Promise<void> {
   if (await removeFile(path.join(directory, memoryFiles.manifest))) await syncDirectory(directory)
-  for (const name of [memoryFiles.image, memoryFiles.state, diffFile]) await removeFile(path.join(directory, name))
+  for (const name of [memoryFiles.image, memoryFiles.state, diffFile, overFile]) await removeFile(path.join(directory, name))
   await dropFrozen(directory)
+}
+
+/** Removes an image where no process runs. Its disk is the disk: what lies there as the live one may be what a start that came to nothing has written. */
+export async function discardImage(directory: string): Promise<void> {
+  if (await holdsImage(directory)) await takeBackFrozen(directory)
+  await removeImage(directory)
+  await forgetCount(directory)
 }
 
 /** Removes the image that a process of the directory has saved itself, not the one that it was started from: over that one it has a disk of its own. */

@@ -14,9 +14,10 @@ import { socketPath } from '../../platform/socket-path.ts'
 import type { MachineSpec } from '../driver.ts'
 import { ownDisk, thawDisk } from './disks.ts'
 import { ask, MEMORY_LIMIT_MS } from './api.ts'
-import { bootRequests, drivesOf, firecrackerFiles, limitRequests, loadRequest } from './configuration.ts'
+import { bootRequests, drivesOf, limitRequests, loadRequest } from './configuration.ts'
+import { firecrackerFiles, memoryFiles } from './files.ts'
 import { FirecrackerMachine } from './machine.ts'
-import { checkedManifest, countFromImage, countFromNothing, memoryFiles, removeImage } from './memory.ts'
+import { checkedManifest, countFromImage, countFromNothing, discardImage, forgetCount } from './memory.ts'
 
 /** Until a started process answers on its socket, in milliseconds. */
 const API_LIMIT_MS = 30_000
@@ -27,7 +28,7 @@ const LOG_TAIL_BYTES = 16_384
 
 /** `kernel` is an uncompressed one. */
 export async function startCold(binary: Binary, spec: MachineSpec, kernel: string, signal: AbortSignal): Promise<FirecrackerMachine> {
-  await removeImage(spec.directory)
+  await discardImage(spec.directory)
   await ownDisk(spec.directory)
   await countFromNothing(spec.directory, spec.memoryMib * 1024 ** 2)
   return launch(binary, spec, signal, async (machine) => {
@@ -52,7 +53,7 @@ export async function startFromImage(binary: Binary, spec: MachineSpec, signal: 
     await machine.ask({ ...loadRequest(spec, files), limitMs: MEMORY_LIMIT_MS, signal })
     await demandOwnDisks(machine, spec, signal)
     for (const request of limitRequests(spec)) await machine.ask({ ...request, signal })
-    machine.followLog(image.logged)
+    machine.followLogOnceResumed(image.logged)
   })
 }
 
@@ -98,6 +99,7 @@ async function launch(
   } catch (error) {
     machine?.release()
     await machine?.kill()
+    await forgetCount(spec.directory)
     await removeSockets(spec.directory)
     throw await explain(error, spec, logs, logged)
   }
