@@ -4,7 +4,7 @@ import type { Machine } from './driver.ts'
 import { whilePaused } from './paused.ts'
 
 /** What a machine was told and what was done meanwhile, in turn; `fails` is what goes wrong. */
-function stage(fails?: string): { readonly machine: Machine; readonly turns: string[]; turn(what: string): Promise<void> } {
+function stage(fails?: string): { readonly machine: Machine; readonly turns: string[]; readonly turn: (what: string) => Promise<void> } {
   const turns: string[] = []
   const turn = async (what: string): Promise<void> => {
     turns.push(what)

@@ -1,7 +1,9 @@
 // A small HTTP client over a unix socket, for the APIs of VMMs: a connection for each request, a limit of time for each answer and of size for what it says.
 // It knows nothing of what is asked.
 
+import { once } from 'node:events'
 import { request, type IncomingMessage } from 'node:http'
+import { connect } from 'node:net'
 
 export interface UnixRequest {
   /** Absolute, and short enough for the kernel. */
@@ -42,6 +44,24 @@ export async function askUnix(asked: UnixRequest): Promise<UnixAnswer> {
     asked.signal?.throwIfAborted()
     if (limit.aborted) throw new AnswerTimeout(asked)
     throw error
+  }
+}
+
+/** The error of a socket that is not there, or that nobody listens on any more. */
+export function isNotListening(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')
+}
+
+/** True if a process listens on a unix socket. */
+export async function isListening(socketPath: string): Promise<boolean> {
+  const socket = connect({ path: socketPath })
+  try {
+    await once(socket, 'connect')
+    return true
+  } catch (error) {
+    return !isNotListening(error) // a queue that is full belongs to somebody
+  } finally {
+    socket.destroy()
   }
 }
 

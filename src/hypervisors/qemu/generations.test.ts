@@ -9,7 +9,7 @@ import { after, test } from 'node:test'
 import { applyDiffs, createHoles } from '../../files/memory-image/image.ts'
 import { findMapping, pageBytes } from '../../files/memory-image/private-pages.ts'
 import { mapPrivately, type PrivateMapping } from '../../../tests/support/private-mapping.ts'
-import { checkedManifest, finishImage, prepareSave, readManifest, type MemoryManifest } from './memory.ts'
+import { checkedManifest, finishImage, prepareSave, readWholeManifest, type MemoryManifest } from './memory.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'generations-'))
 after(() => rm(root, { recursive: true }))
@@ -202,6 +202,6 @@ test('when much was written, it is merged into a base of its own without diffs, 
   assert.deepEqual(await memoryFiles(guest.directory), ['memory-1.base'])
   const standby = await guest.save(guest.directory)
   assert.deepEqual(await memoryFiles(guest.directory), ['memory-1.base', 'memory-2.base', 'memory.json'])
-  assert.equal((await readManifest(guest.directory))?.mapped, 'memory-1.base')
+  assert.equal((await readWholeManifest(guest.directory))?.mapped, 'memory-1.base')
   for (const saved of [before, merged, standby]) await assertHolds(saved)
 })

@@ -1,7 +1,7 @@
 // The driver on a QEMU without a guest: what is frozen, what runs again, and what is left when a step fails.
 
 import assert from 'node:assert/strict'
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { isHypemanError } from '../../api/errors.ts'
@@ -11,7 +11,7 @@ import { run } from '../../../tests/support/command.ts'
 import { checkChain, files, startFaulty } from '../../../tests/support/faulty-qemu.ts'
 import { diskMissing, mountDisk } from '../../../tests/support/loop-disk.ts'
 import { addLayer, layerName } from './layers.ts'
-import { readManifest } from './memory.ts'
+import { readWholeManifest } from './memory.ts'
 
 const host = await bareHost()
 after(() => host[Symbol.asyncDispose]())
@@ -126,13 +126,13 @@ test('layers that a killed server left over the one in use are no part of the di
   const target = await host.directory()
   await memory.capture(machine, spec, target, never)
   assert.equal((await machine.activeLayer()).number, 2)
-  assert.equal((await readManifest(target))?.lastLayer, 1)
+  assert.equal((await readWholeManifest(target))?.lastLayer, 1)
   assert.deepEqual(await files(target), wholeImage)
 
   await writeFile(path.join(spec.directory, layerName(3)), 'rubbish')
   await machine.pause()
   await memory.suspend(machine, spec, never)
-  assert.equal((await readManifest(spec.directory))?.lastLayer, 2)
+  assert.equal((await readWholeManifest(spec.directory))?.lastLayer, 2)
 })
 
 test('a machine that is captured again and again keeps a short chain, and its disk stays whole', async () => {
@@ -195,6 +195,16 @@ test('a machine that goes on after it was suspended drops the image, since its d
   await adopted.resume()
   assert.equal(await memory.holdsMemory(spec.directory), false)
   adopted.release()
+})
+
+test('a machine whose own image is damaged drops it, too, before it goes on', async () => {
+  const { machine, spec } = await host.start()
+  await machine.pause()
+  await memory.suspend(machine, spec, never)
+  await rm(path.join(spec.directory, 'memory.json'))
+  await writeFile(path.join(spec.directory, 'memory.json'), '{"version": 2')
+  await machine.resume()
+  assert.equal(await memory.holdsMemory(spec.directory), false)
 })
 
 test('a restored machine that a new server process makes run keeps the image that it was started from', async () => {

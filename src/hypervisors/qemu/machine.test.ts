@@ -10,7 +10,7 @@ import type { DetachedProcess, ProcessEnd } from '../../platform/process.ts'
 import { fakeQmp, say, type FakeQmp, type FakeQmpOptions, type QmpRequest } from '../../../tests/support/fake-qmp.ts'
 import { QemuMachine } from './machine.ts'
 import { socketPath } from '../../platform/socket-path.ts'
-import { isControlled } from './sockets.ts'
+import { isListening } from '../../platform/unix-http.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'machine-'))
 after(() => rm(root, { recursive: true }))
@@ -145,14 +145,14 @@ test('opening a second agent channel closes the first, and releasing closes the 
   await assert.rejects((await stage()).machine.openAgentChannel(signal), { code: 'ENOENT' })
 })
 
-test('a directory is controlled as long as a process listens there', async () => {
+test('a socket is listened to as long as its process lives', async () => {
   const { directory } = await stage()
-  assert.equal(await isControlled(directory), false)
+  assert.equal(await isListening(path.join(directory, 'qmp.sock')), false)
   {
     await using _qmp = await fakeQmp(path.join(directory, 'qmp.sock'), { answer: () => undefined })
-    assert.equal(await isControlled(directory), true)
+    assert.equal(await isListening(path.join(directory, 'qmp.sock')), true)
   }
-  assert.equal(await isControlled(directory), false)
+  assert.equal(await isListening(path.join(directory, 'qmp.sock')), false)
 })
 
 test('a socket path that the kernel can not take is refused before anything is made', () => {

@@ -11,7 +11,7 @@ import { socketPath } from '../../platform/socket-path.ts'
 import type { Machine, MachineStatus } from '../driver.ts'
 import { qemuFiles, systemDisk } from './command-line.ts'
 import { layerNumber } from './layers.ts'
-import { readManifest, removeImage } from './memory.ts'
+import { holdsImage, readWholeManifest, removeImage } from './memory.ts'
 import type { QmpClient } from './qmp.ts'
 import { connectQmp, orAbort } from './sockets.ts'
 
@@ -68,8 +68,11 @@ export class QemuMachine implements Machine {
 
   /** Not the image that the process was started from: over that one it has a layer of its own. */
   async #dropOwnImage(): Promise<void> {
-    const image = await readManifest(this.directory).catch(() => undefined) // a damaged image can't be restored anyway
-    if (image !== undefined && image.lastLayer === (await this.activeLayer()).number) await removeImage(this.directory, image.mapped)
+    if (holdsImage(this.directory)) {
+      // A damaged one can't be restored anyway.
+      const image = await readWholeManifest(this.directory)
+      if (image === undefined || image.lastLayer === (await this.activeLayer()).number) await removeImage(this.directory, image?.mapped)
+    }
     this.mayBeSaved = false
   }
 

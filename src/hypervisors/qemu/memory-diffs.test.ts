@@ -7,7 +7,7 @@ import { bareHost, readMemory, writeMemory } from '../../../tests/support/bare-q
 import { files } from '../../../tests/support/faulty-qemu.ts'
 import type { MachineSpec } from '../driver.ts'
 import { QemuMachine } from './machine.ts'
-import { readManifest } from './memory.ts'
+import { readWholeManifest } from './memory.ts'
 
 const host = await bareHost()
 after(() => host[Symbol.asyncDispose]())
@@ -32,7 +32,7 @@ test('a machine that is suspended and restored again and again adds a diff each 
     await again.pause()
     await writeMemory(again, 9000, diffs.join())
     await memory.suspend(again, spec, never)
-    assert.deepEqual((await readManifest(spec.directory))?.diffs, diffs)
+    assert.deepEqual((await readWholeManifest(spec.directory))?.diffs, diffs)
     await again.kill()
     again = await restore(spec)
     assert.equal(await again.status(), 'paused')

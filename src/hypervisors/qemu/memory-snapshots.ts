@@ -1,11 +1,14 @@
 // Capture, suspend and restore: in which order memory, devices and disks are frozen, and what is undone when a step fails.
 
-import { statfs } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
 import type { Binary } from '../../platform/binaries.ts'
-import { messageOf } from '../../platform/flow.ts'
+import { socketPath } from '../../platform/socket-path.ts'
+import { isListening } from '../../platform/unix-http.ts'
 import type { AroundPause, CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
+import { orFull } from '../full-disk.ts'
+import { whilePaused } from '../paused.ts'
+import { qemuFiles } from './command-line.ts'
 import { joinLayers, linkLayers } from './layers.ts'
 import { prepareLayer } from './live-layer.ts'
 import { QemuMachine } from './machine.ts'
@@ -13,10 +16,10 @@ import { earlierStreamEnded, prepareStream, streamRefusal } from './memory-strea
 import {
   finishImage,
   finishStreamed,
-  hasManifest,
+  holdsImage,
   mappedBase,
   noBase,
-  readManifest,
+  readWholeManifest,
   removeImage,
   removeMapped,
   prepareSave,
@@ -24,7 +27,6 @@ import {
 } from './memory.ts'
 import { diffsIn } from './memory-diffs.ts'
 import { QmpError } from './qmp.ts'
-import { isControlled } from './sockets.ts'
 import { startFromImage, type QemuProgram } from './start.ts'
 
 /** Told of a snapshot for which a machine that booted stood still. */
@@ -34,9 +36,6 @@ function stoodStill(reason: string | undefined): string {
 }
 
 const nothing: AroundPause = { before: () => Promise.resolve(), after: () => undefined }
-
-/** A file system with less than this is full for all that a VMM writes at once. */
-const SMALLEST_SPACE_BYTES = 1024 ** 2
 
 /** The programs that memory images are written by. */
 export interface Writers {
@@ -100,13 +99,13 @@ export function memorySnapshots(
       return onSameVersion(() => startFromImage({ ...program, command: writer.path }, spec, wanted.version, signal))
     },
 
-    holdsMemory: hasManifest,
+    holdsMemory: async (directory) => holdsImage(directory),
     async discardMemory(directory) {
       await removeImage(directory)
-      if (!(await isControlled(directory))) await removeMapped(directory)
+      if (!(await isListening(socketPath(directory, qemuFiles.qmp)))) await removeMapped(directory)
     },
     async consumeMemory(directory) {
-      const image = await readManifest(directory).catch(() => undefined) // a damaged one goes all the same
+      const image = await readWholeManifest(directory) // a damaged one goes all the same
       await removeImage(directory, image?.base)
       if (image !== undefined) await removeMapped(directory, image.base, image.diffs)
     },
@@ -127,34 +126,20 @@ async function captureStopped(
   { spec, target, signal, around }: Capture,
   wasRunning: boolean,
 ): Promise<CaptureReport & { readonly copiedAll: boolean }> {
-  await using undo = new AsyncDisposableStack()
   const save = await prepareSave(qemu.process.pid, ramBytesOf(spec), spec.directory, target)
-  const layer = undo.use(await prepareLayer(qemu, spec.directory))
+  await using layer = await prepareLayer(qemu, spec.directory)
   signal.throwIfAborted()
-  if (wasRunning) await around.before()
-  const started = performance.now()
-  // Armed before the pause, whose answer may get lost.
-  undo.defer(async () => {
-    if (wasRunning) await qemu.resume()
+  const { frozen: saved, report } = await whilePaused(qemu, wasRunning, around, async () => {
+    const pages = await save(signal)
+    await saveDevices(qemu, path.join(target, stateFile))
+    // The pivot comes last: if something before it fails, the disk is as it was.
+    await layer.pivot()
+    return pages
   })
-  await qemu.pause()
-  const saved = await save(signal)
-  await saveDevices(qemu, path.join(target, stateFile))
-  // The pivot comes last: if something before it fails, the disk is as it was.
-  await layer.pivot()
-  undo.move()
-  const notResumed = wasRunning ? await qemu.resume().then(() => undefined, messageOf) : undefined
-  const pausedMs = performance.now() - started
-  if (wasRunning && notResumed === undefined) around.after()
   await joinLayers(spec.directory, layer.below - 1, signal)
   await linkLayers(spec.directory, target, layer.below)
   const { memoryBytes } = await finishImage(saved, spec.directory, target, layer.below, signal)
-  return {
-    pausedMs,
-    memoryBytes,
-    ...(notResumed === undefined ? {} : { notResumed }),
-    copiedAll: saved.kind === 'base',
-  }
+  return { ...report, memoryBytes, copiedAll: saved.kind === 'base' }
 }
 
 /**
@@ -197,10 +182,7 @@ async function saveDevices(qemu: QemuMachine, filename: string): Promise<void> {
   try {
     await qemu.command('xen-save-devices-state', { filename, live: false })
   } catch (error) {
-    if (!(error instanceof QmpError)) throw error
-    const { bavail, bsize } = await statfs(path.dirname(filename))
-    if (bavail * bsize > SMALLEST_SPACE_BYTES) throw error
-    throw new HypemanError('storage_full', `no space left to write ${filename}; free some and try again`, { cause: error })
+    throw error instanceof QmpError ? await orFull(path.dirname(filename), error) : error
   }
 }
 

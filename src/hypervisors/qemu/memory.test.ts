@@ -13,10 +13,10 @@ import { createQemuDriver } from './index.ts'
 import {
   checkedManifest,
   createColdMemory,
-  hasManifest,
+  holdsImage,
   lastLayerOf,
   linkImage,
-  readManifest,
+  readWholeManifest,
   removeImage,
   removeMapped,
 } from './memory.ts'
@@ -62,11 +62,11 @@ const isDamage = (error: unknown): boolean =>
 
 test('an image is there if and only if its manifest is', async () => {
   const directory = await image()
-  assert.equal(await hasManifest(directory), true)
+  assert.equal(holdsImage(directory), true)
   assert.deepEqual(await checkedManifest(directory), manifest)
   await rm(path.join(directory, 'memory.json'))
-  assert.equal(await hasManifest(directory), false)
-  assert.equal(await readManifest(directory), undefined)
+  assert.equal(holdsImage(directory), false)
+  assert.equal(await readWholeManifest(directory), undefined)
   await assert.rejects(checkedManifest(directory), (error) => isHypemanError(error, 'invalid_state'))
 })
 
@@ -135,7 +135,7 @@ test('an image of the first version, which has a diff or none, is read and share
   await writeEmptyDiff(path.join(withOne, 'memory.diff'))
   const target = await freshDirectory()
   await linkImage(withOne, target, await checkedManifest(withOne))
-  assert.deepEqual(await readManifest(target), { ...manifest, mapped: 'memory-2.base', diffs: ['memory.diff'] })
+  assert.deepEqual(await readWholeManifest(target), { ...manifest, mapped: 'memory-2.base', diffs: ['memory.diff'] })
   assert.ok((await readdir(target)).includes('memory.diff'))
 
   const withNone = await image()
@@ -171,7 +171,7 @@ test('an image is shared by links, with the disks of its instant and nothing lat
   for (const name of ['device.state', 'disk-1.qcow2', 'memory-2.base', ...diffs])
     assert.equal((await stat(path.join(target, name))).nlink, 2)
   // Whoever starts from it maps its base, not the one that its writer mapped.
-  assert.deepEqual(await readManifest(target), { ...manifest, mapped: 'memory-2.base', diffs })
+  assert.deepEqual(await readWholeManifest(target), { ...manifest, mapped: 'memory-2.base', diffs })
 })
 
 test("without memory the disks are the image's, and without an image the last there are", async () => {

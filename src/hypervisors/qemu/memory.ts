@@ -15,14 +15,13 @@ import { capturePages, type CapturedPages } from '../../files/memory-image/chang
 import { checkDiff } from '../../files/memory-image/diff-file.ts'
 import { createHoles, mergeDiff, saveAsBase } from '../../files/memory-image/image.ts'
 import { findMapping, isMappedFile, lookForMapping, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
-import { defineRecord, RecordError } from '../../files/record-format.ts'
-import { removeFile, stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
-import { isMissing } from '../../files/tree.ts'
+import { defineRecord } from '../../files/record-format.ts'
+import { removeFile, syncDirectory, syncFile } from '../../files/stage.ts'
+import { damagedImage, imageManifest, manifestFile, sizeOf } from '../image-manifest.ts'
 import { lastLayer, layerName, linkLayers } from './layers.ts'
 import { diffPattern, removeDiffs, saveDiff } from './memory-diffs.ts'
 
 export const stateFile = 'device.state'
-const manifestFile = 'memory.json'
 /** All private pages of a process, if they are too many to be held while they are compared with the last image: never part of one. */
 const wholeFile = 'memory.whole'
 const basePattern = /^memory-(\d+)\.base$/
@@ -31,7 +30,7 @@ const basePattern = /^memory-(\d+)\.base$/
 const MERGE_ABOVE_BYTES = 64 * 1024 ** 2
 const MERGE_ABOVE_SHARE = 0.5
 
-const manifest = z
+const schema = z
   .object({
     version: z.literal(2),
     base: z.string().regex(basePattern),
@@ -48,11 +47,13 @@ const manifest = z
 export const manifestFormat = defineRecord({
   kind: 'memory manifest',
   version: 2,
-  schema: manifest,
+  schema,
   steps: { 1: ({ hasDiff, ...record }) => ({ ...record, diffs: hasDiff === true ? ['memory.diff'] : [] }) },
 })
 
-export type MemoryManifest = z.infer<typeof manifest>
+export type MemoryManifest = z.infer<typeof schema>
+
+const manifest = imageManifest(manifestFormat)
 
 /** What a file is of an image; undefined if it is of none. */
 export function imagePart(file: string): 'state' | 'memory' | undefined {
@@ -77,49 +78,20 @@ export async function createColdMemory(directory: string, ramBytes: number): Pro
   return baseName(0)
 }
 
-/** The image's manifest, or undefined if there is no complete image. A damaged manifest is an error. */
-export async function readManifest(directory: string): Promise<MemoryManifest | undefined> {
-  try {
-    return await manifestFormat.read(path.join(directory, manifestFile))
-  } catch (error) {
-    if (!(error instanceof RecordError)) throw error
-    if (isMissing(error.cause)) return undefined
-    throw new HypemanError(
-      error.newer ? 'incompatible_version' : 'corrupt_snapshot',
-      `the memory image in ${directory} can't be used, since ${error.message}; target_state Stopped starts from the disks`,
-      { cause: error },
-    )
-  }
-}
-
-/** True if an image was completed here, also if its manifest is damaged by now: then it is still what the instance is, and using it says so. */
-export async function hasManifest(directory: string): Promise<boolean> {
-  return sizeOf(path.join(directory, manifestFile)) !== undefined
-}
+export const { isThere: holdsImage, readWhole: readWholeManifest } = manifest
 
 /** The manifest of a complete image whose parts are all there in the sizes it names. */
 export async function checkedManifest(directory: string): Promise<MemoryManifest> {
-  const found = await readManifest(directory)
-  if (found === undefined) throw new HypemanError('invalid_state', `there is no memory image in ${directory}`)
-  const damaged = (what: string): HypemanError =>
-    new HypemanError(
-      'corrupt_snapshot',
-      `the memory image in ${directory} is damaged (${what}); use another snapshot, or target_state Stopped to start from the disks`,
-    )
+  const found = await manifest.demand(directory)
   const size = sizeOf(path.join(directory, found.base))
-  if (size !== found.ramBytes) throw damaged(`${found.base} has ${size ?? 'no'} bytes instead of ${found.ramBytes}`)
+  if (size !== found.ramBytes) throw damagedImage(directory, `${found.base} has ${size ?? 'no'} bytes instead of ${found.ramBytes}`)
   for (const name of [stateFile, layerName(found.lastLayer)])
-    if ((sizeOf(path.join(directory, name)) ?? 0) === 0) throw damaged(`${name} is missing`)
+    if ((sizeOf(path.join(directory, name)) ?? 0) === 0) throw damagedImage(directory, `${name} is missing`)
   for (const name of found.diffs) {
-    if (sizeOf(path.join(directory, name)) === undefined) throw damaged(`${name} is missing`)
+    if (sizeOf(path.join(directory, name)) === undefined) throw damagedImage(directory, `${name} is missing`)
     await checkDiff(path.join(directory, name), found.ramBytes)
   }
   return found
-}
-
-/** A file's size in bytes; undefined if it does not exist. */
-function sizeOf(file: string): number | undefined {
-  return statSync(file, { throwIfNoEntry: false })?.size
 }
 
 /** What was read of a paused process: enough to finish the image after it runs again. */
@@ -204,10 +176,10 @@ export async function finishImage(
 
 /** The manifest comes last. In an instance's own directory (`source`) everything it names is on disk before it; a staged one is synced by its commit. */
 async function writeManifest(source: string, target: string, value: MemoryManifest): Promise<void> {
-  if (source !== target) return stageRecord(path.join(target, manifestFile), value)
+  if (source !== target) return manifest.stage(target, value)
   await Promise.all([...partsOf(value), layerName(value.lastLayer)].map((name) => syncFile(path.join(target, name))))
   await syncDirectory(target)
-  return writeRecord(path.join(target, manifestFile), value, null)
+  return manifest.commit(target, value)
 }
 
 function partsOf(image: MemoryManifest): string[] {
@@ -218,12 +190,12 @@ function partsOf(image: MemoryManifest): string[] {
 export async function linkImage(directory: string, target: string, image: MemoryManifest): Promise<void> {
   await linkLayers(directory, target, image.lastLayer)
   await Promise.all(partsOf(image).map((name) => link(path.join(directory, name), path.join(target, name))))
-  await stageRecord(path.join(target, manifestFile), { ...image, mapped: image.base } satisfies MemoryManifest)
+  await manifest.stage(target, { ...image, mapped: image.base })
 }
 
 /** Number of the last disk layer that goes with what lies in a directory: the image's, or the last there is. */
 export async function lastLayerOf(directory: string): Promise<number> {
-  const image = await readManifest(directory).catch(() => undefined) // a damaged image takes nothing from the disks
+  const image = await manifest.readWhole(directory) // a damaged image takes nothing from the disks
   return image?.lastLayer ?? lastLayer(directory)
 }
 
@@ -232,8 +204,8 @@ export async function lastLayerOf(directory: string): Promise<number> {
  * again, no loss of power brings the image back.
  */
 export async function removeImage(directory: string, keep?: string): Promise<void> {
-  const found = await readManifest(directory).catch(() => undefined) // a damaged manifest goes all the same
-  if (await removeFile(path.join(directory, manifestFile))) await syncDirectory(directory)
+  const found = await manifest.readWhole(directory) // a damaged manifest goes all the same
+  await manifest.remove(directory)
   const mapped = keep ?? found?.mapped
   const parts = [stateFile, wholeFile, ...(found !== undefined && mapped !== undefined && found.base !== mapped ? [found.base] : [])]
   await Promise.all(parts.map((name) => removeFile(path.join(directory, name))))

@@ -1,11 +1,10 @@
 // The control socket of a QEMU process.
 
-import { once } from 'node:events'
-import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../../api/errors.ts'
 import type { ProcessEnd } from '../../platform/process.ts'
 import { socketPath } from '../../platform/socket-path.ts'
+import { isNotListening } from '../../platform/unix-http.ts'
 import { qemuFiles } from './command-line.ts'
 import { QmpClient } from './qmp.ts'
 
@@ -53,22 +52,5 @@ export async function orAbort<T>(promise: Promise<T>, signal: AbortSignal): Prom
     return await Promise.race([promise, aborted])
   } finally {
     signal.removeEventListener('abort', onAbort)
-  }
-}
-
-function isNotListening(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')
-}
-
-/** True if a process listens on the control socket in a directory. */
-export async function isControlled(directory: string): Promise<boolean> {
-  const socket = connect({ path: socketPath(directory, qemuFiles.qmp) })
-  try {
-    await once(socket, 'connect')
-    return true
-  } catch (error) {
-    return !isNotListening(error) // a queue that is full belongs to somebody
-  } finally {
-    socket.destroy()
   }
 }
