@@ -51,9 +51,32 @@ export async function keepDisk(directory: string, kept: number): Promise<void> {
   await removeDisks(directory, (number) => number !== kept)
 }
 
-export async function syncDisk(directory: string, number: number): Promise<void> {
+async function syncDisk(directory: string, number: number): Promise<void> {
   await syncFile(path.join(directory, diskName(number)))
   await syncDirectory(directory)
+}
+
+/** True if a disk lies below one: that of the image which the machine of the latter was started from. */
+export async function isDiskBelow(directory: string, number: number): Promise<boolean> {
+  return (await readdir(directory)).some((name) => (diskNumber(name) ?? number) < number)
+}
+
+/**
+ * In the directory of an image, where no process runs: gives up what a start from the image has made. The image's own disk is the lowest, since a machine is saved beside no other. `disk` is its
+ * number, if the image can tell it.
+ */
+export async function dropDisksAbove(directory: string, disk?: number): Promise<void> {
+  const numbers = (await readdir(directory)).map(diskNumber).filter((number) => number !== undefined)
+  const lowest = disk ?? Math.min(...numbers)
+  await removeDisks(directory, (number) => number > lowest)
+}
+
+/** After a machine that was restored from an image runs on the last disk: that one is on disk before `forget` has the image go, and the image's own disk goes last. */
+export async function consumeDisk(directory: string, forget: () => Promise<void>): Promise<void> {
+  const last = await lastDisk(directory)
+  await syncDisk(directory, last)
+  await forget()
+  await removeDisks(directory, (number) => number !== last)
 }
 
 /** Makes a disk with the contents of disk `below`, which stays as it is; what lies above is removed first. Returns its number. Not durable. */

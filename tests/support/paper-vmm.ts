@@ -21,7 +21,7 @@ export interface PaperHost extends AsyncDisposable {
   readonly driver: Hypervisor
   readonly memory: MemorySnapshots
   /** A driver with other knowledge of the host. */
-  driverWith(options: { readonly whyNotOnDemand?: string; readonly command?: string }): Hypervisor
+  driverWith(options: { readonly whyNotOnDemand?: string; readonly command?: string; readonly pageHoles?: boolean }): Hypervisor
   /** Makes the program the stand-in, in an environment of its own. */
   install(environment?: Readonly<Record<string, string>>): Promise<void>
   /** Makes the program a shell script, which is given the arguments. */
@@ -46,12 +46,13 @@ export async function paperHost(): Promise<PaperHost> {
   const alive = setInterval(() => undefined, 60_000)
   const machines: Machine[] = []
   let count = 0
-  const driverWith: PaperHost['driverWith'] = ({ whyNotOnDemand, command = program }) =>
+  const driverWith: PaperHost['driverWith'] = ({ whyNotOnDemand, command = program, pageHoles }) =>
     createCloudHypervisorDriver({
       layout,
       command,
       whyNoKvm: () => Promise.resolve(undefined),
       whyNotOnDemand,
+      ...(pageHoles === undefined ? {} : { pageHoles: () => Promise.resolve(pageHoles) }),
       kernelImage: (image) => Promise.resolve(image),
     })
   const driver = driverWith({})

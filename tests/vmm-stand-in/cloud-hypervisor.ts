@@ -1,7 +1,7 @@
 // `cloud-hypervisor`: its command line and its HTTP API on a unix socket. Requests and answers are held against the official description; what is allowed when is
 // cloud-hypervisor-vm.ts.
 
-import { appendFileSync, existsSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { parseArgs } from 'node:util'
 import { withoutNulls } from './cloud-hypervisor-config.ts'
@@ -32,7 +32,7 @@ const events = options['event-monitor']?.replace(/^path=/, '')
 if (options.version === true) process.stdout.write(`cloud-hypervisor v${version}\n`)
 else await run(options['api-socket']?.replace(/^path=/, ''))
 
-/** In the real one's form: JSON objects, a blank line between two. */
+/** In the real one's form: JSON objects, a blank line between two. As in its older versions, what is in the file stays. */
 function noteEvent(event: string, source = 'vm'): void {
   if (events === undefined) return
   const ms = performance.now()
@@ -43,7 +43,6 @@ function noteEvent(event: string, source = 'vm'): void {
 async function run(socket: string | undefined): Promise<void> {
   if (socket === undefined) return fail('Error: no API socket and no payload given')
   if (existsSync(socket)) return fail(`Error creating the API server: the socket ${socket} is in use`)
-  if (events !== undefined) writeFileSync(events, '')
   noteEvent('starting', 'vmm')
   const description = await loadDescription('cloud-hypervisor.yaml', basePath, { onlyKnownFields: true })
   const vm = openVm({

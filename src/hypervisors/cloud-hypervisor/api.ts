@@ -4,9 +4,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
-import { isMissing } from '../../files/tree.ts'
 import { messageOf } from '../../platform/flow.ts'
-import { AnswerTimeout, askUnix } from '../../platform/unix-http.ts'
+import { AnswerTimeout, askUnix, isNotListening } from '../../platform/unix-http.ts'
 import type { VmConfig } from './vm-config.ts'
 
 /** Until an answer must be there, in milliseconds. */
@@ -16,14 +15,14 @@ const START_LIMIT_MS = 10_000
 /** Nothing tells that a process listens: it is tried this often, in milliseconds. */
 const LISTENS_POLL_MS = 2
 
-/** A refusal of the VMM's. */
-export class VmmError extends Error {
-  readonly status: number
+/** A refusal of the VMM's; `httpStatus` is its own. */
+export class VmmError extends HypemanError {
+  readonly httpStatus: number
 
   constructor(command: string, status: number, words: string) {
-    super(`Cloud Hypervisor refused ${command} (HTTP ${status}): ${words}`)
+    super('host_unavailable', `Cloud Hypervisor refused ${command} (HTTP ${status}): ${words}`)
     this.name = 'VmmError'
-    this.status = status
+    this.httpStatus = status
   }
 }
 
@@ -135,13 +134,9 @@ export async function firstAnswer(vmm: Vmm, socket: string, signal: AbortSignal,
   }
 }
 
-function isNotListening(error: unknown): boolean {
-  return isMissing(error) || (error instanceof Error && 'code' in error && error.code === 'ECONNREFUSED')
-}
-
 /** 404 by the description; versions before 51 answer 500 and say so in words. */
 function isNotCreated(error: unknown): boolean {
-  return error instanceof VmmError && (error.status === 404 || /not (?:been )?created/i.test(error.message))
+  return error instanceof VmmError && (error.httpStatus === 404 || /not (?:been )?created/i.test(error.message))
 }
 
 function parsed<T>(name: string, text: string, schema: z.ZodType<T>): T {

@@ -1,6 +1,7 @@
 // Names in an instance's directory, which is the working directory of its VMM, and in a payload. What may be written when: README.md.
 
 import type { FilePart } from '../driver.ts'
+import { manifestFile } from '../image-manifest.ts'
 import { diskNumber } from '../raw-disks.ts'
 
 export const vmmFiles = {
@@ -23,9 +24,6 @@ export const vmmFiles = {
 
 /** The files of a snapshot as the VMM names them. */
 export const snapshotParts = { config: 'config.json', state: 'state.json', memory: 'memory-ranges' } as const
-
-/** Names the parts of an image; last to come, first to go: the image exists if and only if it does. */
-export const manifestFile = 'memory.json'
 
 export function partOf(name: string): FilePart | undefined {
   if (name === snapshotParts.memory) return 'memory'

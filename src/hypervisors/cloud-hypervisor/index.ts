@@ -2,6 +2,7 @@
 
 import { isHypemanError } from '../../api/errors.ts'
 import type { DataLayout } from '../../files/layout.ts'
+import { tellsPageHoles } from '../../files/sparse.ts'
 import { findBinaries } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
@@ -13,25 +14,32 @@ import { CloudHypervisorMachine } from './machine.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
 import { startCold, type Host } from './start.ts'
 
-export interface CloudHypervisorOptions extends Host {
+export interface CloudHypervisorOptions extends Pick<Host, 'kernelImage'> {
   readonly layout: DataLayout
   /** Found on PATH unless absolute. */
   readonly command: string
   /** Why KVM can't be used here, in one sentence; undefined if it can. */
   readonly whyNoKvm: () => Promise<string | undefined>
+  /** Why processes may not use userfaultfd; undefined if they may. */
+  readonly whyNotOnDemand: string | undefined
+  /** Whether the file system of a directory tells pages from holes beside them; by default it is asked. */
+  readonly pageHoles?: ((directory: string) => Promise<boolean>) | undefined
 }
 
 /** Slots of its PCI bus less those of its own devices and ours. */
 const MAX_VOLUMES = 20
 
 export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hypervisor {
-  const { layout, command, whyNoKvm } = options
+  const { layout, command, whyNoKvm, whyNotOnDemand, pageHoles = tellsPageHoles } = options
   const advice = 'install it (hypeman hypervisor install cloud-hypervisor@<version>), or have hypervisor.cloud_hypervisor name its program'
   const installed = { directory: layout.hypervisor('cloud-hypervisor'), program: 'cloud-hypervisor' }
   const binaries = findBinaries({ command, installed, pattern: /cloud-hypervisor v?(\S+)/, advice })
   const kernels = new Map<string, Promise<string>>()
   const host: Host = {
-    whyNotOnDemand: options.whyNotOnDemand,
+    async whyNotOnDemand() {
+      if (whyNotOnDemand !== undefined || (await pageHoles(layout.staging))) return whyNotOnDemand
+      return 'the file system of the data directory does not tell written pages from holes beside them, so that its snapshots could not be completed'
+    },
     // Kernels lie in directories named by their digests, so that a path tells what is there.
     kernelImage(kernel) {
       const made = kernels.get(kernel) ?? options.kernelImage(kernel)
@@ -75,7 +83,7 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
         return messageOf(error)
       }
     },
-    // Raw disks name no other files, and the paths in a saved configuration are replaced before it is used.
+    // Raw disks name no other files, and a saved configuration is taken only with this instance's own (vm-config.ts).
     refuseForeign: refuseForeignDisks,
     createDisk: (directory, sizeBytes) => createDisk(layout, directory, sizeBytes),
     addDiskParts: (directory, sizes) => addDiskParts(layout, directory, sizes),

@@ -1,7 +1,6 @@
 // A Cloud Hypervisor process as a `Machine`: its API, its status, its end, its agent channel.
 
-import { once } from 'node:events'
-import { connect } from 'node:net'
+import { rmSync } from 'node:fs'
 import type { Duplex } from 'node:stream'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
@@ -10,10 +9,10 @@ import { killProcess, type DetachedProcess, type ProcessEnd, type ProcessIdentit
 import { socketPath } from '../../platform/socket-path.ts'
 import { connectVsock } from '../../platform/vsock-socket.ts'
 import type { Machine, MachineStatus } from '../driver.ts'
+import { diskNumber, isDiskBelow } from '../raw-disks.ts'
 import { vmmAt, VmmError, type Vmm, type VmInfo } from './api.ts'
-import { diskNumber } from '../raw-disks.ts'
 import { vmmFiles } from './files.ts'
-import { readManifest, removeImage } from './images.ts'
+import { holdsImage, removeImage } from './images.ts'
 import { watchResets } from './resets.ts'
 import { systemDisk } from './vm-config.ts'
 
@@ -45,13 +44,14 @@ export class CloudHypervisorMachine implements Machine {
     this.exited = process.exited
     this.directory = directory
     this.vmm = vmmAt(socketPath(directory, vmmFiles.api), this.#gone.signal)
-    process.exited.then(
-      ({ reason }) => {
+    process.exited
+      .then(({ reason }) => {
         this.#resets?.[Symbol.dispose]()
         this.#gone.abort(new HypemanError('host_unavailable', `Cloud Hypervisor ended: ${reason}`))
-      },
-      () => undefined, // it never rejects
-    )
+        // At once, before anybody can start the next one here: of use to its process alone.
+        rmSync(path.join(directory, vmmFiles.base), { force: true })
+      })
+      .catch(() => undefined) // what can't be removed here is tried again by `kill`, or by the next start
   }
 
   /** Ends the process when its guest resets the machine, as other VMMs do by themselves: it would be booted again, and nobody would know. Begins once the process listens. */
@@ -86,10 +86,9 @@ export class CloudHypervisorMachine implements Machine {
     }
   }
 
-  /** Not the image that the process was started from: it has a disk of its own beside that one's. */
+  /** Not the image that the process was started from, whose disk lies below the process's own. */
   async #dropOwnImage(): Promise<void> {
-    const image = await readManifest(this.directory).catch(() => undefined) // a damaged image can't be restored anyway
-    if (image !== undefined && image.disk === (await this.disk())) await removeImage(this.directory)
+    if (holdsImage(this.directory) && !(await isDiskBelow(this.directory, await this.disk()))) await removeImage(this.directory)
     this.mayBeSaved = false
   }
 
@@ -131,19 +130,5 @@ export class CloudHypervisorMachine implements Machine {
     this.#channel?.destroy() // of another caller meanwhile
     this.#channel = channel
     return channel
-  }
-}
-
-/** True if a process listens on the control socket in a directory. */
-export async function isControlled(directory: string): Promise<boolean> {
-  const socket = connect({ path: socketPath(directory, vmmFiles.api) })
-  try {
-    await once(socket, 'connect')
-    return true
-  } catch (error) {
-    const none = error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')
-    return !none // a queue that is full belongs to somebody
-  } finally {
-    socket.destroy()
   }
 }

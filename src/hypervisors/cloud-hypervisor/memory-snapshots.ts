@@ -4,12 +4,16 @@ import { mkdir, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
 import type { Binaries, Binary } from '../../platform/binaries.ts'
-import { messageOf } from '../../platform/flow.ts'
+import { socketPath } from '../../platform/socket-path.ts'
+import { isListening } from '../../platform/unix-http.ts'
 import type { Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
-import { copyDisk } from '../raw-disks.ts'
+import { orFull } from '../full-disk.ts'
+import { whilePaused } from '../paused.ts'
+import { copyDisk, keepDisk } from '../raw-disks.ts'
+import { VmmError } from './api.ts'
 import { vmmFiles } from './files.ts'
-import { completeImage, completeMemory, consumeImage, discardImage, holdsImage, removeImage, stageImage } from './images.ts'
-import { CloudHypervisorMachine, isControlled } from './machine.ts'
+import { completeImage, completeMemory, consumeImage, discardImage, holdsImage, keepBase, removeImage, stageImage } from './images.ts'
+import { CloudHypervisorMachine } from './machine.ts'
 import { memoryLimitMs, startFromImage, type Host } from './start.ts'
 
 /** Told of each snapshot of a running machine. */
@@ -22,25 +26,17 @@ export function memorySnapshots(
   onSameVersion: (start: () => Promise<CloudHypervisorMachine>) => Promise<CloudHypervisorMachine>,
 ): MemorySnapshots {
   return {
-    async capture(machine, spec, target, signal) {
+    tellsPause: true,
+
+    async capture(machine, spec, target, signal, around) {
       const vm = asOurs(machine)
       const wasRunning = (await vm.status(signal)) === 'running'
       const disk = await vm.disk()
-      await using undo = new AsyncDisposableStack()
       signal.throwIfAborted()
-      const started = performance.now()
-      // Armed before the pause, whose answer may get lost.
-      undo.defer(async () => {
-        if (wasRunning) await vm.resume()
-      })
-      await vm.pause()
-      await freeze(vm, spec, target, disk, signal)
-      undo.move()
-      const notResumed = wasRunning ? await vm.resume().then(() => undefined, messageOf) : undefined
-      const pausedMs = performance.now() - started
-      const memoryBytes = await completeMemory(spec.directory, target, signal)
+      const { report } = await whilePaused(vm, wasRunning, around, () => freeze(vm, spec, target, disk, signal))
+      const memoryBytes = await completeMemory(target, signal)
       await stageImage(target, ramBytesOf(spec), disk)
-      return { pausedMs, memoryBytes, ...(notResumed === undefined ? {} : { notResumed }), ...(wasRunning ? { note: stoodStill } : {}) }
+      return { ...report, memoryBytes, ...(wasRunning ? { note: stoodStill } : {}) }
     },
 
     async suspend(machine, spec, signal) {
@@ -51,11 +47,13 @@ export function memorySnapshots(
       await using undo = new AsyncDisposableStack()
       undo.defer(() => removeImage(spec.directory))
       await removeImage(spec.directory)
+      // What lies below the disk of an image is taken for another image's.
+      await keepDisk(spec.directory, disk)
       await mkdir(saving, { mode: 0o700 })
       vm.mayBeSaved = true
-      await vm.vmm.snapshot(saving, memoryLimitMs(ramBytesOf(spec)))
+      await save(vm, spec, saving)
       signal.throwIfAborted()
-      const memoryBytes = await completeMemory(spec.directory, saving, signal)
+      const memoryBytes = await completeMemory(saving, signal)
       await completeImage(spec.directory, saving, ramBytesOf(spec), disk)
       await rm(saving, { recursive: true })
       undo.move()
@@ -67,10 +65,10 @@ export function memorySnapshots(
       return onSameVersion(() => startFromImage(host, writer, spec, signal))
     },
 
-    holdsMemory: (directory) => Promise.resolve(holdsImage(directory)),
+    holdsMemory: async (directory) => holdsImage(directory),
     async discardMemory(directory) {
       // A process that runs has a disk above the image's.
-      await ((await isControlled(directory)) ? removeImage(directory) : discardImage(directory))
+      await ((await isListening(socketPath(directory, vmmFiles.api))) ? removeImage(directory) : discardImage(directory))
     },
     consumeMemory: consumeImage,
   }
@@ -78,14 +76,21 @@ export function memorySnapshots(
 
 /** The VMM writes memory and devices while the disk is copied: nothing of the guest changes meanwhile. Both have ended when this has, however it did. */
 async function freeze(vm: CloudHypervisorMachine, spec: MachineSpec, target: string, disk: number, signal: AbortSignal): Promise<void> {
-  const [saved, copied] = await Promise.allSettled([
-    // No abort cuts this short, since the VMM would go on writing.
-    vm.vmm.snapshot(target, memoryLimitMs(ramBytesOf(spec))),
-    copyDisk(spec.directory, disk, target, disk, signal),
-  ])
+  const [saved, copied] = await Promise.allSettled([save(vm, spec, target), copyDisk(spec.directory, disk, target, disk, signal)])
   if (saved.status === 'rejected') throw saved.reason
   if (copied.status === 'rejected') throw copied.reason
   signal.throwIfAborted()
+}
+
+/** No abort cuts this short, since the VMM would go on writing. */
+async function save({ vmm }: CloudHypervisorMachine, spec: MachineSpec, target: string): Promise<void> {
+  // First: a process that ends takes it along, and has then saved nothing.
+  await keepBase(spec.directory, target)
+  try {
+    await vmm.snapshot(target, memoryLimitMs(ramBytesOf(spec)))
+  } catch (error) {
+    throw error instanceof VmmError ? await orFull(spec.directory, error) : error
+  }
 }
 
 /** A program of just the version that wrote the image, or `incompatible_version`. */

@@ -1,13 +1,16 @@
 // Tells when a guest resets its machine (a panic, a reboot). The VMM boots it again in the same process, and no setting keeps it from that; but its event monitor says so, in a file.
 
-import { closeSync, openSync, readSync, watch } from 'node:fs'
+import { closeSync, openSync, readSync, watch, type FSWatcher } from 'node:fs'
 import { isMissing } from '../../files/tree.ts'
 
 /** As the VMM writes the event's name: `vm.rebooting`. */
 const RESET = '"rebooting"'
 const PIECE_BYTES = 65_536
 
-/** Calls `onReset` once, as soon as the file of a process tells of a reset, also if it did so before. Disposing ends the watch. */
+/**
+ * Calls `onReset` once, as soon as the file of a process tells of a reset, also if it did so before. Disposing ends the watch. A file that was deleted tells nothing, and
+ * nobody else does: a guest that resets is booted again then.
+ */
 export function watchResets(file: string, onReset: () => void): Disposable {
   let [position, seen, found] = [0, '', false]
   const look = (): void => {
@@ -23,7 +26,13 @@ export function watchResets(file: string, onReset: () => void): Disposable {
     onReset()
   }
   // Watched before it is read, so that nothing is missed in between.
-  const watcher = watch(file, { persistent: false }, look)
+  let watcher: FSWatcher
+  try {
+    watcher = watch(file, { persistent: false }, look)
+  } catch (error) {
+    if (!isMissing(error)) throw error
+    return { [Symbol.dispose]: () => undefined }
+  }
   watcher.on('error', () => watcher.close()) // the instance's directory is being removed, or restored: with it the process has ended
   look()
   return { [Symbol.dispose]: () => watcher.close() }

@@ -22,8 +22,8 @@ import { bootConfig, restoreConfig } from './vm-config.ts'
 export interface Host {
   /** The kernel in the form that the VMM boots, from the one that is kept. */
   kernelImage(kernel: string): Promise<string>
-  /** Why memory can't come when the guest asks for it (userfaultfd); undefined if it can. */
-  readonly whyNotOnDemand: string | undefined
+  /** Why memory can't come when the guest asks for it; undefined if it can. */
+  whyNotOnDemand(): Promise<string | undefined>
 }
 
 /** More than a process that fails to start has reason to say, in bytes. */
@@ -107,8 +107,9 @@ async function load(
         throw new HypemanError('conflict', `Cloud Hypervisor is ${status} after it took over the memory image, not paused`)
     })
   }
-  if (host.whyNotOnDemand !== undefined) {
-    note(spec, `memory is read as a whole before the guest goes on: ${host.whyNotOnDemand}`)
+  const whyNot = await host.whyNotOnDemand()
+  if (whyNot !== undefined) {
+    note(spec, `memory is read as a whole before the guest goes on: ${whyNot}`)
     return attempt(false)
   }
   try {
@@ -133,6 +134,8 @@ async function launch(
 ): Promise<CloudHypervisorMachine> {
   const api = socketPath(spec.directory, vmmFiles.api)
   await removeSockets(spec.directory)
+  // Versions that do not empty it would have what the last process said be said of this one.
+  await removeFile(path.join(spec.directory, vmmFiles.events))
   const logFile = path.join(spec.directory, vmmFiles.vmm)
   const logged = sizeOf(logFile)
   let machine: CloudHypervisorMachine | undefined

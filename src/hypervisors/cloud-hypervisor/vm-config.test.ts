@@ -55,7 +55,10 @@ test('what goes on from a snapshot has all paths, the network and the limits of 
         network: source.network === null ? null : { kind: 'tap', mac: '02:00:00:00:00:02', device: 'other' },
       }
       const written = bootConfig(source, { kernel: '/old', systemDisk: 'disk-1.raw' })
-      const nulls = hasNulls ? { fs: null, numa: null, ...(source.network === null ? { net: null } : {}) } : {}
+      const off = { mode: 'Off', file: null, iobase: 233 }
+      const nulls = hasNulls
+        ? { fs: null, pmem: [], tpm: null, debug_console: off, numa: null, ...(source.network === null ? { net: null } : {}) }
+        : {}
       const saved = vmConfig.parse({ ...written, ...nulls, pvpanic: true, balloon: { size: 4096, deflate_on_oom: true } })
       const config = restoreConfig(saved, goesOn, { kernel: '/new', systemDisk: 'disk-2.raw' })
       const fresh = bootConfig(goesOn, { kernel: '/new', systemDisk: 'disk-2.raw' })
@@ -70,6 +73,41 @@ test('what goes on from a snapshot has all paths, the network and the limits of 
       assert.deepEqual([config['pvpanic'], config.balloon?.size], [true, 4096])
     }),
   )
+})
+
+test('a saved machine that names anything else of the host’s is refused, and what its own devices are is this instance’s word', () => {
+  const [one] = fc.sample(spec, 1)
+  assert.ok(one)
+  const source: MachineSpec = { ...one, network: { kind: 'tap', mac: '02:00:00:00:00:01', device: 'tap0' } }
+  const launch = { kernel: '/k', systemDisk: 'disk-1.raw' }
+  const written = bootConfig(source, launch)
+  const restored = (change: object): unknown => restoreConfig(vmConfig.parse({ ...written, ...change }), source, launch)
+  const each = (device: object) => ({ disks: written.disks.map((disk) => ({ ...disk, ...device })) })
+  for (const change of [
+    { fs: [{ tag: 'all', socket: '/run/fs' }] },
+    { pmem: [{ file: '/etc/shadow' }] },
+    { devices: [{ path: '/sys/bus/pci/devices/0000:00:01.0' }] },
+    { user_devices: [{ socket: '/run/user' }] },
+    { vdpa: [{ path: '/dev/vhost-vdpa-0' }] },
+    { tpm: { socket: '/run/tpm' } },
+    { generic_vhost_user: [{ socket: '/run/any' }] },
+    { debug_console: { mode: 'File', file: '/etc/motd', iobase: 233 } },
+    { memory: { ...written.memory, zones: [{ id: 'mem', size: 1, file: '/etc/shadow' }] } },
+    { payload: { ...written.payload, firmware: '/etc/shadow' } },
+    { net: [{ ...written.net?.[0], vhost_user: true, vhost_socket: '/run/net' }] },
+    { serial: { ...written.serial, socket: '/run/serial' } },
+    each({ vhost_socket: '/run/disk' }),
+    each({ vhost_user: true }),
+    each({ backing_files: true }),
+  ])
+    assert.throws(
+      () => restored(change),
+      (error) => isHypemanError(error, 'conflict') && /which no machine here is given/.test(error.message),
+      JSON.stringify(change),
+    )
+  for (const change of [each({ readonly: false }), each({ readonly: true }), each({ image_type: 'Qcow2' }), each({ image_type: null })])
+    assert.deepEqual((restored(change) as typeof written).disks, restoreConfig(written, source, launch).disks)
+  assert.equal((restored({ rng: { src: '/etc/shadow' } }) as typeof written).rng?.src, '/dev/urandom')
 })
 
 test('a network that is the VMM’s own is refused, since it has none', () => {

@@ -12,6 +12,7 @@ export const systemDisk = 'system'
 const disksGroup = 'disks'
 /** A connection's guest side: each process has its own socket, so that all guests may have the same. */
 const GUEST_CID = 3
+const RANDOM_SOURCE = '/dev/urandom'
 
 /** Boot or restore: what a description does not say. */
 export interface Launch {
@@ -96,7 +97,7 @@ export function bootConfig(spec: MachineSpec, launch: Launch): VmConfig {
       ...(spec.diskBytesPerSecond === null ? {} : { rate_limit_group: disksGroup }),
     })),
     ...(spec.network === null ? {} : { net: [{ id: 'net', tap: tapOf(spec.network), mac: spec.network.mac }] }),
-    rng: { src: '/dev/urandom' },
+    rng: { src: RANDOM_SOURCE },
     balloon: { size: 0, deflate_on_oom: true },
     serial: { mode: 'File', file: vmmFiles.console },
     // Its standard output, which is opened for appending: a file of its own would be emptied by each start.
@@ -106,12 +107,12 @@ export function bootConfig(spec: MachineSpec, launch: Launch): VmConfig {
 }
 
 /**
- * Of a machine that goes on from a snapshot: what was saved, with the paths, network and limits of the instance that goes on. `conflict` where the saved machine is not
+ * Of a machine that goes on from a snapshot: what was saved, with the disks, network, limits and paths of the instance that goes on. `conflict` where the saved machine is not
  * the one that is described.
  */
 export function restoreConfig(saved: VmConfig, spec: MachineSpec, launch: Launch): VmConfig {
   const wanted = bootConfig(spec, launch)
-  const differs = differenceOf(saved, wanted)
+  const differs = foreignPartOf(saved) ?? differenceOf(saved, wanted)
   if (differs !== undefined)
     throw new HypemanError(
       'conflict',
@@ -124,14 +125,38 @@ export function restoreConfig(saved: VmConfig, spec: MachineSpec, launch: Launch
     rate_limit_groups: wanted.rate_limit_groups ?? null,
     disks: saved.disks.map((disk, index) => ({
       ...disk,
-      path: wanted.disks[index]?.path,
+      ...wanted.disks[index],
       rate_limit_group: wanted.disks[index]?.rate_limit_group ?? null,
     })),
     net: net === undefined ? (saved.net ?? null) : (saved.net ?? []).map((one) => ({ ...one, tap: net.tap, mac: net.mac })),
+    rng: { ...saved.rng, src: RANDOM_SOURCE },
     serial: { ...saved.serial, ...wanted.serial },
     console: { ...saved.console, ...wanted.console },
     vsock: { ...saved.vsock, ...wanted.vsock },
   }
+}
+
+/** Parts of a machine that stand for files, sockets or devices of the host: none of ours has one. */
+const foreignDevices = ['fs', 'generic_vhost_user', 'pmem', 'devices', 'user_devices', 'vdpa', 'tpm', 'ivshmem', 'preserved_fds']
+const foreignOfDevices = ['vhost_user', 'vhost_socket', 'backing_files', 'socket', 'fds']
+
+/** What a saved machine has of the host's besides its disks, network and consoles, in words; undefined if nothing. A configuration that was not made here could name any file. */
+function foreignPartOf(saved: VmConfig): string | undefined {
+  const { disks, net, serial, console: screen, payload, memory } = saved
+  const debug = consoleConfig.safeParse(saved['debug_console']).data
+  const found = [
+    ...foreignDevices.filter((name) => isSet(saved[name])),
+    ...[...disks, ...(net ?? []), serial, screen].flatMap((device) => foreignOfDevices.filter((name) => isSet(device[name]))),
+    ...['firmware', 'igvm'].filter((name) => isSet(payload?.[name])),
+    ...(isSet(memory['zones']) ? ['memory.zones'] : []),
+    ...(debug === undefined || debug.mode === 'Off' ? [] : ['debug_console']),
+  ]
+  return found.length === 0 ? undefined : `it has ${found.join(', ')}, which no machine here is given`
+}
+
+/** Of what a VMM writes for a field that was left out, as well as of an empty list. */
+function isSet(value: unknown): boolean {
+  return value !== undefined && value !== null && value !== false && !(Array.isArray(value) && value.length === 0)
 }
 
 /** What makes two machines different for a guest, in words; undefined if nothing does. */

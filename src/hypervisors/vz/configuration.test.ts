@@ -7,7 +7,7 @@ import { isHypemanError } from '../../api/errors.ts'
 import type { MachineSpec } from '../driver.ts'
 import { configurationOf, continued } from './configuration.ts'
 import { configuration } from './protocol.ts'
-import { socketPath } from './sockets.ts'
+import { socketPath } from '../../platform/socket-path.ts'
 
 const path = fc.stringMatching(/^\/[a-z0-9/]{1,40}$/)
 const disk = (id: string): fc.Arbitrary<MachineSpec['disks'][number]> => fc.record({ id: fc.constant(id), path, readOnly: fc.boolean() })

@@ -6,14 +6,14 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../../api/errors.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { killProcess, type DetachedProcess, type ProcessEnd, type ProcessIdentity } from '../../platform/process.ts'
+import { socketPath } from '../../platform/socket-path.ts'
 import { connectVsock } from '../../platform/vsock-socket.ts'
 import type { Machine, MachineStatus } from '../driver.ts'
-import { diskNumber } from '../raw-disks.ts'
+import { diskNumber, isDiskBelow } from '../raw-disks.ts'
 import { ask, type AskOptions } from './client.ts'
 import { vzFiles } from './configuration.ts'
-import { readManifest, removeImage } from './image.ts'
+import { holdsImage, removeImage } from './image.ts'
 import { systemDisk, type AnswerOf, type Configuration, type Operation, type RequestOf, type VzState } from './protocol.ts'
-import { socketPath } from './sockets.ts'
 
 /** States of the framework's machine in the contract's terms. */
 const statusOf = {
@@ -69,9 +69,8 @@ export class VzMachine implements Machine {
   /** An image of this process in its directory is dropped first: a guest never runs on a disk that an image calls frozen. */
   async resume(): Promise<void> {
     if ((await this.status()) === 'running') return
-    const image = await readManifest(this.directory).catch(() => undefined) // a damaged image can't be restored anyway
-    // Not the image that the process was started from: it writes to a disk of its own, above that one's.
-    if (image !== undefined && image.disk === (await this.described()).disk) await removeImage(this.directory)
+    // Not the image that the process was started from, whose disk lies below the process's own.
+    if (holdsImage(this.directory) && !(await isDiskBelow(this.directory, (await this.described()).disk))) await removeImage(this.directory)
     await this.ask('vm.resume', undefined)
     await this.#untilRunning()
   }

@@ -2,10 +2,13 @@
 
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
-import { messageOf } from '../../platform/flow.ts'
+import { socketPath } from '../../platform/socket-path.ts'
+import { isListening } from '../../platform/unix-http.ts'
 import type { Machine, MemorySnapshots, VersionStamp } from '../driver.ts'
-import { copyDisk, keepDisk, lastDisk, syncDisk } from '../raw-disks.ts'
-import { completeImage, hasManifest, removeImage, stateFile } from './image.ts'
+import { whilePaused } from '../paused.ts'
+import { consumeDisk, copyDisk, keepDisk } from '../raw-disks.ts'
+import { vzFiles } from './configuration.ts'
+import { completeImage, discardImage, holdsImage, removeImage, stateFile } from './image.ts'
 import { VzMachine, type Described } from './machine.ts'
 import { startFromImage, type VzProgram } from './start.ts'
 
@@ -15,26 +18,20 @@ export function memorySnapshots(
   onSameVersion: (start: () => Promise<VzMachine>) => Promise<VzMachine>,
 ): MemorySnapshots {
   return {
-    async capture(machine, spec, target, signal) {
+    tellsPause: true,
+
+    async capture(machine, spec, target, signal, around) {
       const vz = asVz(machine)
       const wasRunning = (await vz.status(signal)) === 'running'
       const what = await savable(vz)
       signal.throwIfAborted()
-      const started = performance.now()
-      await using undo = new AsyncDisposableStack()
-      // Armed before the pause, whose answer may get lost.
-      undo.defer(async () => {
-        if (wasRunning) await vz.resume()
+      const { report } = await whilePaused(vz, wasRunning, around, async () => {
+        // No abort cuts this short, since the helper would go on writing the file.
+        await vz.ask('vm.snapshot', { file: path.join(target, stateFile) })
+        await copyDisk(spec.directory, what.disk, target, what.disk, signal)
       })
-      await vz.pause()
-      // No abort cuts this short, since the helper would go on writing the file.
-      await vz.ask('vm.snapshot', { file: path.join(target, stateFile) })
-      await copyDisk(spec.directory, what.disk, target, what.disk, signal)
-      undo.move()
-      const notResumed = wasRunning ? await vz.resume().then(() => undefined, messageOf) : undefined
-      const pausedMs = performance.now() - started
       const memoryBytes = await completeImage(target, what, false)
-      return { pausedMs, memoryBytes, ...(notResumed === undefined ? {} : { notResumed }) }
+      return { ...report, memoryBytes }
     },
 
     async suspend(machine, { directory }, signal) {
@@ -44,6 +41,8 @@ export function memorySnapshots(
       await using undo = new AsyncDisposableStack()
       undo.defer(() => removeImage(directory))
       await removeImage(directory)
+      // What lies below the disk of an image is taken for another image's.
+      await keepDisk(directory, what.disk)
       signal.throwIfAborted()
       await vz.ask('vm.snapshot', { file: stateFile })
       const memoryBytes = await completeImage(directory, what, true)
@@ -62,15 +61,12 @@ export function memorySnapshots(
       return onSameVersion(() => startFromImage(program, spec, here.version, signal))
     },
 
-    holdsMemory: hasManifest,
-    discardMemory: removeImage,
-    async consumeMemory(directory) {
-      const last = await lastDisk(directory)
-      // Before the image goes, so that a loss of power finds one of the two.
-      await syncDisk(directory, last)
-      await removeImage(directory)
-      await keepDisk(directory, last)
+    holdsMemory: async (directory) => holdsImage(directory),
+    async discardMemory(directory) {
+      // A process that runs has a disk above the image's.
+      await ((await isListening(socketPath(directory, vzFiles.control))) ? removeImage(directory) : discardImage(directory))
     },
+    consumeMemory: (directory) => consumeDisk(directory, () => removeImage(directory)),
   }
 }
 

@@ -7,14 +7,16 @@ import { HypemanError } from '../../api/errors.ts'
 import { isMissing } from '../../files/tree.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { spawnDetached, type ProcessEnd } from '../../platform/process.ts'
+import { socketPath } from '../../platform/socket-path.ts'
+import { isNotListening } from '../../platform/unix-http.ts'
 import type { MachineSpec } from '../driver.ts'
 import { diskOver, ownDisk, removeDisks } from '../raw-disks.ts'
 import { ask } from './client.ts'
 import { configurationOf, continued, memoryBytesOf, vzFiles } from './configuration.ts'
-import { checkedManifest, removeImage, stateFile } from './image.ts'
+import { checkedManifest, discardImage, stateFile } from './image.ts'
 import { VzMachine } from './machine.ts'
 import { PROTOCOL } from './protocol.ts'
-import { removeSockets, socketPath } from './sockets.ts'
+import { removeSockets } from './sockets.ts'
 
 export interface VzProgram {
   /** Absolute path of the helper. */
@@ -32,7 +34,7 @@ const LOG_TAIL_BYTES = 16_384
 /** `version` is what the process must be, by its own word: what is recorded as the writer of its memory. */
 export async function startCold(program: VzProgram, spec: MachineSpec, version: string, signal: AbortSignal): Promise<VzMachine> {
   configurationOf(spec, 0) // what can't be run is refused before anything is touched
-  await removeImage(spec.directory)
+  await discardImage(spec.directory)
   const configuration = configurationOf(spec, await ownDisk(spec.directory, signal))
   return launch(program, spec, version, signal, async (machine) => {
     await machine.ask('vm.create', { configuration }, { signal })
@@ -125,10 +127,6 @@ async function answers(
       throw new HypemanError('host_unavailable', `the VZ helper did not listen on its socket within ${limitMs / 1000} s`)
     await delay(LISTENS_POLL_MS, undefined, { signal }).catch(() => signal.throwIfAborted())
   }
-}
-
-function isNotListening(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')
 }
 
 function wrongVersion(what: string): HypemanError {
