@@ -36,8 +36,9 @@ export interface PaperFirecracker extends AsyncDisposable {
 
 const never = new AbortController().signal
 
-export async function paperFirecracker(): Promise<PaperFirecracker> {
-  const home = await mkdtemp(path.join(os.tmpdir(), 'paper-'))
+/** `root` is an existing directory, by default a temporary one. */
+export async function paperFirecracker(root?: string): Promise<PaperFirecracker> {
+  const home = root ?? (await mkdtemp(path.join(os.tmpdir(), 'paper-')))
   const layout = dataLayout(path.join(home, 'data'))
   await makeDataDirectories(layout)
   const [program, kernel] = [path.join(home, 'firecracker'), path.join(home, 'vmlinux')]
@@ -105,7 +106,7 @@ export async function paperFirecracker(): Promise<PaperFirecracker> {
     async [Symbol.asyncDispose]() {
       for (const machine of machines) await machine.kill()
       clearInterval(alive)
-      await rm(home, { recursive: true })
+      if (root === undefined) await rm(home, { recursive: true })
     },
   }
   await host.install()

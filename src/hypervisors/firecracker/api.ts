@@ -4,14 +4,15 @@ import { HypemanError } from '../../api/errors.ts'
 import { AnswerTimeout, askUnix } from '../../platform/unix-http.ts'
 
 /** Firecracker refused a request; `fault` is its own words. */
-class FirecrackerFault extends Error {
-  readonly fault: string
-
+class FirecrackerFault extends HypemanError {
   constructor(method: string, path: string, fault: string) {
-    super(`Firecracker refused ${method} ${path}: ${fault}`)
+    super('host_unavailable', `Firecracker refused ${method} ${path}: ${fault}`)
     this.name = 'FirecrackerFault'
-    this.fault = fault
   }
+}
+
+export function isRefusal(error: unknown): boolean {
+  return error instanceof FirecrackerFault
 }
 
 /** Until a request must have been answered, in milliseconds. */
@@ -27,7 +28,7 @@ export interface Ask {
   readonly signal?: AbortSignal | undefined
 }
 
-/** The answer's content, undefined if it has none. A refusal is a `FirecrackerFault`; an abort gives up waiting, and the request may still take effect. */
+/** The answer's content, undefined if it has none. A refusal (`isRefusal`) is `host_unavailable`, what the socket says is not; an abort gives up waiting, and the request may still take effect. */
 export async function ask(socket: string, { method, path, body, limitMs = ANSWER_LIMIT_MS, signal }: Ask): Promise<unknown> {
   try {
     const { status, text } = await askUnix({ socket, method, path, body, limitMs, signal })

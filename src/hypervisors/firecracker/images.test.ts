@@ -4,6 +4,8 @@ import assert from 'node:assert/strict'
 import { link, readFile, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { after, test } from 'node:test'
+import { isHypemanError } from '../../api/errors.ts'
+import { diskMissing, mountDisk } from '../../../tests/support/loop-disk.ts'
 import { filesIn, paperFirecracker, tell } from '../../../tests/support/paper-firecracker.ts'
 import type { MachineSpec } from '../driver.ts'
 import { FirecrackerMachine } from './machine.ts'
@@ -160,4 +162,15 @@ test('a guest that was never resumed is not asked for its log', async (t) => {
     follow.mock.calls.map((call) => call.arguments),
     [[0]],
   )
+})
+
+test('a full disk is told as that, and the machine goes on', { skip: diskMissing('tmpfs') }, async () => {
+  await using disk = await mountDisk('tmpfs', 64)
+  await using small = await paperFirecracker(disk.path)
+  const { machine, spec } = await small.start()
+  const payload = await small.directory()
+  await disk.fill(0)
+  await assert.rejects(small.memory.capture(machine, spec, payload, never), (error) => isHypemanError(error, 'storage_full'))
+  await disk.freeUp()
+  assert.equal(await machine.status(), 'running')
 })

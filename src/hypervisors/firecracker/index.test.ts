@@ -144,6 +144,7 @@ test('a capture that fails leaves the machine running, and the next one is whole
   assert.equal((await memory.capture(machine, spec, await host.directory(), never)).note, undefined)
 
   assert.ok(machine instanceof FirecrackerMachine)
+  await assert.rejects(machine.ask({ method: 'PUT', path: '/none' }), { code: 'host_unavailable', message: /refused PUT \/none/ })
   const ask = machine.ask.bind(machine)
   machine.ask = (request) => (request.path === '/snapshot/create' ? Promise.reject(new Error('a fault')) : ask(request))
   await assert.rejects(memory.capture(machine, spec, await host.directory(), never), /a fault/)
@@ -296,11 +297,13 @@ test('images that are damaged, of another version or of another machine are refu
     { code: 'host_unavailable' },
   )
   // As long as it was.
-  const foreign = state.toString('latin1').replace(`"path_on_host":"disk.raw"`, `"path_on_host":"/etc/motd"`)
-  await assert.rejects(
-    restore((directory) => replace(directory, Buffer.from(foreign, 'latin1'))),
-    { code: 'conflict', message: /not this instance's/ },
-  )
+  const changed = (from: string, to: string): Promise<unknown> => {
+    assert.ok(state.toString('latin1').includes(from))
+    return restore((directory) => replace(directory, Buffer.from(state.toString('latin1').replace(from, to), 'latin1')))
+  }
+  const foreign = { code: 'conflict', message: /not this instance's/ }
+  await assert.rejects(changed('"path_on_host":"disk.raw"', '"path_on_host":"/etc/motd"'), foreign)
+  await assert.rejects(changed('"is_read_only":true', '"is_read_only":false'), { ...foreign, message: /vmlinux writable/ })
   await assert.rejects(restore(nothing, {}, { memoryMib: 16 }), { code: 'conflict', message: /8388608 bytes/ })
 })
 
@@ -308,6 +311,6 @@ test('a process that is killed while it is restored, or afterwards, is noticed',
   const { machine } = await host.start()
   process.kill(machine.process.pid, 'SIGKILL')
   assert.match((await machine.exited).reason, /SIGKILL/)
-  await assert.rejects(machine.status())
+  await assert.rejects(machine.status(), { code: 'host_unavailable', message: /it may just have ended/ })
   await machine.kill()
 })

@@ -4,6 +4,8 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
+import { HypemanError } from '../../api/errors.ts'
+import { messageOf } from '../../platform/flow.ts'
 import { killProcess, type DetachedProcess, type ProcessEnd, type ProcessIdentity } from '../../platform/process.ts'
 import { socketPath } from '../../platform/socket-path.ts'
 import { connectVsock } from '../../platform/vsock-socket.ts'
@@ -38,13 +40,12 @@ export class FirecrackerMachine implements Machine {
     this.exited = process.exited
     this.directory = directory
     this.mayBeSaved = mayBeSaved
-    process.exited.then(
-      () => {
+    process.exited
+      .then(() => {
         this.#ended = true
         forgetCountAtOnce(this.directory)
-      },
-      () => undefined, // it never rejects; what can't be removed here is tried again by `kill`, or by the next start
-    )
+      })
+      .catch(() => undefined) // what can't be removed here is tried again by `kill`, or by the next start
   }
 
   /** False once its end was heard of. */
@@ -80,8 +81,19 @@ export class FirecrackerMachine implements Machine {
     return statusOf[info.parse(await this.ask({ method: 'GET', path: '/', signal })).state]
   }
 
-  ask(request: Ask): Promise<unknown> {
-    return ask(socketPath(this.directory, firecrackerFiles.api), request)
+  /** A process that is gone, or goes before it has answered, is an error that says so. */
+  async ask(request: Ask): Promise<unknown> {
+    try {
+      return await ask(socketPath(this.directory, firecrackerFiles.api), request)
+    } catch (cause) {
+      request.signal?.throwIfAborted()
+      if (cause instanceof HypemanError) throw cause
+      throw new HypemanError(
+        'host_unavailable',
+        `Firecracker in ${this.directory} can't be asked ${request.method} ${request.path} (${messageOf(cause)}); it may just have ended`,
+        { cause },
+      )
+    }
   }
 
   async pause(): Promise<void> {

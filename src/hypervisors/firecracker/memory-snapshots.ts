@@ -5,14 +5,17 @@ import { HypemanError } from '../../api/errors.ts'
 import { copyPayload } from '../../files/copy.ts'
 import { removeFile } from '../../files/stage.ts'
 import type { Binaries } from '../../platform/binaries.ts'
+import { socketPath } from '../../platform/socket-path.ts'
+import { isListening } from '../../platform/unix-http.ts'
 import type { CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
+import { orFull } from '../full-disk.ts'
 import { whilePaused } from '../paused.ts'
-import { ask, MEMORY_LIMIT_MS } from './api.ts'
+import { isRefusal, MEMORY_LIMIT_MS } from './api.ts'
 import { freezeDisk } from './disks.ts'
 import { diskFiles, firecrackerFiles, memoryFiles } from './files.ts'
 import { FirecrackerMachine } from './machine.ts'
 import { commitManifest, discardImage, holdsImage, planSave, removeImage, stageManifest, type PlannedSave } from './memory.ts'
-import { isNotListening, startFromImage } from './start.ts'
+import { startFromImage } from './start.ts'
 
 /** `pageHoles`: whether the file system of the data directory tells pages from holes beside them (files/sparse.ts). */
 export function memorySnapshots(
@@ -72,9 +75,9 @@ export function memorySnapshots(
       return startFromImage(writer, spec, signal)
     },
 
-    holdsMemory: holdsImage,
+    holdsMemory: async (directory) => holdsImage(directory),
     async discardMemory(directory) {
-      await ((await isControlled(directory)) ? removeImage(directory) : discardImage(directory))
+      await ((await isListening(socketPath(directory, firecrackerFiles.api))) ? removeImage(directory) : discardImage(directory))
     },
     // What a running process counts from stays beside it.
     consumeMemory: removeImage,
@@ -93,20 +96,12 @@ async function saveMachine(machine: FirecrackerMachine, save: PlannedSave, targe
   try {
     await machine.ask({ method: 'PUT', path: '/snapshot/create', body, limitMs: MEMORY_LIMIT_MS })
   } catch (error) {
+    // Asked before what was written makes room again.
+    const failure = isRefusal(error) ? await orFull(target, error) : error
     await removeFile(save.file)
-    throw error
+    throw failure
   } finally {
     machine.dropConnections()
-  }
-}
-
-/** True if a process listens on the API socket in a directory. */
-async function isControlled(directory: string): Promise<boolean> {
-  try {
-    await ask(path.join(directory, firecrackerFiles.api), { method: 'GET', path: '/version' })
-    return true
-  } catch (error) {
-    return !isNotListening(error) // one that answers otherwise is there, too
   }
 }
 

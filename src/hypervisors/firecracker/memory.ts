@@ -9,20 +9,19 @@ import { linkSync, rmSync, statSync } from 'node:fs'
 import { link, rename } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
-import { HypemanError } from '../../api/errors.ts'
 import { copyPayload } from '../../files/copy.ts'
 import { createHoles } from '../../files/memory-image/image.ts'
-import { defineRecord, RecordError } from '../../files/record-format.ts'
+import { defineRecord } from '../../files/record-format.ts'
 import { punchZeros, writeOver } from '../../files/sparse.ts'
-import { removeFile, stageRecord, syncDirectory, syncFile, writeRecord } from '../../files/stage.ts'
-import { isMissing } from '../../files/tree.ts'
+import { removeFile, syncDirectory, syncFile } from '../../files/stage.ts'
+import { damagedImage, imageManifest, sizeOf } from '../image-manifest.ts'
 import { dropFrozen, isFrozenInPlace, linkDisk, linkFrozen, takeBackFrozen } from './disks.ts'
 import { diskFiles, memoryFiles } from './files.ts'
 
 /** What a process's log of written pages counts from; the same beside what is being made of it; what a snapshot wrote of it. */
 const [sinceFile, overFile, diffFile] = ['memory.since', 'memory.over', 'memory.diff']
 
-const manifest = z
+const schema = z
   .object({
     version: z.literal(1),
     ramBytes: z.int().positive(),
@@ -31,45 +30,22 @@ const manifest = z
   })
   .readonly()
 
-export const manifestFormat = defineRecord({ kind: 'firecracker memory manifest', version: 1, schema: manifest, steps: {} })
+export const manifestFormat = defineRecord({ kind: 'firecracker memory manifest', version: 1, schema, steps: {} })
 
-export type MemoryManifest = z.infer<typeof manifest>
+type MemoryManifest = z.infer<typeof schema>
 
-export async function holdsImage(directory: string): Promise<boolean> {
-  return sizeOf(path.join(directory, memoryFiles.manifest)) !== undefined
-}
+const manifest = imageManifest(manifestFormat)
 
-function sizeOf(file: string): number | undefined {
-  return statSync(file, { throwIfNoEntry: false })?.size
-}
+export const holdsImage = manifest.isThere
 
 /** The manifest of a complete image whose parts are all there in the sizes it names. */
 export async function checkedManifest(directory: string): Promise<MemoryManifest> {
-  const found = await readManifest(directory)
-  const damaged = (what: string): HypemanError =>
-    new HypemanError(
-      'corrupt_snapshot',
-      `the memory image in ${directory} is damaged (${what}); use another snapshot, or target_state Stopped to start from the disks`,
-    )
+  const found = await manifest.demand(directory)
   const size = sizeOf(path.join(directory, memoryFiles.image))
-  if (size !== found.ramBytes) throw damaged(`${memoryFiles.image} has ${size ?? 'no'} bytes instead of ${found.ramBytes}`)
+  if (size !== found.ramBytes) throw damagedImage(directory, `${memoryFiles.image} has ${size ?? 'no'} bytes instead of ${found.ramBytes}`)
   for (const name of [memoryFiles.state, diskFiles.frozen])
-    if ((sizeOf(path.join(directory, name)) ?? 0) === 0) throw damaged(`${name} is missing`)
+    if ((sizeOf(path.join(directory, name)) ?? 0) === 0) throw damagedImage(directory, `${name} is missing`)
   return found
-}
-
-async function readManifest(directory: string): Promise<MemoryManifest> {
-  try {
-    return await manifestFormat.read(path.join(directory, memoryFiles.manifest))
-  } catch (error) {
-    if (!(error instanceof RecordError)) throw error
-    if (isMissing(error.cause)) throw new HypemanError('invalid_state', `there is no memory image in ${directory}`, { cause: error })
-    throw new HypemanError(
-      error.newer ? 'incompatible_version' : 'corrupt_snapshot',
-      `the memory image in ${directory} can't be used, since ${error.message}; target_state Stopped starts from the disks`,
-      { cause: error },
-    )
-  }
 }
 
 /** How a snapshot is asked for, and what it has to be made into. */
@@ -148,33 +124,33 @@ export function forgetCountAtOnce(directory: string): void {
 
 /** Completes an image in a staged directory, whose commit syncs it. */
 export async function stageManifest(target: string, value: Omit<MemoryManifest, 'version'>): Promise<void> {
-  await stageRecord(path.join(target, memoryFiles.manifest), { version: 1, ...value } satisfies MemoryManifest)
+  await manifest.stage(target, { version: 1, ...value })
 }
 
 /** Completes an image in an instance's own directory: everything it is of is on disk before it. */
 export async function commitManifest(directory: string, value: Omit<MemoryManifest, 'version'>): Promise<void> {
   await Promise.all([memoryFiles.image, memoryFiles.state, diskFiles.frozen].map((name) => syncFile(path.join(directory, name))))
   await syncDirectory(directory)
-  await writeRecord(path.join(directory, memoryFiles.manifest), { version: 1, ...value } satisfies MemoryManifest, null)
+  await manifest.commit(directory, { version: 1, ...value })
 }
 
 /** Removes an image, or what a broken save left of one; what the machine wrote to is the disk. When disks are written again, no loss of power brings the image back. */
 export async function removeImage(directory: string): Promise<void> {
-  if (await removeFile(path.join(directory, memoryFiles.manifest))) await syncDirectory(directory)
+  await manifest.remove(directory)
   for (const name of [memoryFiles.image, memoryFiles.state, diffFile, overFile]) await removeFile(path.join(directory, name))
   await dropFrozen(directory)
 }
 
 /** Removes an image where no process runs. Its disk is the disk: what lies there as the live one may be what a start that came to nothing has written. */
 export async function discardImage(directory: string): Promise<void> {
-  if (await holdsImage(directory)) await takeBackFrozen(directory)
+  if (holdsImage(directory)) await takeBackFrozen(directory)
   await removeImage(directory)
   await forgetCount(directory)
 }
 
 /** Removes the image that a process of the directory has saved itself, not the one that it was started from: over that one it has a disk of its own. */
 export async function dropOwnImage(directory: string): Promise<void> {
-  if ((await holdsImage(directory)) && (await isFrozenInPlace(directory))) await removeImage(directory)
+  if (holdsImage(directory) && (await isFrozenInPlace(directory))) await removeImage(directory)
 }
 
 /** Links an image with its disk into a payload (`linkFrozen`), or out of one into an instance's staged directory (`linkDisk`). */

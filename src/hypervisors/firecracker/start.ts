@@ -11,10 +11,11 @@ import type { Binary } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { spawnDetached } from '../../platform/process.ts'
 import { socketPath } from '../../platform/socket-path.ts'
+import { isNotListening } from '../../platform/unix-http.ts'
 import type { MachineSpec } from '../driver.ts'
 import { ownDisk, thawDisk } from './disks.ts'
 import { ask, MEMORY_LIMIT_MS } from './api.ts'
-import { bootRequests, drivesOf, limitRequests, loadRequest } from './configuration.ts'
+import { bootRequests, drivesOf, limitRequests, loadRequest, type Drive } from './configuration.ts'
 import { firecrackerFiles, memoryFiles } from './files.ts'
 import { FirecrackerMachine } from './machine.ts'
 import { checkedManifest, countFromImage, countFromNothing, discardImage, forgetCount } from './memory.ts'
@@ -57,19 +58,34 @@ export async function startFromImage(binary: Binary, spec: MachineSpec, signal: 
   })
 }
 
-const loadedConfig = z.object({ drives: z.array(z.object({ drive_id: z.string(), path_on_host: z.string() })) })
+const loadedConfig = z.object({
+  drives: z.array(
+    // A disk of another process's (vhost-user) has no path.
+    z.object({ drive_id: z.string(), path_on_host: z.string().nullish(), is_read_only: z.boolean().nullish() }),
+  ),
+  pmem: z.array(z.object({ path_on_host: z.string() })).nullish(),
+})
 
-/** The paths of disks are a part of the state. Those of a state that was not made for this instance could be anything on the host. */
+/** The paths of disks are a part of the state. Those of a state that was not made for this instance could be anything on the host, and a disk that others share must not be written. */
 async function demandOwnDisks(machine: FirecrackerMachine, spec: MachineSpec, signal: AbortSignal): Promise<void> {
-  const { drives } = loadedConfig.parse(await machine.ask({ method: 'GET', path: '/vm/config', signal }))
-  const wanted = new Map(drivesOf(spec).map((drive) => [drive.drive_id, drive.path_on_host]))
-  const foreign = drives.find(({ drive_id: id, path_on_host: file }) => wanted.get(id) !== file)
-  if (foreign === undefined && drives.length === wanted.size) return
-  const what = foreign === undefined ? `${drives.length} disks instead of ${wanted.size}` : `the disk ${foreign.path_on_host}`
+  const { drives, pmem } = loadedConfig.parse(await machine.ask({ method: 'GET', path: '/vm/config', signal }))
+  const wanted = new Map(drivesOf(spec).map((drive) => [drive.drive_id, drive]))
+  const what = differenceOf(drives, wanted) ?? (pmem?.[0] === undefined ? undefined : `the memory ${pmem[0].path_on_host}`)
+  if (what === undefined) return
   throw new HypemanError(
     'conflict',
     `the memory image in ${spec.directory} has ${what}, which is not this instance's; start it from its disks`,
   )
+}
+
+/** What makes the disks of a state others than those that are wanted, in words; undefined if nothing does. */
+function differenceOf(drives: z.infer<typeof loadedConfig>['drives'], wanted: ReadonlyMap<string, Drive>): string | undefined {
+  for (const { drive_id: id, path_on_host: file, is_read_only: isReadOnly } of drives) {
+    const own = wanted.get(id)
+    if (own?.path_on_host !== file) return `the disk ${file ?? id}`
+    if (own?.is_read_only !== (isReadOnly ?? false)) return `the disk ${file ?? id} ${isReadOnly === true ? 'read-only' : 'writable'}`
+  }
+  return drives.length === wanted.size ? undefined : `${drives.length} disks instead of ${wanted.size}`
 }
 
 async function launch(
@@ -133,10 +149,6 @@ async function untilItAnswers(machine: FirecrackerMachine, binary: Binary, signa
     }
     await delay(API_POLL_MS)
   }
-}
-
-export function isNotListening(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ECONNREFUSED')
 }
 
 async function removeSockets(directory: string): Promise<void> {
