@@ -1,12 +1,13 @@
 // Which program is taken: by its place, by its version, and when it is gone.
 
 import assert from 'node:assert/strict'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import fc from 'fast-check'
 import { isHypemanError } from '../api/errors.ts'
+import { run } from '../../tests/support/command.ts'
 import { findBinaries, installedVersions, type Binaries } from './binaries.ts'
 
 const root = await mkdtemp(path.join(tmpdir(), 'binaries-'))
@@ -26,6 +27,12 @@ const install = (home: string, version: string, says = version): Promise<string>
 
 function binariesOf(home: string, command = 'vmm-that-is-nowhere'): Binaries {
   return findBinaries({ command, installed: { directory: home, program: 'vmm' }, pattern: /v(\d\S*)/, advice: 'install it' })
+}
+
+/** Where a shell finds a program. */
+async function onPathOf(name: string): Promise<string> {
+  const { stdout } = await run('sh', ['-c', `command -v ${name}`])
+  return stdout.trim()
 }
 
 test('new machines start on the newest version that is installed', async () => {
@@ -54,11 +61,11 @@ test('where none is installed the one on PATH is taken, and it is found by its v
     pattern: /v(\d\S*)/,
     advice: 'install it',
   })
-  assert.deepEqual(await onPath.usual(), { path: 'node', version: process.versions.node })
+  assert.deepEqual(await onPath.usual(), { path: await onPathOf('node'), version: process.versions.node })
   await program(path.join(home, '999.0.0', 'node'), '999.0.0')
   onPath.forget()
   assert.equal((await onPath.usual()).version, '999.0.0')
-  assert.deepEqual(await onPath.of(process.versions.node), { path: 'node', version: process.versions.node })
+  assert.deepEqual(await onPath.of(process.versions.node), { path: await onPathOf('node'), version: process.versions.node })
 })
 
 test('a version that is not here is undefined, also where no program can be run at all', async () => {
@@ -133,4 +140,38 @@ test('versions are ordered by their numbers, and files of other names are none',
     { numRuns: 20 },
   )
   assert.deepEqual(await installedVersions({ directory: home, program: 'vmm' }), [])
+})
+
+test('a program that is found by its name has an absolute path, whatever PATH is when it is started', async () => {
+  const [first, second] = [freshHome(), freshHome()]
+  await mkdir(path.join(first, 'on-path-alone'), { recursive: true })
+  const file = await program(path.join(second, 'on-path-alone'), '4.0.0')
+  const before = process.env['PATH']
+  process.env['PATH'] = ['', first, second].join(path.delimiter)
+  try {
+    const binaries = findBinaries({ command: 'on-path-alone', pattern: /v(\d\S*)/, advice: 'install it' })
+    // The shell of its first line is found all the same.
+    assert.deepEqual(await binaries.usual(), { path: file, version: '4.0.0' })
+  } finally {
+    process.env['PATH'] = before
+  }
+})
+
+test('a version is asked for once, until its program is gone or forgotten', async () => {
+  const home = freshHome()
+  await install(home, '2.0.0')
+  const asked = path.join(home, 'asked')
+  const file = await install(home, '1.0.0')
+  await writeFile(file, `#!/bin/sh\necho >> ${asked}\necho v1.0.0\n`)
+  const times = async (): Promise<number> => (await readFile(asked, 'utf8')).length
+  const binaries = binariesOf(home)
+  for (const _time of [1, 2, 3]) assert.deepEqual(await binaries.of('1.0.0'), { path: file, version: '1.0.0' })
+  assert.equal(await times(), 1)
+  binaries.forget()
+  await binaries.of('1.0.0')
+  assert.equal(await times(), 2)
+  await rm(file)
+  assert.equal(await binaries.of('1.0.0'), undefined)
+  await install(home, '1.0.0')
+  assert.deepEqual(await binaries.of('1.0.0'), { path: file, version: '1.0.0' })
 })

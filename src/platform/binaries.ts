@@ -1,14 +1,14 @@
 // The programs of a hypervisor on this host: the one that new machines start on, and the one that wrote an older memory image. Versions lie side by
 // side, each in a directory of its name below the hypervisor's own (docs/on-disk-layout.md).
 
-import { access, readdir } from 'node:fs/promises'
+import { access, constants, readdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { execa } from 'execa'
 import { HypemanError } from '../api/errors.ts'
 
 /** A program and the version that it says it has. */
 export interface Binary {
-  /** Absolute, or a name that is found on PATH. */
+  /** Absolute: processes are started with another PATH than the one that it was found on. */
   readonly path: string
   readonly version: string
 }
@@ -45,6 +45,8 @@ export interface WantedBinary {
 export function findBinaries(wanted: WantedBinary): Binaries {
   const { command, installed } = wanted
   let found: Promise<Binary> | undefined
+  /** Those that were asked for by their version. */
+  const others = new Map<string, Binary>()
   const choose = async (): Promise<Binary> => {
     const [newest] = installed === undefined || path.isAbsolute(command) ? [] : await installedVersions(installed)
     if (newest === undefined) return ask(command, wanted)
@@ -66,16 +68,22 @@ export function findBinaries(wanted: WantedBinary): Binaries {
   return {
     usual,
     async of(version) {
-      const others = installed === undefined ? [] : [...(isVersion(version) ? [programOf(installed, version)] : []), installed.program]
-      for (const find of [usual, ...others.map((file) => () => ask(file, wanted))]) {
+      const known = others.get(version)
+      if (known !== undefined && (await isThere(known.path))) return known
+      const places = installed === undefined ? [] : [...(isVersion(version) ? [programOf(installed, version)] : []), installed.program]
+      for (const find of [usual, ...places.map((file) => () => ask(file, wanted))]) {
         // One that can't be run is none of that version.
         const binary = await find().catch(() => undefined)
-        if (binary?.version === version) return binary
+        if (binary?.version !== version) continue
+        others.set(version, binary)
+        return binary
       }
+      others.delete(version)
       return undefined
     },
     forget() {
       found = undefined
+      others.clear()
     },
   }
 }
@@ -116,13 +124,31 @@ function programOf({ directory, program }: InstalledPrograms, version: string): 
   return path.join(directory, version, program)
 }
 
-/** What is found on PATH is asked for each time that it is started. */
 async function isThere(file: string): Promise<boolean> {
-  if (!path.isAbsolute(file)) return true
   return access(file).then(
     () => true,
     () => false,
   )
+}
+
+/** The absolute path of a program: the first on this process's PATH that can be run, unless its name is one already. */
+async function located(command: string): Promise<string> {
+  if (path.isAbsolute(command)) return command
+  if (command.includes(path.sep)) return path.resolve(command)
+  for (const directory of (process.env['PATH'] ?? '').split(path.delimiter)) {
+    const file = path.resolve(directory, command)
+    if (directory !== '' && (await isProgram(file))) return file
+  }
+  throw new Error(`there is no program ${command} on PATH`)
+}
+
+async function isProgram(file: string): Promise<boolean> {
+  try {
+    await access(file, constants.X_OK)
+    return (await stat(file)).isFile()
+  } catch {
+    return false // not there, or not for us
+  }
 }
 
 /** How long a program may take to say its version, in milliseconds. */
@@ -130,9 +156,10 @@ const VERSION_LIMIT_MS = 10_000
 
 async function ask(command: string, { pattern, advice }: Pick<WantedBinary, 'pattern' | 'advice'>): Promise<Binary> {
   try {
-    const { stdout } = await execa(command, ['--version'], { timeout: VERSION_LIMIT_MS })
+    const file = await located(command)
+    const { stdout } = await execa(file, ['--version'], { timeout: VERSION_LIMIT_MS })
     const version = pattern.exec(stdout)?.[1]
-    if (version !== undefined) return { path: command, version }
+    if (version !== undefined) return { path: file, version }
     throw new Error(`it says ${JSON.stringify(stdout.slice(0, 80))}`)
   } catch (cause) {
     throw new HypemanError('host_unavailable', `${command} can't be run; ${advice}`, { cause })
