@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
@@ -208,4 +208,44 @@ test('however the output is cut into frames and the connection into pieces, the 
     ),
     { numRuns: 8 },
   )
+})
+
+test('a log that was cut off or removed while a connection lasts is written on, and its position stays true', async () => {
+  await using guest = new Guest()
+  const file = path.join(guest.directory, 'logs', 'app.log')
+  const first = guest.follow(0)
+  guest.write('of before ')
+  await guest.logged('of before ')
+  truncateSync(file)
+  guest.write('cut off ')
+  await guest.logged('cut off ')
+  rmSync(file)
+  guest.write('removed ')
+  await guest.logged('removed ')
+  first.stop()
+  await first.done
+  guest.output += 'next'
+  const second = guest.follow(undefined)
+  await guest.logged('removed next')
+  assert.equal(guest.asked.length, 2, 'by one connection each')
+  second.stop()
+})
+
+test('a log that can not be written is told once, and has all of it when it can again', async (t) => {
+  await using guest = new Guest()
+  const warnings = t.mock.method(process, 'emitWarning', () => undefined)
+  const file = path.join(guest.directory, 'logs', 'app.log')
+  mkdirSync(file)
+  const follower = guest.follow(0)
+  guest.write('kept meanwhile')
+  await until('it was tried again and again', () => guest.asked.length > 2)
+  assert.equal(warnings.mock.callCount(), 1)
+  assert.match(String(warnings.mock.calls[0]?.arguments[0]), /can't be written to .*app\.log \(EISDIR.*it is tried again/)
+  rmSync(file, { recursive: true })
+  await guest.logged('kept meanwhile')
+  rmSync(file)
+  mkdirSync(file)
+  guest.write('and once more')
+  await until('it is told of the next time, too', () => warnings.mock.callCount() === 2)
+  follower.stop()
 })

@@ -1,5 +1,5 @@
 // Brings what the program writes to the instance's log, for VMMs that have no device for it: the guest agent keeps the last of it, and tells it to whoever asks (guest/protocol.md, section 5).
-// A guest that is frozen, or a server that is killed, loses none of it: each connection says how much is in the log already.
+// A guest that is frozen, or a server that is killed, loses none of what the agent still keeps: each connection says how much is in the log already.
 
 import { randomBytes } from 'node:crypto'
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
@@ -9,6 +9,7 @@ import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
 import { instanceFiles } from '../files/layout.ts'
+import { messageOf } from '../platform/flow.ts'
 
 /** Beside the log: which byte of the guest's output the byte at a position of the file is. From there on they go together. */
 const positionFile = 'logs/app.position'
@@ -44,7 +45,7 @@ export interface FollowOptions {
 
 export function followLog({ directory, after, connect, ended }: FollowOptions): LogFollower {
   const stopped = new AbortController()
-  let [offset, over] = [after ?? offsetInLog(directory()), false]
+  let [offset, over, isTold] = [after ?? offsetInLog(directory()), false, false]
   let socket: Socket | undefined
   let attempt = new AbortController()
   ended.then(
@@ -63,9 +64,18 @@ export function followLog({ directory, after, connect, ended }: FollowOptions): 
         // Whoever stopped it, or wanted another connection, may have done so while this one was made.
         stopped.signal.throwIfAborted()
         attempt.signal.throwIfAborted()
-        for await (const taken of framesOf(socket, offset)) offset = await append(directory(), taken, offset, socket)
-      } catch {
+        await using log = openLog(directory)
+        for await (const frame of framesOf(socket, offset)) {
+          offset = await log.append(frame, offset)
+          isTold = false
+          socket.write(`ACK ${offset}\n`)
+        }
+      } catch (error) {
         // The connection broke, or the log can't be written just now: what is not in it is asked for again.
+        if (error instanceof LogError && !isTold && !stopped.signal.aborted) {
+          isTold = true
+          process.emitWarning(error.message)
+        }
       }
       socket?.destroy()
       socket = undefined
@@ -136,25 +146,59 @@ function frameIn(bytes: Buffer): (Frame & { readonly bytes: number }) | undefine
   return bytes.length < until ? undefined : { offset, data: bytes.subarray(end + 1, until), bytes: until }
 }
 
-/** Appends what the log has not, and says so to the guest. Returns how much it has. */
-async function append(directory: string, { offset, data }: Frame, has: number, socket: Socket): Promise<number> {
-  const until = offset + data.length
-  if (until > has) {
-    await using file = await open(path.join(directory, instanceFiles.appLog), 'a', 0o600)
-    if (offset > has) await file.write(`\n[hypeman: ${offset - has} bytes of output were lost while nobody could take them]\n`)
-    await notePosition(directory, file, Math.max(offset, has))
-    await file.writeFile(data.subarray(Math.max(0, has - offset)))
-  }
-  socket.write(`ACK ${Math.max(until, has)}\n`)
-  return Math.max(until, has)
+class LogError extends Error {}
+
+interface OpenLog extends AsyncDisposable {
+  /** Appends what the log has not. Returns how much it has. What can't be written is a `LogError`. */
+  append(frame: Frame, has: number): Promise<number>
 }
 
-/** Written where the two have not gone together so far: at the begin, and behind what was lost. */
-async function notePosition(directory: string, file: FileHandle, offset: number): Promise<void> {
-  const { size } = await file.stat()
-  const noted = readPosition(directory)
-  if (noted !== undefined && noted.bytes <= size && noted.offset + (size - noted.bytes) === offset) return
-  writeFileSync(path.join(directory, positionFile), JSON.stringify({ bytes: size, offset }), { mode: 0o600 })
+/** The log while a connection lasts: open, and with its position at hand. */
+function openLog(directory: () => string): OpenLog {
+  let file: FileHandle | undefined
+  let noted = readPosition(directory())
+
+  /** Its size; opened again if somebody has removed it. */
+  const sizeNow = async (): Promise<{ readonly handle: FileHandle; readonly size: number }> => {
+    const stats = await file?.stat()
+    if (file !== undefined && stats !== undefined && stats.nlink > 0) return { handle: file, size: stats.size }
+    await file?.close()
+    file = undefined
+    file = await open(path.join(directory(), instanceFiles.appLog), 'a', 0o600)
+    return { handle: file, size: (await file.stat()).size }
+  }
+  /** Written where the two have not gone together so far: at the begin, and behind what was lost or cut off. */
+  const notePosition = (size: number, offset: number): void => {
+    if (noted !== undefined && noted.bytes <= size && noted.offset + (size - noted.bytes) === offset) return
+    noted = { bytes: size, offset }
+    writeFileSync(path.join(directory(), positionFile), JSON.stringify(noted), { mode: 0o600 })
+  }
+  const append = async ({ offset, data }: Frame, has: number): Promise<number> => {
+    const until = offset + data.length
+    if (until <= has) return has
+    const { handle, size } = await sizeNow()
+    const lost = offset > has ? Buffer.from(`\n[hypeman: ${offset - has} bytes of output were lost while nobody could take them]\n`) : ''
+    await handle.appendFile(lost)
+    notePosition(size + lost.length, Math.max(offset, has))
+    await handle.appendFile(data.subarray(Math.max(0, has - offset)))
+    return until
+  }
+  return {
+    async append(frame, has) {
+      try {
+        return await append(frame, has)
+      } catch (cause) {
+        const place = path.join(directory(), instanceFiles.appLog)
+        throw new LogError(
+          `the program's output can't be written to ${place} (${messageOf(cause)}); it is tried again, and what the guest can't keep until then is lost`,
+          { cause },
+        )
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      await file?.close()
+    },
+  }
 }
 
 /** How much of the guest's output is in the log; 0 if nobody can tell, as after its rotation: then some of it comes twice. */
