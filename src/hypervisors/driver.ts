@@ -185,7 +185,10 @@ export interface Hypervisor {
    * a staged one, whose commit makes it so. What the guest has on the disk stays as it is.
    */
   addDiskParts(directory: string, sizes: readonly number[]): Promise<AddedParts>
-  /** Writes the system disk of a directory or payload as one raw file, holes kept: what every driver can make a disk of. No process may write to the disk meanwhile. */
+  /**
+   * Gives the system disk of a directory or payload as one raw file, holes kept: what every driver can make a disk of. It may be the disk itself by another name, and is immutable. No process may
+   * write to the disk meanwhile.
+   */
   exportDisk(directory: string, file: string, signal: AbortSignal): Promise<void>
   /** Makes a raw file, by a rename within the filesystem, the system disk of a staged instance directory. */
   importDisk(directory: string, file: string): Promise<void>

@@ -6,6 +6,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { run } from '../../tests/support/command.ts'
+import { diskMissing, mountDisk } from '../../tests/support/loop-disk.ts'
 import { isHypemanError } from '../api/errors.ts'
 import { dataLayout } from '../files/layout.ts'
 import { makeDataDirectories } from '../files/stage.ts'
@@ -118,18 +119,29 @@ test('parts are file systems of their own behind the disk, which stays as it is;
   assert.deepEqual(await filesIn(machine), ['disk-0.raw'])
 })
 
-test('a disk leaves as one file with its holes, and comes as the only one', async () => {
+test('a disk leaves as one file, without a copy, and comes as the only one', async () => {
   const [machine, other] = [await directory(), await directory()]
   await writeFile(path.join(machine, 'disk-2.raw'), 'begin')
   await truncate(path.join(machine, 'disk-2.raw'), 32 * MIB)
   const file = path.join(layout.staging, 'exported.raw')
   await exportDisk(machine, await lastDisk(machine), file, never)
-  const { size, blocks } = await stat(file)
-  assert.equal(size, 32 * MIB)
-  assert.ok(blocks * 512 < MIB)
+  const { size, ino } = await stat(file)
+  assert.deepEqual([size, ino], [32 * MIB, (await stat(path.join(machine, 'disk-2.raw'))).ino])
   await importDisk(other, file)
   assert.deepEqual(await filesIn(other), ['disk-0.raw'])
   assert.equal((await readFile(path.join(other, 'disk-0.raw'), 'latin1')).slice(0, 5), 'begin')
+})
+
+test('a disk that leaves for another file system is a copy with its holes', { skip: diskMissing('tmpfs') }, async () => {
+  await using other = await mountDisk('tmpfs', 16)
+  const machine = await directory()
+  await writeFile(path.join(machine, 'disk-2.raw'), 'begin')
+  await truncate(path.join(machine, 'disk-2.raw'), 32 * MIB)
+  const file = path.join(other.path, 'exported.raw')
+  await exportDisk(machine, 2, file, never)
+  const { size, blocks } = await stat(file)
+  assert.equal(size, 32 * MIB)
+  assert.ok(blocks * 512 < MIB)
 })
 
 test('a directory without a disk, and a disk that is a link, are told', async () => {

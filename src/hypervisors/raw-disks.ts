@@ -147,9 +147,19 @@ export async function addDiskParts(layout: DataLayout, directory: string, sizes:
   }
 }
 
-/** Writes a disk of a directory or payload as one file, holes kept. */
+/** Gives a disk of a directory or payload as one file. */
 export async function exportDisk(directory: string, number: number, file: string, signal: AbortSignal): Promise<void> {
-  await copyPayload(path.join(directory, diskName(number)), file, { signal })
+  await exportRawFile(path.join(directory, diskName(number)), file, signal)
+}
+
+/** By a link within the file system, since nobody writes to a file that has another name; else as a copy, which the commit of what it belongs to makes durable. */
+export async function exportRawFile(disk: string, file: string, signal: AbortSignal): Promise<void> {
+  try {
+    await diskErrors(file, () => link(disk, file))
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EXDEV')) throw error
+    await copyPayload(disk, file, { signal, durable: false })
+  }
 }
 
 /** Makes a raw file the only disk of a staged directory. */

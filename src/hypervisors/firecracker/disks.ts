@@ -14,6 +14,7 @@ import { removeFile, syncDirectory, syncFile } from '../../files/stage.ts'
 import { isMissing } from '../../files/tree.ts'
 import { diskErrors } from '../../platform/disk-error.ts'
 import type { AddedParts } from '../driver.ts'
+import { exportRawFile } from '../raw-disks.ts'
 import { diskFiles, memoryFiles } from './files.ts'
 
 /** A copy in the making. */
@@ -26,19 +27,28 @@ export function createRawDisk(layout: DataLayout, directory: string, sizeBytes: 
 
 /** Makes sure that the disk is nobody else's, durably, so that a machine may write to it. */
 export async function ownDisk(directory: string): Promise<void> {
-  if (sizeAndLinks(directory).links > 1) await replaceDisk(directory, diskFiles.live)
+  if (sizeAndLinks(directory).links === 1) return
+  await replaceDisk(directory, diskFiles.live, true)
+  await syncDirectory(directory)
 }
 
-/** Makes the disk a copy of the frozen one, durably. */
+/** Makes the disk a copy of the frozen one. Not durable: `syncThawed` makes it so before the frozen one goes. */
 export async function thawDisk(directory: string): Promise<void> {
-  await replaceDisk(directory, diskFiles.frozen)
+  await replaceDisk(directory, diskFiles.frozen, false)
 }
 
-async function replaceDisk(directory: string, source: string): Promise<void> {
+async function replaceDisk(directory: string, source: string, durable: boolean): Promise<void> {
   const copy = path.join(directory, unfinished)
   await rm(copy, { force: true })
-  await copyPayload(path.join(directory, source), copy)
+  await copyPayload(path.join(directory, source), copy, { durable })
   await rename(copy, path.join(directory, diskFiles.live))
+}
+
+/** Makes a disk durable that was copied from the frozen one, and what was written to it since. */
+export async function syncThawed(directory: string): Promise<void> {
+  const live = path.join(directory, diskFiles.live)
+  if (!existsSync(live) || (await isFrozenInPlace(directory))) return
+  await syncFile(live)
   await syncDirectory(directory)
 }
 
@@ -100,7 +110,7 @@ export async function linkDisk(payload: string, directory: string, asFrozen: boo
 }
 
 export async function exportRawDisk(directory: string, file: string, signal: AbortSignal): Promise<void> {
-  await copyPayload(diskOf(directory), file, { signal })
+  await exportRawFile(diskOf(directory), file, signal)
 }
 
 export async function importRawDisk(directory: string, file: string): Promise<void> {

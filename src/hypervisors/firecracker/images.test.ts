@@ -6,6 +6,7 @@ import path from 'node:path'
 import { after, test } from 'node:test'
 import { isHypemanError } from '../../api/errors.ts'
 import { diskMissing, mountDisk } from '../../../tests/support/loop-disk.ts'
+import { watchSyncs } from '../../../tests/support/syncs.ts'
 import { filesIn, paperFirecracker, tell } from '../../../tests/support/paper-firecracker.ts'
 import type { MachineSpec } from '../driver.ts'
 import { FirecrackerMachine } from './machine.ts'
@@ -173,4 +174,18 @@ test('a full disk is told as that, and the machine goes on', { skip: diskMissing
   await assert.rejects(small.memory.capture(machine, spec, payload, never), (error) => isHypemanError(error, 'storage_full'))
   await disk.freeUp()
   assert.equal(await machine.status(), 'running')
+})
+
+test('the disk of a restored machine is on disk before its image goes, and keeps no guest waiting for that', async (t) => {
+  const { machine, spec } = await host.start()
+  await machine.pause()
+  await memory.suspend(machine, spec, never)
+  await machine.kill()
+  const synced: [name: string, isThere: boolean][] = []
+  await watchSyncs(t, async (file) => void synced.push([path.basename(file), await memory.holdsMemory(spec.directory)]))
+  const restored = host.owns(await memory.restore(spec, await driver.stamp(), never))
+  await restored.resume()
+  assert.deepEqual(synced, [])
+  await memory.consumeMemory(spec.directory)
+  assert.deepEqual(synced[0], ['disk.raw', true])
 })

@@ -15,7 +15,7 @@ import { defineRecord } from '../../files/record-format.ts'
 import { punchZeros, writeOver } from '../../files/sparse.ts'
 import { removeFile, syncDirectory, syncFile } from '../../files/stage.ts'
 import { damagedImage, imageManifest, sizeOf } from '../image-manifest.ts'
-import { dropFrozen, isFrozenInPlace, linkDisk, linkFrozen, takeBackFrozen } from './disks.ts'
+import { dropFrozen, isFrozenInPlace, linkDisk, linkFrozen, syncThawed, takeBackFrozen } from './disks.ts'
 import { diskFiles, memoryFiles } from './files.ts'
 
 /** What a process's log of written pages counts from; the same beside what is being made of it; what a snapshot wrote of it. */
@@ -136,6 +136,7 @@ export async function commitManifest(directory: string, value: Omit<MemoryManife
 
 /** Removes an image, or what a broken save left of one; what the machine wrote to is the disk. When disks are written again, no loss of power brings the image back. */
 export async function removeImage(directory: string): Promise<void> {
+  if (holdsImage(directory)) await syncThawed(directory)
   await manifest.remove(directory)
   for (const name of [memoryFiles.image, memoryFiles.state, diffFile, overFile]) await removeFile(path.join(directory, name))
   await dropFrozen(directory)
