@@ -21,24 +21,29 @@ import { hostTscKhz } from './platform/tsc.ts'
 export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig) => Promise<readonly Hypervisor[]>
 
 /** All that there are, whether or not they can run here: each says so itself. */
-export const makeHostDrivers: MakeDrivers = async (layout, log, config) => [
-  ...(await qemuDrivers(layout, log, config)),
-  cloudHypervisorDriver(layout, config),
-  createFirecrackerDriver({ layout, command: config.hypervisor.firecracker, whyNoKvm: () => whyNoKvm(config) }),
-  createVzDriver({ layout, command: config.hypervisor.vz }),
-]
+export const makeHostDrivers: MakeDrivers = async (layout, log, config) => {
+  const ofHost = { layout, kernelImage: kernelImages(layout), whyNoKvm: () => whyNoKvm(config) }
+  const { firecracker, cloud_hypervisor: cloudHypervisor, vz } = config.hypervisor
+  return [
+    ...(await qemuDrivers(layout, log, config)),
+    createCloudHypervisorDriver({ ...ofHost, command: cloudHypervisor, whyNotOnDemand: whyNotCatchWrites() }),
+    createFirecrackerDriver({ ...ofHost, command: firecracker }),
+    createVzDriver({ layout, command: vz }),
+  ]
+}
 
 /** Of those whose programs can be installed beside each other. */
 export const hypervisorReleases: readonly Release[] = [cloudHypervisorRelease, firecrackerRelease]
 
-function cloudHypervisorDriver(layout: DataLayout, config: ServerConfig): Hypervisor {
-  return createCloudHypervisorDriver({
-    layout,
-    command: config.hypervisor.cloud_hypervisor,
-    whyNoKvm: () => whyNoKvm(config),
-    whyNotOnDemand: whyNotCatchWrites(),
-    kernelImage: (kernel) => uncompressedKernel(layout, kernel, process.arch === 'arm64' ? 'arm64' : 'x64'),
-  })
+/** Unpacks each kernel once, for all hypervisors: kernels lie in directories named by their digests, so that a path tells what is there. */
+function kernelImages(layout: DataLayout): (kernel: string) => Promise<string> {
+  const kernels = new Map<string, Promise<string>>()
+  return (kernel) => {
+    const made = kernels.get(kernel) ?? uncompressedKernel(layout, kernel, process.arch === 'arm64' ? 'arm64' : 'x64')
+    kernels.set(kernel, made)
+    made.catch(() => kernels.delete(kernel))
+    return made
+  }
 }
 
 /** Of hypervisors that can't do without it. */

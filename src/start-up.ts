@@ -27,7 +27,7 @@ export async function tidyDataDirectory(layout: DataLayout, log: Logger): Promis
 export async function loadInstances({ store, drivers, layout, log }: InstanceContext): Promise<void> {
   await store.load(async (record, directory) => {
     const driver = drivers.get(record.hypervisor)
-    await driver?.refuseForeign(directory)
+    await driver?.refuseForeign?.(directory)
     return driver !== undefined && (await holdsMemoryIn(driver, record, directory))
   })
   const known = [...store.entries()].flatMap(({ record }) => (record.process === null ? [] : [record.process.pid]))

@@ -174,10 +174,10 @@ export interface Hypervisor {
   /** What a memory image written now would need: the version of the binary that new machines start on. With a version: of the binary of just that version where it is here. */
   stamp(version?: string): Promise<VersionStamp>
   /**
-   * Throws if a file of the driver's in a directory leads to another place. Asked of what this server may not have made: a snapshot's payload
-   * before it is used, an instance's directory when the server starts.
+   * Throws if the contents of a file of the driver's lead to another place. Asked of an instance's directory when the server starts; links and the like are refused whoever made them. Absent: no
+   * contents can.
    */
-  refuseForeign(directory: string): Promise<void>
+  refuseForeign?(directory: string): Promise<void>
   /** Makes the writable system disk, of `sizeBytes` apparent size and formatted ext4, in a staged instance directory. */
   createDisk(directory: string, sizeBytes: number): Promise<void>
   /**
@@ -205,6 +205,4 @@ export interface Hypervisor {
   materialise(payload: string, directory: string, withMemory: boolean): Promise<void>
   /** Of a file in a payload or an instance directory, by its name; undefined for what never enters a payload. */
   partOf(file: string): FilePart | undefined
-  /** File names (patterns) of the driver in an instance directory that never enter a snapshot: sockets, pid files. Used when a stopped instance is tidied. */
-  readonly transientFiles: readonly string[]
 }

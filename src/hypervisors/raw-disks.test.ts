@@ -1,7 +1,7 @@
 // System disks as raw files: who may write to which, what a copy shares, and parts behind what is there.
 
 import assert from 'node:assert/strict'
-import { link, mkdir, mkdtemp, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
@@ -23,7 +23,6 @@ import {
   lastDisk,
   linkDisk,
   ownDisk,
-  refuseForeignDisks,
 } from './raw-disks.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'raw-'))
@@ -144,15 +143,6 @@ test('a disk that leaves for another file system is a copy with its holes', { sk
   assert.ok(blocks * 512 < MIB)
 })
 
-test('a directory without a disk, and a disk that is a link, are told', async () => {
-  const machine = await directory()
-  await assert.rejects(lastDisk(machine), (error) => isHypemanError(error, 'conflict') && /is missing/.test(error.message))
-  await writeFile(path.join(machine, 'disk-0.raw'), '')
-  await link(path.join(machine, 'disk-0.raw'), path.join(machine, 'disk-1.raw'))
-  await refuseForeignDisks(machine) // hard links are our own
-  await symlink('/etc/hostname', path.join(machine, 'disk-2.raw'))
-  await assert.rejects(
-    refuseForeignDisks(machine),
-    (error) => isHypemanError(error, 'conflict') && /disk-2\.raw is no plain file/.test(error.message),
-  )
+test('a directory without a disk is told', async () => {
+  await assert.rejects(lastDisk(await directory()), (error) => isHypemanError(error, 'conflict') && /is missing/.test(error.message))
 })

@@ -107,18 +107,6 @@ export async function linkDisk(directory: string, number: number, target: string
   await link(path.join(directory, diskName(number)), path.join(target, diskName(number)))
 }
 
-/** Refuses what is no plain file under a disk's name: a link would have a machine write elsewhere. */
-export async function refuseForeignDisks(directory: string): Promise<void> {
-  for (const name of await readdir(directory)) {
-    if (diskNumber(name) === undefined) continue
-    if ((await lstat(path.join(directory, name))).isFile()) continue
-    throw new HypemanError(
-      'conflict',
-      `the disk ${path.join(directory, name)} is no plain file; it was not made by hypeman: delete what it belongs to`,
-    )
-  }
-}
-
 /** Makes the last disk of a machine that does not run longer, in a copy that is renamed into the directory whole: a process that is killed leaves nothing there. */
 export async function addDiskParts(layout: DataLayout, directory: string, sizes: readonly number[]): Promise<AddedParts> {
   const below = await lastDisk(directory)

@@ -5,6 +5,7 @@ import { access, constants, readdir, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { execa } from 'execa'
 import { HypemanError } from '../api/errors.ts'
+import { programDirectories } from './config.ts'
 
 /** A program and the version that it says it has. */
 export interface Binary {
@@ -135,9 +136,9 @@ async function isThere(file: string): Promise<boolean> {
 async function located(command: string): Promise<string> {
   if (path.isAbsolute(command)) return command
   if (command.includes(path.sep)) return path.resolve(command)
-  for (const directory of (process.env['PATH'] ?? '').split(path.delimiter)) {
+  for (const directory of programDirectories()) {
     const file = path.resolve(directory, command)
-    if (directory !== '' && (await isProgram(file))) return file
+    if (await isProgram(file)) return file
   }
   throw new Error(`there is no program ${command} on PATH`)
 }

@@ -322,3 +322,8 @@ async function readConfigFile(file: string, mustExist: boolean): Promise<Record<
     throw new HypemanError('invalid_request', `the configuration file ${file} holds no settings; write lines such as port: 4973`)
   return content.data ?? {}
 }
+
+/** Where programs are looked for that are named without a directory, in order. */
+export function programDirectories(environment: NodeJS.ProcessEnv = process.env): readonly string[] {
+  return (environment['PATH'] ?? '').split(path.delimiter).filter((directory) => directory !== '')
+}

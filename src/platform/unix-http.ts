@@ -4,6 +4,8 @@
 import { once } from 'node:events'
 import { request, type IncomingMessage } from 'node:http'
 import { connect } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { HypemanError } from '../api/errors.ts'
 
 export interface UnixRequest {
   /** Absolute, and short enough for the kernel. */
@@ -62,6 +64,33 @@ export async function isListening(socketPath: string): Promise<boolean> {
     return !isNotListening(error) // a queue that is full belongs to somebody
   } finally {
     socket.destroy()
+  }
+}
+
+/** Nothing tells that a process listens: it is tried this often, in milliseconds. */
+const LISTENS_POLL_MS = 2
+
+/**
+ * Asks a process that has just started until it listens, and returns what it answers then. `ask` is given what is left of the time, in milliseconds; its error may have the socket's as its cause.
+ * `host_unavailable` when the time is over, in the name of the process.
+ */
+export async function firstAnswer<T>(
+  ask: (signal: AbortSignal, leftMs: number) => Promise<T>,
+  { name, signal, limitMs }: { readonly name: string; readonly signal: AbortSignal; readonly limitMs: number },
+): Promise<T> {
+  const deadline = performance.now() + limitMs
+  for (;;) {
+    signal.throwIfAborted()
+    const leftMs = Math.max(1, Math.ceil(deadline - performance.now()))
+    try {
+      return await ask(signal, leftMs)
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!isNotListening(error) && !(error instanceof Error && isNotListening(error.cause))) throw error
+      if (performance.now() >= deadline)
+        throw new HypemanError('host_unavailable', `${name} did not listen on its socket within ${limitMs / 1000} s`, { cause: error })
+    }
+    await delay(LISTENS_POLL_MS)
   }
 }
 

@@ -51,6 +51,7 @@ export async function paperFirecracker(root?: string): Promise<PaperFirecracker>
     createFirecrackerDriver({
       layout,
       command,
+      kernelImage: (image) => Promise.resolve(image),
       whyNoKvm: () => Promise.resolve(whyNoKvm),
       ...(pageHoles === undefined ? {} : { pageHoles: () => Promise.resolve(pageHoles) }),
     })

@@ -8,7 +8,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { HypemanError, isHypemanError } from '../../api/errors.ts'
-import { firstAnswer, vmmAt, VmmError, type Vmm } from './api.ts'
+import { vmmAt, VmmError, type Vmm } from './api.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'ch-api-'))
 after(() => rm(root, { recursive: true }))
@@ -149,18 +149,4 @@ test('a connection that breaks is an error that names what was asked', async () 
     api.vmm.command('boot'),
     (error) => isHypemanError(error, 'host_unavailable') && /can't be asked vm.boot/.test(error.message),
   )
-})
-
-test('a socket that never appears is waited for until the limit, and one that appears late is found', async () => {
-  const never = new AbortController().signal
-  const missing = path.join(root, 'missing')
-  await assert.rejects(
-    firstAnswer(vmmAt(missing, never), missing, never, 60),
-    (error) => isHypemanError(error, 'host_unavailable') && error.message.includes(`did not answer on ${missing} within 0.06 s`),
-  )
-  await assert.rejects(firstAnswer(vmmAt(missing, never), missing, AbortSignal.abort(new Error('enough'))), /enough/)
-  const late = path.join(root, String(count + 1))
-  const found = firstAnswer(vmmAt(late, never), late, never)
-  await using _api = await stage(saying(200, '{"version":"52.0"}'))
-  assert.equal(await found, '52.0')
 })

@@ -1,20 +1,14 @@
 // Cloud Hypervisor's API, as far as the driver asks it: typed requests, answers checked by a schema, and its errors in words.
 // The description that it is held against: tests/vmm-stand-in/descriptions/cloud-hypervisor.yaml.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { messageOf } from '../../platform/flow.ts'
-import { AnswerTimeout, askUnix, isNotListening } from '../../platform/unix-http.ts'
+import { AnswerTimeout, askUnix } from '../../platform/unix-http.ts'
 import type { VmConfig } from './vm-config.ts'
 
 /** Until an answer must be there, in milliseconds. */
 const ANSWER_LIMIT_MS = 60_000
-/** Until a started process must answer for the first time, in milliseconds. */
-const START_LIMIT_MS = 10_000
-/** Nothing tells that a process listens: it is tried this often, in milliseconds. */
-const LISTENS_POLL_MS = 2
-
 /** A refusal of the VMM's; `httpStatus` is its own. */
 export class VmmError extends HypemanError {
   readonly httpStatus: number
@@ -110,28 +104,6 @@ export function vmmAt(socket: string, gone: AbortSignal): Vmm {
 /** As `--version` prints it: `v51.1` and `51.1` are one. */
 function plainVersion(said: string): string {
   return said.replace(/^v/, '')
-}
-
-/** Asks a process that has just started for its version as soon as it listens; fails when it ends first. */
-export async function firstAnswer(vmm: Vmm, socket: string, signal: AbortSignal, limitMs = START_LIMIT_MS): Promise<string> {
-  const limit = AbortSignal.timeout(limitMs)
-  const either = AbortSignal.any([signal, limit])
-  try {
-    for (;;) {
-      const version = await vmm.version(either).catch((error: unknown) => {
-        if (error instanceof HypemanError && isNotListening(error.cause)) return undefined
-        throw error
-      })
-      if (version !== undefined) return version
-      await delay(LISTENS_POLL_MS, undefined, { signal: either })
-    }
-  } catch (error) {
-    signal.throwIfAborted()
-    if (!limit.aborted) throw error
-    throw new HypemanError('host_unavailable', `Cloud Hypervisor did not answer on ${socket} within ${limitMs / 1000} s`, {
-      cause: error,
-    })
-  }
 }
 
 /** 404 by the description; versions before 51 answer 500 and say so in words. */

@@ -1,14 +1,14 @@
 // The Cloud Hypervisor driver. Recipes and hazards: README.md.
 
-import { isHypemanError } from '../../api/errors.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { tellsPageHoles } from '../../files/sparse.ts'
 import { findBinaries } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
-import type { Balloon, Hypervisor, Machine, VersionStamp } from '../driver.ts'
-import { addDiskParts, createDisk, exportDisk, importDisk, linkDisk, refuseForeignDisks } from '../raw-disks.ts'
-import { partOf, vmmFiles } from './files.ts'
+import type { Balloon, Hypervisor, Machine } from '../driver.ts'
+import { addDiskParts, createDisk, exportDisk, importDisk, linkDisk } from '../raw-disks.ts'
+import { versionsOf } from '../versions.ts'
+import { partOf } from './files.ts'
 import { diskOf, linkImage } from './images.ts'
 import { CloudHypervisorMachine } from './machine.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
@@ -34,35 +34,14 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
   const advice = 'install it (hypeman hypervisor install cloud-hypervisor@<version>), or have hypervisor.cloud_hypervisor name its program'
   const installed = { directory: layout.hypervisor('cloud-hypervisor'), program: 'cloud-hypervisor' }
   const binaries = findBinaries({ command, installed, pattern: /cloud-hypervisor v?(\S+)/, advice })
-  const kernels = new Map<string, Promise<string>>()
   const host: Host = {
     async whyNotOnDemand() {
       if (whyNotOnDemand !== undefined || (await pageHoles(layout.staging))) return whyNotOnDemand
       return 'the file system of the data directory does not tell written pages from holes beside them, so that its snapshots could not be completed'
     },
-    // Kernels lie in directories named by their digests, so that a path tells what is there.
-    kernelImage(kernel) {
-      const made = kernels.get(kernel) ?? options.kernelImage(kernel)
-      kernels.set(kernel, made)
-      made.catch(() => kernels.delete(kernel))
-      return made
-    },
+    kernelImage: options.kernelImage,
   }
-  const stamp = async (version?: string): Promise<VersionStamp> => ({
-    hypervisor: 'cloud-hypervisor',
-    version: ((version === undefined ? undefined : await binaries.of(version)) ?? (await binaries.usual())).version,
-    machineType: 'pci',
-    accelerator: 'kvm',
-  })
-  /** A program that was replaced while the server runs is asked for its version again. */
-  const onSameVersion = async (start: () => Promise<CloudHypervisorMachine>): Promise<CloudHypervisorMachine> => {
-    try {
-      return await start()
-    } catch (error) {
-      if (isHypemanError(error, 'incompatible_version')) binaries.forget()
-      throw error
-    }
-  }
+  const versions = versionsOf(binaries, { hypervisor: 'cloud-hypervisor', machineType: 'pci', accelerator: 'kvm' })
 
   return {
     name: 'cloud-hypervisor',
@@ -70,11 +49,10 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
     features: ['snapshots', 'standby', 'fork', 'pause', 'balloon-control', 'vsock', 'disk-io-limit'],
     networks: ['tap'],
     maxVolumes: MAX_VOLUMES,
-    transientFiles: [vmmFiles.api, vmmFiles.apiLock, vmmFiles.vsock],
-    memory: memorySnapshots(host, binaries, stamp, onSameVersion),
+    memory: memorySnapshots(host, versions),
     balloon,
     partOf,
-    stamp,
+    stamp: versions.stamp,
     async unavailable() {
       try {
         await binaries.usual()
@@ -83,15 +61,13 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
         return messageOf(error)
       }
     },
-    // Raw disks name no other files, and a saved configuration is taken only with this instance's own (vm-config.ts).
-    refuseForeign: refuseForeignDisks,
     createDisk: (directory, sizeBytes) => createDisk(layout, directory, sizeBytes),
     addDiskParts: (directory, sizes) => addDiskParts(layout, directory, sizes),
     exportDisk: async (directory, file, signal) => exportDisk(directory, await diskOf(directory), file, signal),
     importDisk,
     boot: async (spec, signal) => {
       const binary = await binaries.usual()
-      return onSameVersion(() => startCold(host, binary, spec, signal))
+      return versions.onSameVersion(() => startCold(host, binary, spec, signal))
     },
     async adopt(spec, process) {
       // A record that was copied names the process of the instance that it was copied from.

@@ -2,14 +2,13 @@
 
 import { mkdir, rm } from 'node:fs/promises'
 import path from 'node:path'
-import { HypemanError } from '../../api/errors.ts'
-import type { Binaries, Binary } from '../../platform/binaries.ts'
 import { socketPath } from '../../platform/socket-path.ts'
 import { isListening } from '../../platform/unix-http.ts'
-import type { Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
+import type { Machine, MachineSpec, MemorySnapshots } from '../driver.ts'
 import { orFull } from '../full-disk.ts'
 import { whilePaused } from '../paused.ts'
 import { copyDisk, keepDisk } from '../raw-disks.ts'
+import type { Versions } from '../versions.ts'
 import { VmmError } from './api.ts'
 import { vmmFiles } from './files.ts'
 import { completeImage, completeMemory, consumeImage, discardImage, holdsImage, keepBase, removeImage, stageImage } from './images.ts'
@@ -19,12 +18,7 @@ import { memoryLimitMs, startFromImage, type Host } from './start.ts'
 /** Told of each snapshot of a running machine. */
 const stoodStill = 'the guest stood still while Cloud Hypervisor wrote its memory: all of it that was ever used'
 
-export function memorySnapshots(
-  host: Host,
-  binaries: Binaries,
-  stamp: () => Promise<VersionStamp>,
-  onSameVersion: (start: () => Promise<CloudHypervisorMachine>) => Promise<CloudHypervisorMachine>,
-): MemorySnapshots {
+export function memorySnapshots(host: Host, versions: Versions): MemorySnapshots {
   return {
     tellsPause: true,
 
@@ -61,8 +55,8 @@ export function memorySnapshots(
     },
 
     async restore(spec, wanted, signal) {
-      const writer = await writerOf(wanted, binaries, stamp)
-      return onSameVersion(() => startFromImage(host, writer, spec, signal))
+      const writer = await versions.writerOf(wanted)
+      return versions.onSameVersion(() => startFromImage(host, writer, spec, signal))
     },
 
     holdsMemory: async (directory) => holdsImage(directory),
@@ -91,19 +85,6 @@ async function save({ vmm }: CloudHypervisorMachine, spec: MachineSpec, target: 
   } catch (error) {
     throw error instanceof VmmError ? await orFull(spec.directory, error) : error
   }
-}
-
-/** A program of just the version that wrote the image, or `incompatible_version`. */
-async function writerOf(wanted: VersionStamp, binaries: Binaries, stamp: () => Promise<VersionStamp>): Promise<Binary> {
-  const here = await stamp()
-  const fits = here.hypervisor === wanted.hypervisor && here.machineType === wanted.machineType && here.accelerator === wanted.accelerator
-  const writer = fits ? await binaries.of(wanted.version) : undefined
-  if (writer !== undefined) return writer
-  const words = (one: VersionStamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
-  throw new HypemanError(
-    'incompatible_version',
-    `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped), or use the version that wrote it`,
-  )
 }
 
 function ramBytesOf(spec: MachineSpec): number {

@@ -1,7 +1,7 @@
 // Starts Cloud Hypervisor processes: cold, or from a memory image. A start that fails leaves no process and no socket, and says what the VMM said.
 
-import { appendFileSync, statSync } from 'node:fs'
-import { link, mkdir, open, rm, writeFile } from 'node:fs/promises'
+import { appendFileSync } from 'node:fs'
+import { link, mkdir, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
 import { removeFile } from '../../files/stage.ts'
@@ -10,9 +10,12 @@ import type { Binary } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { spawnDetached } from '../../platform/process.ts'
 import { socketPath } from '../../platform/socket-path.ts'
+import { firstAnswer } from '../../platform/unix-http.ts'
 import type { MachineSpec } from '../driver.ts'
 import { diskName, diskOver, ownDisk, removeDisks } from '../raw-disks.ts'
-import { firstAnswer, type RestoreRequest } from './api.ts'
+import { replacedProgram } from '../versions.ts'
+import { listenToLog, startFailure } from '../vmm-log.ts'
+import type { RestoreRequest } from './api.ts'
 import { snapshotParts, vmmFiles } from './files.ts'
 import { checkedManifest, discardImage, savedConfig } from './images.ts'
 import { CloudHypervisorMachine } from './machine.ts'
@@ -26,8 +29,8 @@ export interface Host {
   whyNotOnDemand(): Promise<string | undefined>
 }
 
-/** More than a process that fails to start has reason to say, in bytes. */
-const LOG_TAIL_BYTES = 16_384
+/** Until a started process must answer for the first time, in milliseconds. */
+const START_LIMIT_MS = 10_000
 /** Slowest disk that memory is read from and written to, in bytes per millisecond: what takes longer hangs. */
 const SLOWEST_BYTES_PER_MS = 20_000
 const SHORTEST_LIMIT_MS = 60_000
@@ -132,12 +135,11 @@ async function launch(
   signal: AbortSignal,
   whenListening: (machine: CloudHypervisorMachine) => Promise<void>,
 ): Promise<CloudHypervisorMachine> {
-  const api = socketPath(spec.directory, vmmFiles.api)
   await removeSockets(spec.directory)
   // Versions that do not empty it would have what the last process said be said of this one.
   await removeFile(path.join(spec.directory, vmmFiles.events))
   const logFile = path.join(spec.directory, vmmFiles.vmm)
-  const logged = sizeOf(logFile)
+  const said = listenToLog(logFile)
   let machine: CloudHypervisorMachine | undefined
   try {
     const started = await spawnDetached({
@@ -148,12 +150,9 @@ async function launch(
       outputFile: path.join(spec.directory, vmmFiles.app),
     })
     machine = new CloudHypervisorMachine(started, spec.directory)
-    const version = await firstAnswer(machine.vmm, api, signal)
-    if (version !== binary.version)
-      throw new HypemanError(
-        'incompatible_version',
-        `Cloud Hypervisor is ${version} now instead of ${binary.version}: it was replaced while the server ran; try again`,
-      )
+    const { vmm } = machine
+    const version = await firstAnswer((either) => vmm.version(either), { name: 'Cloud Hypervisor', signal, limitMs: START_LIMIT_MS })
+    if (version !== binary.version) throw replacedProgram('Cloud Hypervisor', version, binary.version)
     machine.endOnReset()
     await whenListening(machine)
     return machine
@@ -161,7 +160,11 @@ async function launch(
     await machine?.kill()
     await removeSockets(spec.directory)
     signal.throwIfAborted()
-    throw await explain(error, logFile, logged, spec)
+    const log = (await said()).join('; ')
+    throw startFailure(
+      error,
+      `Cloud Hypervisor could not start ${spec.instanceId}: ${messageOf(error)}${log === '' ? '' : ` (its log: ${log})`}`,
+    )
   }
 }
 
@@ -178,29 +181,4 @@ function demandSockets({ directory }: MachineSpec): void {
 /** A socket that is there keeps the VMM from starting. */
 async function removeSockets(directory: string): Promise<void> {
   for (const name of [vmmFiles.api, vmmFiles.apiLock, vmmFiles.vsock]) await removeFile(path.join(directory, name))
-}
-
-/** The error in terms of what the VMM wrote to its log since the start. */
-async function explain(error: unknown, logFile: string, from: number, spec: MachineSpec): Promise<unknown> {
-  if (error instanceof HypemanError && error.code !== 'host_unavailable') return error
-  const said = (await tailOf(logFile, from)).trim().split('\n').slice(-3).join('; ')
-  return new HypemanError(
-    'host_unavailable',
-    `Cloud Hypervisor could not start ${spec.instanceId}: ${messageOf(error)}${said === '' ? '' : ` (its log: ${said})`}`,
-    { cause: error },
-  )
-}
-
-/** 0 if there is none yet. */
-function sizeOf(file: string): number {
-  return statSync(file, { throwIfNoEntry: false })?.size ?? 0
-}
-
-/** The last of what a file has from an offset on. */
-async function tailOf(file: string, from: number): Promise<string> {
-  await using handle = await open(file, 'r')
-  const { size } = await handle.stat()
-  const start = Math.max(from, size - LOG_TAIL_BYTES)
-  const { buffer, bytesRead } = await handle.read(Buffer.alloc(Math.max(0, size - start)), 0, size - start, start)
-  return buffer.toString('utf8', 0, bytesRead)
 }

@@ -4,6 +4,7 @@
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import type { MachineSpec, NetworkSpec } from '../driver.ts'
+import { diskArgument, oneNode, partArguments, quietArguments } from '../kernel-arguments.ts'
 import { vmmFiles } from './files.ts'
 
 /** The VMM's id of the writable system disk. */
@@ -57,26 +58,13 @@ export const vmConfig = z.looseObject({
 
 export type VmConfig = z.infer<typeof vmConfig>
 
-/**
- * Kernel arguments: the same as elsewhere, a quiet serial console for messages that matter, and nothing that has an idle guest write memory of its own accord, since each of its snapshots saves
- * what it wrote.
- */
+/** For the agent, too: where the program's output goes (guest/console.go). */
 const kernelArguments = [
   process.arch === 'arm64' ? 'console=ttyAMA0' : 'console=ttyS0',
-  'quiet',
-  'loglevel=4',
   'panic=-1',
-  'random.trust_cpu=on',
-  'init_on_alloc=0',
-  'transparent_hugepage=madvise',
-  'nowatchdog',
-  'numa_balancing=disable',
-  'audit=0',
-  'psi=0',
-  'lsm=landlock,yama',
-  'GODEBUG=asyncpreemptoff=1',
-  // For the agent: where the program's output goes (guest/console.go).
   'hypeman.log=hvc0',
+  oneNode,
+  ...quietArguments,
 ]
 
 /** Of a machine that boots. Disks are in the order in which the guest finds them: image, system disk, volumes. */
@@ -201,14 +189,6 @@ function tapOf(network: NetworkSpec): string {
 
 /** The disks are named by their places, too: versions before `serial` give guests none that they know. */
 function commandLine(spec: MachineSpec, launch: Launch): string {
-  const disks = `hypeman.disks=${disksOf(spec, launch)
-    .map(({ id }) => id)
-    .join(',')}`
-  return [...kernelArguments, disks, ...partArguments(spec)].join(' ')
-}
-
-/** For the agent, which divides the disk before it mounts anything of it (guest/boot/parts.go). */
-function partArguments({ systemParts = [] }: MachineSpec): string[] {
-  if (systemParts.length === 0) return []
-  return [`hypeman.parts=${systemParts.map(({ offsetBytes, sizeBytes }) => `${offsetBytes}+${sizeBytes}`).join(',')}`]
+  const disks = disksOf(spec, launch).map(({ id }) => id)
+  return [...kernelArguments, diskArgument(disks), ...partArguments(spec)].join(' ')
 }

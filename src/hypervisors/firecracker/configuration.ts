@@ -2,6 +2,7 @@
 
 import { HypemanError } from '../../api/errors.ts'
 import type { MachineSpec } from '../driver.ts'
+import { diskArgument, oneNode, partArguments, quietArguments } from '../kernel-arguments.ts'
 import type { Ask } from './api.ts'
 import { diskFiles, firecrackerFiles } from './files.ts'
 
@@ -14,14 +15,11 @@ const GUEST_CID = 3
 /** Of the system disk; the others have the names of their specs. */
 const SYSTEM_DISK = 'system'
 
-/**
- * Kernel arguments: a quiet serial console for messages that matter; a machine that is reset, since Firecracker has no power button and ends then; and what has a guest write
- * less memory of its own accord, since what an idle guest writes each of its forks keeps for itself and each of its snapshots saves.
- */
+/** A machine is reset where others are turned off, since Firecracker has no power button and ends then. */
 const kernelArguments = [
-  ...['console=ttyS0', 'quiet', 'loglevel=4', 'panic=-1', 'reboot=k', 'hypeman.off=reset'],
-  ...['i8042.nopnp', 'i8042.noaux', 'i8042.nomux', 'random.trust_cpu=on', 'init_on_alloc=0', 'transparent_hugepage=madvise'],
-  ...['nowatchdog', 'numa_balancing=disable', 'audit=0', 'psi=0', 'lsm=landlock,yama', 'GODEBUG=asyncpreemptoff=1'],
+  ...['console=ttyS0', 'panic=-1', 'reboot=k', 'hypeman.off=reset', 'i8042.nopnp', 'i8042.noaux', 'i8042.nomux'],
+  oneNode,
+  ...quietArguments,
 ]
 
 export interface Drive {
@@ -66,10 +64,7 @@ export function bootRequests(spec: MachineSpec, kernel: string): readonly Ask[] 
 
 function commandLine(spec: MachineSpec): string {
   const disks = [...spec.disks.slice(0, 1).map(({ id }) => id), SYSTEM_DISK, ...spec.disks.slice(1).map(({ id }) => id)]
-  const parts = (spec.systemParts ?? []).map(({ offsetBytes, sizeBytes }) => `${offsetBytes}+${sizeBytes}`)
-  return [...kernelArguments, `hypeman.disks=${disks.join(',')}`, ...(parts.length === 0 ? [] : [`hypeman.parts=${parts.join(',')}`])].join(
-    ' ',
-  )
+  return [...kernelArguments, diskArgument(disks), ...partArguments(spec)].join(' ')
 }
 
 /** What a fresh process is told to go on from a memory image; its paths are those of the directory. */

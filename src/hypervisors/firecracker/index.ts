@@ -1,17 +1,16 @@
 // The Firecracker driver. Recipes and their reasons: README.md.
 
-import { HypemanError, isHypemanError } from '../../api/errors.ts'
+import { HypemanError } from '../../api/errors.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { tellsPageHoles } from '../../files/sparse.ts'
-import { refuseForeignFiles } from '../../files/tree.ts'
-import { uncompressedKernel, type KernelArch } from '../../files/vmlinux.ts'
 import { findBinaries } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
-import type { Hypervisor, VersionStamp } from '../driver.ts'
+import type { Hypervisor } from '../driver.ts'
+import { versionsOf } from '../versions.ts'
 import { MAX_VOLUMES } from './configuration.ts'
 import { addRawParts, createRawDisk, exportRawDisk, importRawDisk, linkDisk, linkFrozen } from './disks.ts'
-import { firecrackerFiles, partOf } from './files.ts'
+import { partOf } from './files.ts'
 import { FirecrackerMachine } from './machine.ts'
 import { linkImage } from './memory.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
@@ -21,6 +20,8 @@ export interface FirecrackerDriverOptions {
   readonly layout: DataLayout
   /** Found on PATH unless absolute. */
   readonly command?: string | undefined
+  /** The kernel in the form that Firecracker boots, from the one that is kept. */
+  readonly kernelImage: (kernel: string) => Promise<string>
   /** Why KVM can't be used here, in one sentence; undefined if it can. */
   readonly whyNoKvm: () => Promise<string | undefined>
   /** Whether the file system of a directory tells pages from holes beside them; by default it is asked. */
@@ -31,7 +32,7 @@ export interface FirecrackerDriverOptions {
 const OLDEST = [1, 8] as const
 
 export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hypervisor {
-  const { layout, command = 'firecracker', whyNoKvm, pageHoles = tellsPageHoles } = options
+  const { layout, command = 'firecracker', kernelImage, whyNoKvm, pageHoles = tellsPageHoles } = options
   const advice = 'install it (hypeman hypervisor install firecracker@<version>), or name its program in the setting hypervisor.firecracker'
   const binaries = findBinaries({
     command,
@@ -39,44 +40,17 @@ export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hype
     pattern: /^Firecracker v(\S+)/,
     advice,
   })
-  const arch: KernelArch = process.arch === 'arm64' ? 'arm64' : 'x64'
-  const stamp = async (version?: string): Promise<VersionStamp> => ({
-    hypervisor: 'firecracker',
-    version: ((version === undefined ? undefined : await binaries.of(version)) ?? (await binaries.usual())).version,
-    machineType: `firecracker-${arch}`,
-    accelerator: 'kvm',
-  })
-  const kernels = new Map<string, Promise<string>>()
-  /** Kernels lie in directories named by their digests, so that a path tells what is there. */
-  const uncompressed = (kernel: string): Promise<string> => {
-    const known = kernels.get(kernel)
-    if (known !== undefined) return known
-    const made = uncompressedKernel(layout, kernel, arch)
-    kernels.set(kernel, made)
-    made.catch(() => kernels.delete(kernel))
-    return made
-  }
-  /** A program that was replaced while the server runs is asked for its version again. */
-  const onSameVersion = async <T>(start: () => Promise<T>): Promise<T> => {
-    try {
-      return await start()
-    } catch (error) {
-      if (isHypemanError(error, 'incompatible_version')) binaries.forget()
-      throw error
-    }
-  }
-  const memory = memorySnapshots(binaries, stamp, () => pageHoles(layout.staging))
-
+  const arch = process.arch === 'arm64' ? 'arm64' : 'x64'
+  const versions = versionsOf(binaries, { hypervisor: 'firecracker', machineType: `firecracker-${arch}`, accelerator: 'kvm' })
   return {
     name: 'firecracker',
     diskFormat: 'raw-file',
     features: ['snapshots', 'standby', 'fork', 'pause', 'vsock', 'disk-io-limit'],
     networks: ['tap'],
     maxVolumes: MAX_VOLUMES,
-    transientFiles: [firecrackerFiles.api, firecrackerFiles.vsock],
-    memory: { ...memory, restore: (spec, wanted, signal) => onSameVersion(() => memory.restore(spec, wanted, signal)) },
+    memory: memorySnapshots(versions, () => pageHoles(layout.staging)),
     partOf,
-    stamp,
+    stamp: versions.stamp,
     async unavailable() {
       try {
         const { version } = await binaries.usual()
@@ -85,7 +59,6 @@ export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hype
         return messageOf(error)
       }
     },
-    refuseForeign: async (directory) => refuseForeignFiles(directory),
     createDisk: (directory, sizeBytes) => createRawDisk(layout, directory, sizeBytes),
     addDiskParts: (directory, sizes) => addRawParts(directory, sizes),
     exportDisk: exportRawDisk,
@@ -94,8 +67,8 @@ export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hype
       const binary = await binaries.usual()
       const problem = tooOld(binary.version)
       if (problem !== undefined) throw new HypemanError('host_unavailable', problem)
-      const kernel = await uncompressed(spec.kernel)
-      return onSameVersion(() => startCold(binary, spec, kernel, signal))
+      const kernel = await kernelImage(spec.kernel)
+      return versions.onSameVersion(() => startCold(binary, spec, kernel, signal))
     },
     async adopt({ directory }, process) {
       // A record that was copied names the process of the instance that it was copied from.

@@ -1,15 +1,14 @@
 // Capture, suspend and restore: in which order memory, devices and disks are frozen, and what is undone when a step fails.
 
 import path from 'node:path'
-import { HypemanError } from '../../api/errors.ts'
 import { copyPayload } from '../../files/copy.ts'
 import { removeFile } from '../../files/stage.ts'
-import type { Binaries } from '../../platform/binaries.ts'
 import { socketPath } from '../../platform/socket-path.ts'
 import { isListening } from '../../platform/unix-http.ts'
-import type { CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
+import type { CaptureReport, Machine, MachineSpec, MemorySnapshots } from '../driver.ts'
 import { orFull } from '../full-disk.ts'
 import { whilePaused } from '../paused.ts'
+import type { Versions } from '../versions.ts'
 import { isRefusal, MEMORY_LIMIT_MS } from './api.ts'
 import { freezeDisk } from './disks.ts'
 import { diskFiles, firecrackerFiles, memoryFiles } from './files.ts'
@@ -18,11 +17,7 @@ import { commitManifest, discardImage, holdsImage, planSave, removeImage, stageM
 import { startFromImage } from './start.ts'
 
 /** `pageHoles`: whether the file system of the data directory tells pages from holes beside them (files/sparse.ts). */
-export function memorySnapshots(
-  binaries: Binaries,
-  stamp: () => Promise<VersionStamp>,
-  pageHoles: () => Promise<boolean>,
-): MemorySnapshots {
+export function memorySnapshots(versions: Versions, pageHoles: () => Promise<boolean>): MemorySnapshots {
   return {
     movable: true,
 
@@ -64,15 +59,8 @@ export function memorySnapshots(
     },
 
     async restore(spec, wanted, signal) {
-      const here = await stamp()
-      const words = (one: VersionStamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
-      const writer = await binaries.of(wanted.version)
-      if (writer === undefined || here.machineType !== wanted.machineType || here.accelerator !== wanted.accelerator)
-        throw new HypemanError(
-          'incompatible_version',
-          `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped), or use the version that wrote it`,
-        )
-      return startFromImage(writer, spec, signal)
+      const writer = await versions.writerOf(wanted)
+      return versions.onSameVersion(() => startFromImage(writer, spec, signal))
     },
 
     holdsMemory: async (directory) => holdsImage(directory),

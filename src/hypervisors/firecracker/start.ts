@@ -1,9 +1,7 @@
 // Starts Firecracker processes: cold, or from a memory image. A start that fails leaves no process and no socket, and says what Firecracker said.
 
-import { statSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { removeFile } from '../../files/stage.ts'
@@ -11,8 +9,10 @@ import type { Binary } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { spawnDetached } from '../../platform/process.ts'
 import { socketPath } from '../../platform/socket-path.ts'
-import { isNotListening } from '../../platform/unix-http.ts'
+import { firstAnswer } from '../../platform/unix-http.ts'
 import type { MachineSpec } from '../driver.ts'
+import { replacedProgram } from '../versions.ts'
+import { listenToLog, startFailure } from '../vmm-log.ts'
 import { ownDisk, thawDisk } from './disks.ts'
 import { ask, MEMORY_LIMIT_MS } from './api.ts'
 import { bootRequests, drivesOf, limitRequests, loadRequest, type Drive } from './configuration.ts'
@@ -22,10 +22,6 @@ import { checkedManifest, countFromImage, countFromNothing, discardImage, forget
 
 /** Until a started process answers on its socket, in milliseconds. */
 const API_LIMIT_MS = 30_000
-/** Nothing tells that it listens: it is asked this often, in milliseconds. */
-const API_POLL_MS = 2
-/** More than a process that fails to start has reason to say, in bytes. */
-const LOG_TAIL_BYTES = 16_384
 
 /** `kernel` is an uncompressed one. */
 export async function startCold(binary: Binary, spec: MachineSpec, kernel: string, signal: AbortSignal): Promise<FirecrackerMachine> {
@@ -96,8 +92,7 @@ async function launch(
 ): Promise<FirecrackerMachine> {
   for (const name of [firecrackerFiles.api, firecrackerFiles.vsock]) socketPath(spec.directory, name)
   await removeSockets(spec.directory)
-  const logs = [firecrackerFiles.console, firecrackerFiles.vmm].map((name) => path.join(spec.directory, name))
-  const logged = logs.map(sizeOf)
+  const logs = [firecrackerFiles.console, firecrackerFiles.vmm].map((name) => listenToLog(path.join(spec.directory, name)))
   // Firecracker wants the file of its log to be there.
   await using _log = await open(path.join(spec.directory, firecrackerFiles.vmm), 'a', 0o600)
   // By the id a server that has no record of the process tells whose it was.
@@ -109,7 +104,7 @@ async function launch(
     const logFile = path.join(spec.directory, firecrackerFiles.console)
     const started = await spawnDetached({ command: binary.path, args: arguments_, cwd: spec.directory, logFile })
     machine = new FirecrackerMachine(started, spec.directory)
-    await untilItAnswers(machine, binary, signal)
+    await expectVersion(machine, binary, signal)
     await whenListening(machine)
     return machine
   } catch (error) {
@@ -117,66 +112,31 @@ async function launch(
     await machine?.kill()
     await forgetCount(spec.directory)
     await removeSockets(spec.directory)
-    throw await explain(error, spec, logs, logged)
+    const said = (await Promise.all(logs.map((lines) => lines(2)))).flat()
+    throw startFailure(
+      error,
+      `Firecracker could not start ${spec.instanceId}: ${messageOf(error)}${said.length === 0 ? '' : ` (${said.join('; ')})`}`,
+    )
   }
 }
 
 const versionAnswer = z.object({ firecracker_version: z.string() })
 
 /** Its own word for its version counts: the program may have been replaced since it was asked. */
-async function untilItAnswers(machine: FirecrackerMachine, binary: Binary, signal: AbortSignal): Promise<void> {
+async function expectVersion(machine: FirecrackerMachine, binary: Binary, signal: AbortSignal): Promise<void> {
   const gone = new AbortController()
   void machine.exited.then(({ reason }) => gone.abort(new HypemanError('host_unavailable', `Firecracker ended: ${reason}`)))
-  const limit = AbortSignal.timeout(API_LIMIT_MS)
-  const either = AbortSignal.any([signal, gone.signal, limit])
+  const either = AbortSignal.any([signal, gone.signal])
   const api = socketPath(machine.directory, firecrackerFiles.api)
-  for (;;) {
-    try {
-      const { firecracker_version: version } = versionAnswer.parse(await ask(api, { method: 'GET', path: '/version', signal: either }))
-      if (version === binary.version) return
-      throw new HypemanError(
-        'incompatible_version',
-        `Firecracker is ${version} now instead of ${binary.version}: it was replaced while the server ran; try again`,
-      )
-    } catch (error) {
-      signal.throwIfAborted()
-      gone.signal.throwIfAborted()
-      if (limit.aborted)
-        throw new HypemanError('host_unavailable', `Firecracker did not answer on its socket within ${API_LIMIT_MS / 1000} s`, {
-          cause: error,
-        })
-      if (!isNotListening(error)) throw error
-    }
-    await delay(API_POLL_MS)
-  }
+  const answer = await firstAnswer((until) => ask(api, { method: 'GET', path: '/version', signal: until }), {
+    name: 'Firecracker',
+    signal: either,
+    limitMs: API_LIMIT_MS,
+  })
+  const { firecracker_version: version } = versionAnswer.parse(answer)
+  if (version !== binary.version) throw replacedProgram('Firecracker', version, binary.version)
 }
 
 async function removeSockets(directory: string): Promise<void> {
   for (const name of [firecrackerFiles.api, firecrackerFiles.vsock]) await removeFile(path.join(directory, name))
-}
-
-/** The error in terms of what Firecracker wrote to its logs since the start. */
-async function explain(error: unknown, spec: MachineSpec, logs: readonly string[], from: readonly number[]): Promise<unknown> {
-  if (error instanceof HypemanError && error.code !== 'host_unavailable') return error
-  const said = await Promise.all(logs.map(async (file, index) => (await tailOf(file, from[index] ?? 0)).trim()))
-  const words = said.flatMap((text) => text.split('\n').slice(-2)).filter((line) => line !== '')
-  return new HypemanError(
-    'host_unavailable',
-    `Firecracker could not start ${spec.instanceId}: ${messageOf(error)}${words.length === 0 ? '' : ` (${words.join('; ')})`}`,
-    { cause: error },
-  )
-}
-
-/** 0 if there is none yet. */
-function sizeOf(file: string): number {
-  return statSync(file, { throwIfNoEntry: false })?.size ?? 0
-}
-
-/** The last of what a file has from an offset on. */
-async function tailOf(file: string, from: number): Promise<string> {
-  await using handle = await open(file, 'r')
-  const { size } = await handle.stat()
-  const start = Math.max(from, size - LOG_TAIL_BYTES)
-  const { buffer, bytesRead } = await handle.read(Buffer.alloc(Math.max(0, size - start)), 0, size - start, start)
-  return buffer.toString('utf8', 0, bytesRead)
 }

@@ -2,6 +2,7 @@
 
 import { emulators } from '../../platform/emulator.ts'
 import type { MachineSpec } from '../driver.ts'
+import { oneNode, partArguments, quietArguments } from '../kernel-arguments.ts'
 import { machineKinds, type QemuMachineKind, type QemuMachineType } from './machines.ts'
 
 /** Names inside the instance's directory, which is QEMU's working directory. */
@@ -34,26 +35,8 @@ export interface QemuLaunch {
   readonly controlFd?: number | undefined
 }
 
-/**
- * Kernel arguments for every machine: a quiet serial console for messages that matter, power off instead of hanging after a panic. The last ones have a guest write less memory of its own accord, since what
- * an idle guest writes each of its forks keeps for itself and each of its snapshots saves: allocations are not cleared beforehand, huge pages are for programs that ask for
- * them, nothing watches for lockups (a guest that was frozen would look like one) or balances memory between nodes.
- */
-const kernelArguments = [
-  'quiet',
-  'loglevel=4',
-  'panic=-1',
-  'random.trust_cpu=on',
-  'init_on_alloc=0',
-  'transparent_hugepage=madvise',
-  'nowatchdog',
-  'numa_balancing=disable',
-  'audit=0',
-  'psi=0',
-  'lsm=landlock,yama',
-  // For the agent, which is the init and no parent of that variable's: its threads are not interrupted by signals when they run long, as after a stop of the clock.
-  'GODEBUG=asyncpreemptoff=1',
-]
+/** After a panic the machine is off, instead of hanging. */
+const kernelArguments = [...quietArguments, 'panic=-1', oneNode]
 
 export function qemuArguments(spec: MachineSpec, launch: QemuLaunch): string[] {
   const { bus, cpu } = kindOf(launch)
@@ -138,12 +121,6 @@ function kindOf({ machineType }: QemuLaunch): QemuMachineKind {
  */
 function clockArguments({ machineType, accelerator, tscKhz }: QemuLaunch): string[] {
   return machineType === 'microvm' && accelerator === 'tcg' && tscKhz !== undefined ? [`tsc_early_khz=${tscKhz}`] : []
-}
-
-/** For the agent, which divides the disk before it mounts anything of it (guest/boot/parts.go). */
-function partArguments({ systemParts = [] }: MachineSpec): string[] {
-  if (systemParts.length === 0) return []
-  return [`hypeman.parts=${systemParts.map(({ offsetBytes, sizeBytes }) => `${offsetBytes}+${sizeBytes}`).join(',')}`]
 }
 
 function machineOptions(launch: QemuLaunch): string {

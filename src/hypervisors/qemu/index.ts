@@ -1,13 +1,12 @@
 // The QEMU driver: `qemu` (q35, or virt on arm64) and `qemu-microvm`. Recipes and measurements: README.md.
 
-import { isHypemanError } from '../../api/errors.ts'
 import type { DataLayout } from '../../files/layout.ts'
 import { messageOf } from '../../platform/flow.ts'
-import { findBinaries, type Binary } from '../../platform/binaries.ts'
+import { findBinaries } from '../../platform/binaries.ts'
 import { emulators } from '../../platform/emulator.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
-import type { Hypervisor, VersionStamp } from '../driver.ts'
-import { qemuFiles } from './command-line.ts'
+import type { Hypervisor } from '../driver.ts'
+import { versionsOf } from '../versions.ts'
 import { addDiskParts } from './disk-parts.ts'
 import { addLayer, createBase, exportRaw, importRaw, lastLayer, layerNumber, linkLayers, refuseForeignLayers } from './layers.ts'
 import { QemuMachine } from './machine.ts'
@@ -47,22 +46,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
   const advice = `install ${emulator.debianPackage} (npm run setup)`
   const installed = { directory: options.layout.hypervisor(directoryName), program: emulator.program }
   const binaries = findBinaries({ command: program.command, installed, pattern: /version (\S+)/, advice })
-  const stampOf = ({ version }: Binary): VersionStamp => ({
-    hypervisor: name,
-    version,
-    machineType: options.machineType,
-    accelerator: options.accelerator,
-  })
-  const writerOf = async (version: string): Promise<Binary> => (await binaries.of(version)) ?? (await binaries.usual())
-  /** A program that was replaced while the server runs is asked for its version again. */
-  const onSameVersion = async (start: () => Promise<QemuMachine>): Promise<QemuMachine> => {
-    try {
-      return await start()
-    } catch (error) {
-      if (isHypemanError(error, 'incompatible_version')) binaries.forget()
-      throw error
-    }
-  }
+  const versions = versionsOf(binaries, { hypervisor: name, machineType: options.machineType, accelerator: options.accelerator })
 
   return {
     name,
@@ -70,10 +54,9 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     features: ['snapshots', 'standby', 'fork', 'pause', 'disk-io-limit'],
     networks: ['user', 'tap'],
     maxVolumes,
-    transientFiles: [qemuFiles.qmp, qemuFiles.agent],
-    memory: memorySnapshots(program, { writerOf, stampOf }, onSameVersion),
+    memory: memorySnapshots(program, versions),
     partOf: (file) => imagePart(file) ?? (layerNumber(file) === undefined ? undefined : 'disk'),
-    stamp: async (version) => stampOf(version === undefined ? await binaries.usual() : await writerOf(version)),
+    stamp: versions.stamp,
     unavailable: () =>
       binaries.usual().then(
         () => undefined,
@@ -86,7 +69,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     importDisk: (directory, file) => importRaw(directory, file),
     boot: async (spec, signal) => {
       const { path: command, version } = await binaries.usual()
-      return onSameVersion(() => startCold({ ...program, command }, spec, version, signal))
+      return versions.onSameVersion(() => startCold({ ...program, command }, spec, version, signal))
     },
     async adopt(spec, process) {
       // A record that was copied names the process of the instance that it was copied from.

@@ -1,13 +1,12 @@
 // Capture, suspend and restore: in which order memory, devices and disks are frozen, and what is undone when a step fails.
 
 import path from 'node:path'
-import { HypemanError } from '../../api/errors.ts'
-import type { Binary } from '../../platform/binaries.ts'
 import { socketPath } from '../../platform/socket-path.ts'
 import { isListening } from '../../platform/unix-http.ts'
-import type { AroundPause, CaptureReport, Machine, MachineSpec, MemorySnapshots, VersionStamp } from '../driver.ts'
+import type { AroundPause, CaptureReport, Machine, MachineSpec, MemorySnapshots } from '../driver.ts'
 import { orFull } from '../full-disk.ts'
 import { whilePaused } from '../paused.ts'
+import type { Versions } from '../versions.ts'
 import { qemuFiles } from './command-line.ts'
 import { joinLayers, linkLayers } from './layers.ts'
 import { prepareLayer } from './live-layer.ts'
@@ -37,18 +36,7 @@ function stoodStill(reason: string | undefined): string {
 
 const nothing: AroundPause = { before: () => Promise.resolve(), after: () => undefined }
 
-/** The programs that memory images are written by. */
-export interface Writers {
-  /** The one of that version, or the usual one where it isn't here. */
-  writerOf(version: string): Promise<Binary>
-  stampOf(writer: Binary): VersionStamp
-}
-
-export function memorySnapshots(
-  program: QemuProgram,
-  writers: Writers,
-  onSameVersion: (start: () => Promise<QemuMachine>) => Promise<QemuMachine>,
-): MemorySnapshots {
+export function memorySnapshots(program: QemuProgram, versions: Versions): MemorySnapshots {
   return {
     movable: true,
     tellsPause: true,
@@ -88,15 +76,8 @@ export function memorySnapshots(
     },
 
     async restore(spec, wanted, signal) {
-      const writer = await writers.writerOf(wanted.version)
-      const here = writers.stampOf(writer)
-      const words = (one: VersionStamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
-      if (here.version !== wanted.version || here.machineType !== wanted.machineType || here.accelerator !== wanted.accelerator)
-        throw new HypemanError(
-          'incompatible_version',
-          `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped), or use the version that wrote it`,
-        )
-      return onSameVersion(() => startFromImage({ ...program, command: writer.path }, spec, wanted.version, signal))
+      const writer = await versions.writerOf(wanted)
+      return versions.onSameVersion(() => startFromImage({ ...program, command: writer.path }, spec, wanted.version, signal))
     },
 
     holdsMemory: async (directory) => holdsImage(directory),

@@ -1,7 +1,5 @@
 // Starts QEMU processes: cold, or from a memory image. A start that fails leaves no process and no socket, and says what QEMU said.
 
-import { statSync } from 'node:fs'
-import { open } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../../api/errors.ts'
@@ -13,6 +11,8 @@ import { listenOn } from '../../platform/listening-socket.ts'
 import { spawnDetached } from '../../platform/process.ts'
 import { socketPath } from '../../platform/socket-path.ts'
 import type { MachineSpec } from '../driver.ts'
+import { replacedProgram } from '../versions.ts'
+import { listenToLog, startFailure } from '../vmm-log.ts'
 import { qemuArguments, qemuFiles, type QemuLaunch } from './command-line.ts'
 import { emptyLayerOver, joinLayers, lastLayer, removeLayersAbove, writableLayer } from './layers.ts'
 import { QemuMachine } from './machine.ts'
@@ -39,8 +39,8 @@ const CONTROL_QUEUE = 4
 /** Until a process with incoming state has read it, in milliseconds. */
 const LOAD_LIMIT_MS = 30_000
 
-/** More than a process that fails to start has reason to say, in bytes. */
-const LOG_TAIL_BYTES = 16_384
+/** Among so many of its last lines QEMU says why it does not start. */
+const MOST_LINES = 100
 
 /** `version` is what the process must be, by its own word: what is recorded as the writer of its memory. */
 export async function startCold(program: QemuProgram, spec: MachineSpec, version: string, signal: AbortSignal): Promise<QemuMachine> {
@@ -57,11 +57,7 @@ export async function startCold(program: QemuProgram, spec: MachineSpec, version
 
 async function expectVersion(machine: QemuMachine, version: string): Promise<void> {
   const here = await machine.version()
-  if (here === version) return
-  throw new HypemanError(
-    'incompatible_version',
-    `QEMU is ${here} now instead of ${version}: it was replaced while the server ran; try again`,
-  )
+  if (here !== version) throw replacedProgram('QEMU', here, version)
 }
 
 /** The process comes up paused, with memory, devices and disks of the image's instant. */
@@ -125,7 +121,7 @@ async function launch(
   // Connecting to it waits for QEMU: looking again and again whether it is there would take processor time from what it waits for.
   using control = listenOn(socketPath(spec.directory, qemuFiles.qmp), CONTROL_QUEUE)
   const logFile = path.join(spec.directory, qemuFiles.vmm)
-  const logged = sizeOf(logFile)
+  const said = listenToLog(logFile)
   const machine = new QemuMachine(
     await spawnDetached({
       command,
@@ -146,7 +142,7 @@ async function launch(
   } catch (error) {
     await machine.kill()
     await removeSockets(spec.directory)
-    throw await explain(error, logFile, logged, spec)
+    throw explain(error, await said(MOST_LINES), spec)
   }
 }
 
@@ -155,8 +151,8 @@ async function removeSockets(directory: string): Promise<void> {
 }
 
 /** The error in terms of what QEMU wrote to its log since the start. */
-async function explain(error: unknown, logFile: string, from: number, spec: MachineSpec): Promise<unknown> {
-  const said = (await tailOf(logFile, from)).trim()
+function explain(error: unknown, lines: readonly string[], spec: MachineSpec): unknown {
+  const said = lines.join('\n')
   if (said === '') return error
   const port = /Could not set up host forwarding rule '(\w+):([^']*?):(\d+)-:\d+'/.exec(said)
   if (port !== null)
@@ -172,24 +168,5 @@ async function explain(error: unknown, logFile: string, from: number, spec: Mach
       `this QEMU can't publish ports on ${address[1] ?? ''}; publish them on an IPv4 address of the host`,
       { cause: error },
     )
-  if (error instanceof HypemanError && error.code !== 'host_unavailable') return error
-  return new HypemanError(
-    'host_unavailable',
-    `QEMU could not start ${spec.instanceId}: ${said.split('\n').slice(-3).join('; ')} (${messageOf(error)})`,
-    { cause: error },
-  )
-}
-
-/** 0 if there is none yet. */
-function sizeOf(file: string): number {
-  return statSync(file, { throwIfNoEntry: false })?.size ?? 0
-}
-
-/** The last of what a file has from an offset on. */
-async function tailOf(file: string, from: number): Promise<string> {
-  await using handle = await open(file, 'r')
-  const { size } = await handle.stat()
-  const start = Math.max(from, size - LOG_TAIL_BYTES)
-  const { buffer, bytesRead } = await handle.read(Buffer.alloc(Math.max(0, size - start)), 0, size - start, start)
-  return buffer.toString('utf8', 0, bytesRead)
+  return startFailure(error, `QEMU could not start ${spec.instanceId}: ${lines.slice(-3).join('; ')} (${messageOf(error)})`)
 }

@@ -2,6 +2,7 @@
 
 import { HypemanError } from '../../api/errors.ts'
 import type { MachineSpec } from '../driver.ts'
+import { partArguments, quietArguments } from '../kernel-arguments.ts'
 import { diskName } from '../raw-disks.ts'
 import { systemDisk, type Configuration } from './protocol.ts'
 
@@ -15,26 +16,10 @@ export const vzFiles = {
 } as const
 
 /**
- * Kernel arguments: a quiet console for messages that matter, and less memory that an idle guest writes of its own accord: each of its snapshots saves that.
- * A kernel that panics halts at once: the framework starts a guest that resets anew, which would hide it.
+ * A kernel that panics halts at once: the framework starts a guest that resets anew, which would hide it. Beside the vsock device there is a port for the program's output
+ * (guest/wires.go).
  */
-const kernelArguments = [
-  'console=hvc0',
-  // Beside the vsock device there is a port for the program's output (guest/wires.go).
-  'hypeman.log=port',
-  'quiet',
-  'loglevel=4',
-  'panic=0',
-  'random.trust_cpu=on',
-  'init_on_alloc=0',
-  'transparent_hugepage=madvise',
-  'nowatchdog',
-  'audit=0',
-  'psi=0',
-  'lsm=landlock,yama',
-  // For the agent, which is the init: its threads are not interrupted by signals when they run long, as after a stop of the clock.
-  'GODEBUG=asyncpreemptoff=1',
-]
+const kernelArguments = ['console=hvc0', 'hypeman.log=port', 'panic=0', ...quietArguments]
 
 /** The system disk comes second, behind the image: the order of its volumes never changes the devices before them. */
 export function configurationOf(spec: MachineSpec, disk: number): Configuration {
@@ -62,12 +47,6 @@ export function configurationOf(spec: MachineSpec, disk: number): Configuration 
 
 export function memoryBytesOf({ memoryMib }: Pick<MachineSpec, 'memoryMib'>): number {
   return memoryMib * 1024 ** 2
-}
-
-/** For the agent, which divides the disk before it mounts anything of it (guest/boot/parts.go). */
-function partArguments({ systemParts = [] }: MachineSpec): string[] {
-  if (systemParts.length === 0) return []
-  return [`hypeman.parts=${systemParts.map(({ offsetBytes, sizeBytes }) => `${offsetBytes}+${sizeBytes}`).join(',')}`]
 }
 
 /**

@@ -11,7 +11,7 @@ import { defineRecord } from '../../files/record-format.ts'
 import { removeFile, syncDirectory, syncFile } from '../../files/stage.ts'
 import type { FilePart } from '../driver.ts'
 import { damagedImage, imageManifest, manifestFile, sizeOf } from '../image-manifest.ts'
-import { diskName, diskNumber, dropDisksAbove, lastDisk, linkDisk, refuseForeignDisks } from '../raw-disks.ts'
+import { diskName, diskNumber, dropDisksAbove, lastDisk, linkDisk } from '../raw-disks.ts'
 import { configuration, machineIdentifier } from './protocol.ts'
 
 export const stateFile = 'machine.state'
@@ -85,7 +85,6 @@ export async function diskOf(directory: string): Promise<number> {
 
 /** Links the disk, and the image if asked for, into another directory. They are immutable from then on. */
 export async function linkFrozen(directory: string, target: string, withMemory: boolean): Promise<void> {
-  await refuseForeignDisks(directory)
   if (!withMemory) return linkDisk(directory, await diskOf(directory), target)
   const image = await checkedManifest(directory)
   await linkDisk(directory, image.disk, target)

@@ -1,14 +1,14 @@
 // The VZ driver: virtual machines of macOS (Virtualization.framework), each in a helper process of its own (vz/, Swift). What the two say to each other: vz/PROTOCOL.md.
 // It has not run on a Mac yet: README.md.
 
-import { HypemanError, isHypemanError } from '../../api/errors.ts'
+import { HypemanError } from '../../api/errors.ts'
 import type { DataLayout } from '../../files/layout.ts'
-import { findBinaries } from '../../platform/binaries.ts'
+import { findBinaries, type Binary } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
-import type { Balloon, Hypervisor, Machine, VersionStamp } from '../driver.ts'
-import { addDiskParts, createDisk, exportDisk, importDisk, refuseForeignDisks } from '../raw-disks.ts'
-import { vzFiles } from './configuration.ts'
+import type { Balloon, Hypervisor, Machine } from '../driver.ts'
+import { addDiskParts, createDisk, exportDisk, importDisk } from '../raw-disks.ts'
+import { versionsOf } from '../versions.ts'
 import { diskOf, linkFrozen, partOf } from './image.ts'
 import { VzMachine } from './machine.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
@@ -33,28 +33,19 @@ export function createVzDriver({ layout, command, host = process, startLimitMs }
   const binaries = findBinaries({ command, pattern: new RegExp(`^hypeman-vz protocol ${PROTOCOL} on macOS (\\S+)`), advice })
 
   /** What the host must be comes first: a Mac's helper does not even start elsewhere. */
-  const macos = async (): Promise<string> => {
+  const macos = async (): Promise<Binary> => {
     if (host.platform !== 'darwin' || host.arch !== 'arm64')
       throw new HypemanError('host_unavailable', 'vz runs on macOS on Apple silicon alone; use qemu on this host')
-    const { version } = await binaries.usual()
-    if (Number.parseInt(version, 10) >= OLDEST_MACOS) return version
+    const helper = await binaries.usual()
+    const { version } = helper
+    if (Number.parseInt(version, 10) >= OLDEST_MACOS) return helper
     throw new HypemanError('host_unavailable', `vz needs macOS ${OLDEST_MACOS} or later, here is ${version}; update macOS`)
   }
-  const stamp = async (): Promise<VersionStamp> => ({
-    hypervisor: 'vz',
-    version: await macos(),
-    machineType: `generic-${PROTOCOL}`,
-    accelerator: 'virtualization-framework',
-  })
-  /** A helper that was replaced, or a macOS that was updated, while the server runs is asked for its version again. */
-  const onSameVersion = async (start: () => Promise<VzMachine>): Promise<VzMachine> => {
-    try {
-      return await start()
-    } catch (error) {
-      if (isHypemanError(error, 'incompatible_version')) binaries.forget()
-      throw error
-    }
-  }
+  const versions = versionsOf(
+    { ...binaries, usual: () => macos() },
+    { hypervisor: 'vz', machineType: `generic-${PROTOCOL}`, accelerator: 'virtualization-framework' },
+    { before: 'on macOS ', isOne: true },
+  )
 
   return {
     name: 'vz',
@@ -63,27 +54,22 @@ export function createVzDriver({ layout, command, host = process, startLimitMs }
     // The NAT of macOS publishes no ports, and gives each guest another address: neither of the contract's kinds.
     networks: [],
     maxVolumes: 20,
-    transientFiles: [vzFiles.control, vzFiles.vsock],
-    memory: memorySnapshots(program, stamp, onSameVersion),
+    memory: memorySnapshots(program, versions),
     balloon,
     partOf,
-    stamp,
+    stamp: versions.stamp,
     unavailable: () =>
       macos().then(
         () => undefined,
         (error: unknown) => messageOf(error),
       ),
-    refuseForeign: refuseForeignDisks,
     createDisk: (directory, sizeBytes) => createDisk(layout, directory, sizeBytes),
     addDiskParts: (directory, sizes) => addDiskParts(layout, directory, sizes),
-    async exportDisk(directory, file, signal) {
-      await refuseForeignDisks(directory)
-      await exportDisk(directory, await diskOf(directory), file, signal)
-    },
+    exportDisk: async (directory, file, signal) => exportDisk(directory, await diskOf(directory), file, signal),
     importDisk,
     async boot(spec, signal) {
-      const version = await macos()
-      return onSameVersion(() => startCold(program, spec, version, signal))
+      const { version } = await macos()
+      return versions.onSameVersion(() => startCold(program, spec, version, signal))
     },
     async adopt(spec, process) {
       // A record that was copied names the process of the instance that it was copied from.

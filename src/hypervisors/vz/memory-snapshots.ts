@@ -4,19 +4,16 @@ import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
 import { socketPath } from '../../platform/socket-path.ts'
 import { isListening } from '../../platform/unix-http.ts'
-import type { Machine, MemorySnapshots, VersionStamp } from '../driver.ts'
+import type { Machine, MemorySnapshots } from '../driver.ts'
 import { whilePaused } from '../paused.ts'
 import { consumeDisk, copyDisk, keepDisk } from '../raw-disks.ts'
+import type { Versions } from '../versions.ts'
 import { vzFiles } from './configuration.ts'
 import { completeImage, discardImage, holdsImage, removeImage, stateFile } from './image.ts'
 import { VzMachine, type Described } from './machine.ts'
 import { startFromImage, type VzProgram } from './start.ts'
 
-export function memorySnapshots(
-  program: VzProgram,
-  stamp: () => Promise<VersionStamp>,
-  onSameVersion: (start: () => Promise<VzMachine>) => Promise<VzMachine>,
-): MemorySnapshots {
+export function memorySnapshots(program: VzProgram, versions: Versions): MemorySnapshots {
   return {
     tellsPause: true,
 
@@ -51,14 +48,8 @@ export function memorySnapshots(
     },
 
     async restore(spec, wanted, signal) {
-      const here = await stamp()
-      const words = (one: VersionStamp): string => `${one.hypervisor} on macOS ${one.version} (${one.machineType}, ${one.accelerator})`
-      if (here.version !== wanted.version || here.machineType !== wanted.machineType || here.accelerator !== wanted.accelerator)
-        throw new HypemanError(
-          'incompatible_version',
-          `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped)`,
-        )
-      return onSameVersion(() => startFromImage(program, spec, here.version, signal))
+      const { version } = await versions.writerOf(wanted)
+      return versions.onSameVersion(() => startFromImage(program, spec, version, signal))
     },
 
     holdsMemory: async (directory) => holdsImage(directory),

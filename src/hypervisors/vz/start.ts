@@ -1,16 +1,14 @@
 // Starts helper processes: for a cold boot, or with a saved state. A start that fails leaves no process and no socket, and says what the helper said.
 
-import { open, stat } from 'node:fs/promises'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../../api/errors.ts'
-import { isMissing } from '../../files/tree.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { spawnDetached, type ProcessEnd } from '../../platform/process.ts'
 import { socketPath } from '../../platform/socket-path.ts'
-import { isNotListening } from '../../platform/unix-http.ts'
+import { firstAnswer } from '../../platform/unix-http.ts'
 import type { MachineSpec } from '../driver.ts'
 import { diskOver, ownDisk, removeDisks } from '../raw-disks.ts'
+import { listenToLog, startFailure } from '../vmm-log.ts'
 import { ask } from './client.ts'
 import { configurationOf, continued, memoryBytesOf, vzFiles } from './configuration.ts'
 import { checkedManifest, discardImage, stateFile } from './image.ts'
@@ -26,10 +24,6 @@ export interface VzProgram {
 }
 
 const START_LIMIT_MS = 30_000
-/** Nothing tells that a process listens: it is asked this often, in milliseconds. */
-const LISTENS_POLL_MS = 10
-/** More than a process that fails to start has reason to say, in bytes. */
-const LOG_TAIL_BYTES = 16_384
 
 /** `version` is what the process must be, by its own word: what is recorded as the writer of its memory. */
 export async function startCold(program: VzProgram, spec: MachineSpec, version: string, signal: AbortSignal): Promise<VzMachine> {
@@ -69,7 +63,7 @@ async function launch(
   socketPath(spec.directory, vzFiles.vsock)
   await removeSockets(spec.directory)
   const logFile = path.join(spec.directory, vzFiles.vmm)
-  const logged = await sizeOf(logFile)
+  const said = listenToLog(logFile)
   const args = ['--name', `hypeman-${spec.instanceId}`, '--socket', vzFiles.control]
   const machine = new VzMachine(await spawned({ command, args, cwd: spec.directory, logFile }), spec.directory)
   let ended: ProcessEnd | undefined
@@ -79,7 +73,11 @@ async function launch(
     gone.abort(new HypemanError('host_unavailable', `the VZ helper ended: ${end.reason}`))
   })
   try {
-    const { protocol, macos } = await answers(machine, AbortSignal.any([signal, gone.signal]), startLimitMs)
+    const { protocol, macos } = await firstAnswer((either, limitMs) => ask(control, 'vmm.ping', undefined, { signal: either, limitMs }), {
+      name: 'the VZ helper',
+      signal: AbortSignal.any([signal, gone.signal]),
+      limitMs: startLimitMs,
+    })
     if (protocol !== PROTOCOL) throw wrongVersion(`it speaks version ${protocol} of its protocol instead of ${PROTOCOL}`)
     if (macos !== version) throw wrongVersion(`it says that macOS is ${macos} now instead of ${version}`)
     await whenStarted(machine)
@@ -89,7 +87,7 @@ async function launch(
     await machine.kill()
     await removeSockets(spec.directory)
     signal.throwIfAborted()
-    throw await explain(error, byItself, { control, logFile, logged, spec })
+    throw explain(error, byItself, await said(), spec)
   }
 }
 
@@ -107,67 +105,14 @@ async function spawned(options: Parameters<typeof spawnDetached>[0]): ReturnType
   }
 }
 
-/** Asks until the helper listens; fails when it ends first, and when it takes too long. */
-async function answers(
-  machine: VzMachine,
-  signal: AbortSignal,
-  limitMs: number,
-): Promise<{ readonly protocol: number; readonly macos: string }> {
-  const deadline = performance.now() + limitMs
-  for (;;) {
-    const leftMs = Math.max(1, Math.ceil(deadline - performance.now()))
-    const said = await ask(socketPath(machine.directory, vzFiles.control), 'vmm.ping', undefined, { signal, limitMs: leftMs }).catch(
-      (error: unknown) => {
-        if (isNotListening(error)) return undefined
-        throw error
-      },
-    )
-    if (said !== undefined) return said
-    if (performance.now() >= deadline)
-      throw new HypemanError('host_unavailable', `the VZ helper did not listen on its socket within ${limitMs / 1000} s`)
-    await delay(LISTENS_POLL_MS, undefined, { signal }).catch(() => signal.throwIfAborted())
-  }
-}
-
 function wrongVersion(what: string): HypemanError {
   return new HypemanError('incompatible_version', `the VZ helper was replaced while the server ran: ${what}; try again`)
 }
 
-interface Place {
-  readonly control: string
-  readonly logFile: string
-  readonly logged: number
-  readonly spec: MachineSpec
-}
-
 /** The error in terms of how the helper ended and what it wrote to its log since the start. */
-async function explain(error: unknown, ended: ProcessEnd | undefined, { logFile, logged, spec }: Place): Promise<unknown> {
-  if (error instanceof HypemanError && error.code !== 'host_unavailable') return error
-  const said = (await tailOf(logFile, logged)).trim().split('\n').slice(-3).join('; ')
+function explain(error: unknown, ended: ProcessEnd | undefined, lines: readonly string[], spec: MachineSpec): unknown {
+  const said = lines.length === 0 ? '' : `${lines.join('; ')} `
   const how = ended === undefined ? messageOf(error) : `the helper ended: ${ended.reason}`
   const memory = `${memoryBytesOf(spec) / 1024 ** 2} MiB`
-  return new HypemanError(
-    'host_unavailable',
-    `VZ could not start ${spec.instanceId} (${spec.vcpus} vCPUs, ${memory}): ${said === '' ? '' : `${said} `}(${how})`,
-    { cause: error },
-  )
-}
-
-/** 0 if there is none yet. */
-async function sizeOf(file: string): Promise<number> {
-  try {
-    return (await stat(file)).size
-  } catch (error) {
-    if (isMissing(error)) return 0
-    throw error
-  }
-}
-
-/** The last of what a file has from an offset on. */
-async function tailOf(file: string, from: number): Promise<string> {
-  await using handle = await open(file, 'r')
-  const { size } = await handle.stat()
-  const start = Math.max(from, size - LOG_TAIL_BYTES)
-  const { buffer, bytesRead } = await handle.read(Buffer.alloc(Math.max(0, size - start)), 0, size - start, start)
-  return buffer.toString('utf8', 0, bytesRead)
+  return startFailure(error, `VZ could not start ${spec.instanceId} (${spec.vcpus} vCPUs, ${memory}): ${said}(${how})`)
 }

@@ -24,7 +24,7 @@ import {
   removeImage,
   stageManifest,
 } from './files.ts'
-import { sockets, StandInMachine, startMachine } from './machine.ts'
+import { StandInMachine, startMachine } from './machine.ts'
 
 export interface StandInOptions {
   /** The name under which the product knows it. */
@@ -55,14 +55,12 @@ export function createStandIn({ name, program, version = '1', diskFormat = 'stan
     // Its machines leave their device alone: it is there, and leads nowhere.
     networks: ['user', 'tap'],
     maxVolumes: 20,
-    transientFiles: Object.values(sockets),
     memory: memorySnapshots(program, stamp),
     ...(hasBalloon ? { balloon } : {}),
     unavailable: () => Promise.resolve(undefined),
     stamp: () => Promise.resolve(stamp),
     partOf,
     // Its disks are plain files, which name no others.
-    refuseForeign: async () => undefined,
     async createDisk(directory, sizeBytes) {
       await using disk = await open(path.join(directory, diskName(0)), 'wx', 0o600)
       await disk.truncate(sizeBytes)

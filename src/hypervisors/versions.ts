@@ -1,0 +1,63 @@
+// A driver's versions: what memory that is written now needs, which program goes on from memory that was written before, and what becomes of a program that was replaced.
+
+import { HypemanError, isHypemanError } from '../api/errors.ts'
+import type { Binaries, Binary } from '../platform/binaries.ts'
+import type { VersionStamp } from './driver.ts'
+
+export interface Versions {
+  /** As `Hypervisor.stamp`. */
+  readonly stamp: (version?: string) => Promise<VersionStamp>
+  /** A program of just the version that wrote an image, or `incompatible_version`. */
+  readonly writerOf: (wanted: VersionStamp) => Promise<Binary>
+  /** A program that was replaced while the server runs is asked for its version again. */
+  readonly onSameVersion: <T>(start: () => Promise<T>) => Promise<T>
+}
+
+export interface VersionWords {
+  /** Of what the version is, before it: `on macOS `. */
+  readonly before?: string
+  /** Another version can't be had on this host. */
+  readonly isOne?: boolean
+}
+
+export function versionsOf(
+  binaries: Pick<Binaries, 'usual' | 'of' | 'forget'>,
+  kind: Omit<VersionStamp, 'version'>,
+  { before = '', isOne = false }: VersionWords = {},
+): Versions {
+  const words = (one: VersionStamp): string => `${one.hypervisor} ${before}${one.version} (${one.machineType}, ${one.accelerator})`
+  const stamp: Versions['stamp'] = async (version) => {
+    const { version: found } = (version === undefined ? undefined : await binaries.of(version)) ?? (await binaries.usual())
+    return { ...kind, version: found }
+  }
+  return {
+    stamp,
+    async writerOf(wanted) {
+      const here = await stamp()
+      const fits =
+        here.hypervisor === wanted.hypervisor && here.machineType === wanted.machineType && here.accelerator === wanted.accelerator
+      const writer = fits ? await binaries.of(wanted.version) : undefined
+      if (writer !== undefined) return writer
+      throw new HypemanError(
+        'incompatible_version',
+        `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped)${isOne ? '' : ', or use the version that wrote it'}`,
+      )
+    },
+    async onSameVersion(start) {
+      try {
+        return await start()
+      } catch (error) {
+        if (isHypemanError(error, 'incompatible_version')) binaries.forget()
+        throw error
+      }
+    },
+  }
+}
+
+/** Of a process that says another version than its program was known by. */
+export function replacedProgram(program: string, is: string, was: string): HypemanError {
+  return new HypemanError(
+    'incompatible_version',
+    `${program} is ${is} now instead of ${was}: it was replaced while the server ran; try again`,
+  )
+}
