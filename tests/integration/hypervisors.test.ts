@@ -1,4 +1,4 @@
-// Every hypervisor goes through the same scenarios, with real guests. The usual run takes the core of them for those that have no tests of their own besides;
+// Every hypervisor goes through the same scenarios, with real guests. The usual run takes the core of them for all but QEMU, whose other tests are about the same;
 // `npm run test:hypervisors` takes all for all, and prints the table hypervisor × scenario.
 
 import assert from 'node:assert/strict'

@@ -6,8 +6,6 @@ import { Ajv, type ErrorObject } from 'ajv'
 import { parse } from 'yaml'
 
 export interface ApiDescription {
-  /** The `info.version` of the description. */
-  readonly version: string
   /** What is wrong with a request; undefined if it is as described. */
   refusal(method: string, url: string, body: unknown): string | undefined
   /** Throws if the stand-in's own answer is another than the description allows. */
@@ -43,7 +41,6 @@ export async function loadDescription(name: string, basePath = '', { onlyKnownFi
     return valid ? undefined : (ajv.errors ?? []).map(words).join('; ')
   }
   return {
-    version: String((document['info'] as Json)['version']),
     refusal(method, url, body) {
       const operation = find(method, url)
       if (operation === undefined) return `Invalid request method and/or path: ${method} ${pathOf(url)}.`

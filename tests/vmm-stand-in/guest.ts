@@ -50,7 +50,6 @@ export interface Guest {
   readonly memory: GuestMemory
   /** Settles with the first end. */
   readonly ended: Promise<GuestEnd>
-  isRunning(): Promise<boolean>
   pause(): Promise<void>
   resume(): Promise<void>
   /** The ACPI power button. */
@@ -127,9 +126,6 @@ function guestOf(child: ChildProcess, { qmp, memory, ended, exited, ports }: Par
   return {
     memory,
     ended,
-    async isRunning() {
-      return status.parse(await qmp.command('query-status')).status === 'running'
-    },
     async pause() {
       await qmp.command('stop')
     },

@@ -19,7 +19,13 @@ export async function startPaperGuest(description: GuestDescription, saved?: Sav
   const bytes = description.memoryMib * 1024 ** 2
   const base = saved === undefined ? undefined : await open(saved.memoryFile, 'r')
   const own = new Map<number, Buffer>()
-  if (saved === undefined) for (const page of [0, 7, bytes / PAGE - 1]) own.set(page, pageOf(`boot ${page}`))
+  /** Pages that were written since memory was last saved or loaded. */
+  const changed = new Set<number>()
+  const write = (page: number, text: string): void => {
+    own.set(page, pageOf(text))
+    changed.add(page)
+  }
+  if (saved === undefined) for (const page of [0, 7, bytes / PAGE - 1]) write(page, `boot ${page}`)
   const ended = Promise.withResolvers<GuestEnd>()
   const [host, guest] = duplexPair()
   let paused = saved === undefined ? undefined : Promise.withResolvers<void>()
@@ -33,11 +39,12 @@ export async function startPaperGuest(description: GuestDescription, saved?: Sav
     own.set(page, copy)
     return copy
   }
-  const saveTo = async (file: string, all: boolean): Promise<void> => {
+  const saveTo = async (file: string, what: 'all' | 'own' | 'changed'): Promise<void> => {
     await using target = await open(file, 'w', 0o600)
     await target.truncate(bytes)
-    if (all && base !== undefined) await copyData(base, bytes, target)
-    for (const [page, data] of own) await target.write(data, 0, PAGE, page * PAGE)
+    if (what === 'all' && base !== undefined) await copyData(base, bytes, target)
+    for (const [page, data] of own) if (what !== 'changed' || changed.has(page)) await target.write(data, 0, PAGE, page * PAGE)
+    changed.clear()
   }
   const carryOut = async (line: string): Promise<string> => {
     const [command, ...words] = line.split(' ')
@@ -45,7 +52,7 @@ export async function startPaperGuest(description: GuestDescription, saved?: Sav
     if (command === 'memory') {
       const page = Number(words[0])
       if (words.length === 1) return textOf(await read(page))
-      own.set(page, pageOf(words.slice(1).join(' ')))
+      write(page, words.slice(1).join(' '))
     }
     if (command === 'disk') {
       await using disk = await open(description.disks[1]?.path ?? '', 'r+')
@@ -66,9 +73,12 @@ export async function startPaperGuest(description: GuestDescription, saved?: Sav
   const streams = new Map<string, Duplex>(description.ports.map((name, index) => [name, index === 0 ? host : new PassThrough()]))
 
   return {
-    memory: { saveAll: (file) => saveTo(file, true), saveChanges: (file) => saveTo(file, false), saveOwn: (file) => saveTo(file, false) },
+    memory: {
+      saveAll: (file) => saveTo(file, 'all'),
+      saveChanges: (file) => saveTo(file, 'changed'),
+      saveOwn: (file) => saveTo(file, 'own'),
+    },
     ended: ended.promise,
-    isRunning: () => Promise.resolve(paused === undefined),
     async pause() {
       paused = Promise.withResolvers<void>()
     },
