@@ -10,7 +10,7 @@ import { diskMissing, mountDisk } from '../../tests/support/loop-disk.ts'
 import { isHypemanError } from '../api/errors.ts'
 import { dataLayout } from '../files/layout.ts'
 import { makeDataDirectories } from '../files/stage.ts'
-import { filesOf as filesIn } from '../../tests/support/vz-helper.ts'
+import { filesIn } from '../../tests/support/driver-host.ts'
 import {
   addDiskParts,
   createDisk,

@@ -1,11 +1,8 @@
 // QEMU without a guest: real devices, disk, memory and control socket, but nothing to boot, so that it is there in a moment and costs nothing.
 // Its firmware finds no system to start and waits.
 
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
-import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { dataLayout, type DataLayout } from '../../src/files/layout.ts'
 import {
   findMapping,
   lookForMapping,
@@ -15,7 +12,6 @@ import {
   readPages,
   type Mapping,
 } from '../../src/files/memory-image/private-pages.ts'
-import { makeDataDirectories } from '../../src/files/stage.ts'
 import type { Hypervisor, MachineSpec, MemorySnapshots } from '../../src/hypervisors/driver.ts'
 import { qemuArguments, qemuFiles } from '../../src/hypervisors/qemu/command-line.ts'
 import { createQemuDriver } from '../../src/hypervisors/qemu/index.ts'
@@ -23,6 +19,7 @@ import { writableLayer } from '../../src/hypervisors/qemu/layers.ts'
 import { QemuMachine } from '../../src/hypervisors/qemu/machine.ts'
 import { createColdMemory } from '../../src/hypervisors/qemu/memory.ts'
 import { spawnDetached } from '../../src/platform/process.ts'
+import { driverHost, smallMachine, type DriverHost } from './driver-host.ts'
 
 const bareMemoryMib = 64
 const command = 'qemu-system-x86_64'
@@ -32,55 +29,30 @@ const FIRMWARE_PAGES = 64
 
 export type Backing = 'a file' | 'no file'
 
-/** A data directory with a driver; disposing ends its machines and removes it. */
-export interface BareHost extends AsyncDisposable {
-  readonly layout: DataLayout
+/** A data directory with a driver. */
+export interface BareHost extends DriverHost {
   readonly driver: Hypervisor
   readonly memory: MemorySnapshots
-  /** A new, empty directory for an instance, a payload or something staged. */
-  directory(): Promise<string>
   spec(directory: string): MachineSpec
   /** A machine with a disk of its own, whose firmware runs; `Type` is what the handle is made of. Its memory is a file, or none. */
   start(Type?: typeof QemuMachine, backing?: Backing): Promise<{ readonly machine: QemuMachine; readonly spec: MachineSpec }>
-  /** Counts a machine that the test got elsewhere among those to end. */
-  owns<T extends Pick<QemuMachine, 'kill'>>(machine: T): T
 }
 
 /** `root` is an existing directory, by default a temporary one. */
 export async function bareHost(root?: string): Promise<BareHost> {
-  const home = root ?? (await mkdtemp(path.join(os.tmpdir(), 'bare-')))
-  const layout = dataLayout(home)
-  await makeDataDirectories(layout)
-  const driver = createQemuDriver({ machineType: 'q35', accelerator: 'tcg', layout })
+  const host = await driverHost(root)
+  const driver = createQemuDriver({ machineType: 'q35', accelerator: 'tcg', layout: host.layout })
   if (driver.memory === undefined) throw new Error('the driver has no memory snapshots')
-  // Their processes are not waited for by the event loop, and nothing else may be under way while one ends.
-  const alive = setInterval(() => undefined, 60_000)
-  const machines: Pick<QemuMachine, 'kill'>[] = []
-  let count = 0
-  const host: BareHost = {
-    layout,
+  const specOf = (directory: string): MachineSpec => smallMachine(directory, { kernel: '/nothing', memoryMib: bareMemoryMib })
+  return {
+    ...host,
     driver,
     memory: driver.memory,
-    async directory() {
-      const directory = layout.instance(`m${(count += 1)}`)
-      await mkdir(path.join(directory, 'logs'), { recursive: true })
-      return directory
-    },
-    spec: (directory) => ({
-      instanceId: path.basename(directory).padEnd(24, 'x'),
-      directory,
-      vcpus: 1,
-      memoryMib: bareMemoryMib,
-      kernel: '/nothing',
-      initrd: '/nothing',
-      disks: [],
-      diskBytesPerSecond: null,
-      network: null,
-    }),
+    spec: specOf,
     async start(Type = QemuMachine, backing = 'a file') {
       const directory = await host.directory()
       await driver.createDisk(directory, 64 * 1024 ** 2)
-      const spec = host.spec(directory)
+      const spec = specOf(directory)
       const memoryFile = backing === 'a file' ? await createColdMemory(directory, bareMemoryMib * 1024 ** 2) : undefined
       const systemLayer = await writableLayer(directory)
       const args = qemuArguments(spec, { machineType: 'q35', accelerator: 'tcg', memoryFile, systemLayer })
@@ -90,17 +62,7 @@ export async function bareHost(root?: string): Promise<BareHost> {
       await untilItWrites(machine)
       return { machine, spec }
     },
-    owns(machine) {
-      machines.push(machine)
-      return machine
-    },
-    async [Symbol.asyncDispose]() {
-      for (const machine of machines) await machine.kill()
-      clearInterval(alive)
-      if (root === undefined) await rm(home, { recursive: true })
-    },
   }
-  return host
 }
 
 /** Writes a page of the memory of a machine whose memory is a file, as its guest would. */

@@ -6,10 +6,10 @@ import path from 'node:path'
 import { after, test } from 'node:test'
 import { isHypemanError } from '../../api/errors.ts'
 import { isAlive } from '../../platform/process.ts'
-import { filesIn, paperHost, tell } from '../../../tests/support/paper-vmm.ts'
+import { filesIn, paperCloudHypervisor, tell } from '../../../tests/support/paper-cloud-hypervisor.ts'
 import type { Machine, MachineSpec } from '../driver.ts'
 
-const host = await paperHost()
+const host = await paperCloudHypervisor()
 after(() => host[Symbol.asyncDispose]())
 const { driver, memory } = host
 const never = new AbortController().signal

@@ -5,28 +5,17 @@ import { readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { isHypemanError } from '../../api/errors.ts'
-import { filesIn, paperHost, tell } from '../../../tests/support/paper-vmm.ts'
-import type { Machine, MachineSpec } from '../driver.ts'
+import { filesIn, paperCloudHypervisor, tell } from '../../../tests/support/paper-cloud-hypervisor.ts'
+import type { Machine } from '../driver.ts'
 import { savedConfig } from './images.ts'
 import { CloudHypervisorMachine } from './machine.ts'
 
-const host = await paperHost()
+const host = await paperCloudHypervisor()
 after(() => host[Symbol.asyncDispose]())
 const { driver, memory } = host
 const never = new AbortController().signal
 
 const image = ['config.json', 'memory-ranges', 'memory.json', 'state.json']
-
-/** A machine that goes on from a payload and runs. */
-async function forkOf(payload: string, change: Partial<MachineSpec> = {}, by = memory): Promise<{ machine: Machine; spec: MachineSpec }> {
-  const spec = { ...host.spec(await host.directory()), ...change }
-  await driver.materialise(payload, spec.directory, true)
-  const machine = host.owns(await by.restore(spec, await driver.stamp(), never))
-  assert.equal(await machine.status(), 'paused')
-  await machine.resume()
-  await by.consumeMemory(spec.directory)
-  return { machine, spec }
-}
 
 test('a capture freezes memory and disk of one instant, and the machine goes on; forks share neither', async () => {
   const { machine, spec } = await host.start()
@@ -46,7 +35,7 @@ test('a capture freezes memory and disk of one instant, and the machine goes on;
   await tell(machine, 'disk after')
 
   for (const name of ['one', 'other']) {
-    const fork = await forkOf(payload)
+    const fork = await host.fork(payload)
     assert.equal(await tell(fork.machine, 'memory 100'), 'before')
     assert.equal(await tell(fork.machine, 'disk'), 'before')
     await tell(fork.machine, `memory 100 ${name}`)
@@ -68,7 +57,7 @@ for (const [way, by] of [
     const payload = await host.directory()
     await memory.capture(machine, spec, payload, never)
 
-    const fork = await forkOf(payload, {}, by)
+    const fork = await host.fork(payload, {}, by)
     await tell(fork.machine, 'memory 101 second')
     await tell(fork.machine, 'memory 102 ')
     const again = await host.directory()
@@ -78,7 +67,7 @@ for (const [way, by] of [
     await by.capture(fork.machine, fork.spec, oncemore, never)
 
     const pages = async (of: string): Promise<string[]> => {
-      const next = await forkOf(of, {}, by)
+      const next = await host.fork(of, {}, by)
       const found: string[] = []
       for (const page of [7, 100, 101, 102, 103]) found.push(await tell(next.machine, `memory ${page}`))
       return found
@@ -260,7 +249,7 @@ test('a fork has paths and limits of its own, and what else was saved stays', as
     path.join(payload, 'config.json'),
     JSON.stringify({ ...saved, pvpanic: true, disks: saved.disks.map((disk) => ({ ...disk, path: '/elsewhere', direct: false })) }),
   )
-  const { machine: fork, spec: other } = await forkOf(payload, { diskBytesPerSecond: null })
+  const { machine: fork, spec: other } = await host.fork(payload, { diskBytesPerSecond: null })
   const again = await host.directory()
   await memory.capture(fork, other, again, never)
   const { disks, rate_limit_groups: groups, pvpanic, vsock } = await savedConfig(again)

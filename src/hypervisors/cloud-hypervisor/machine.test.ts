@@ -5,11 +5,11 @@ import { readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { isAlive } from '../../platform/process.ts'
-import { filesIn, paperHost, tell } from '../../../tests/support/paper-vmm.ts'
+import { filesIn, paperCloudHypervisor, tell } from '../../../tests/support/paper-cloud-hypervisor.ts'
 import { until } from '../../../tests/support/until.ts'
 import { CloudHypervisorMachine } from './machine.ts'
 
-const host = await paperHost()
+const host = await paperCloudHypervisor()
 after(() => host[Symbol.asyncDispose]())
 const { driver } = host
 const never = new AbortController().signal

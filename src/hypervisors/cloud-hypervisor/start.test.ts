@@ -5,11 +5,11 @@ import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, beforeEach, test } from 'node:test'
 import { isHypemanError, type ErrorCode } from '../../api/errors.ts'
-import { filesIn, paperHost, tell } from '../../../tests/support/paper-vmm.ts'
+import { filesIn, paperCloudHypervisor, tell } from '../../../tests/support/paper-cloud-hypervisor.ts'
 import { vmmsOf } from '../../../tests/support/vmm.ts'
 import type { MachineSpec } from '../driver.ts'
 
-const host = await paperHost()
+const host = await paperCloudHypervisor()
 after(() => host[Symbol.asyncDispose]())
 beforeEach(() => host.install())
 const { driver, memory } = host

@@ -202,7 +202,7 @@ test('a program that is missing, too old or without KVM is not available, and sa
   assert.equal(await driver.unavailable(), undefined)
   assert.equal(await host.driverWith({ whyNoKvm: 'no KVM' }).unavailable(), 'no KVM')
   try {
-    await host.install('echo "Firecracker v1.7.0"')
+    await host.installScript('echo "Firecracker v1.7.0"')
     const old = host.driverWith({})
     assert.match((await old.unavailable()) ?? '', /1\.7\.0 is too old/)
     const spec = host.spec(await host.directory())
@@ -231,7 +231,7 @@ test('a start that fails leaves no process and no socket, and tells what the pro
     const spec = host.spec(await host.directory())
     await other.createDisk(spec.directory, 8 * 1024 ** 2)
     try {
-      await host.install(script)
+      await host.installScript(script)
       await assert.rejects(other.boot(spec, never), words, what)
     } finally {
       await host.install()
@@ -245,7 +245,7 @@ test('a program that never listens is given up with the call', async () => {
   await driver.createDisk(spec.directory, 8 * 1024 ** 2)
   const pidFile = path.join(spec.directory, 'test.pid')
   try {
-    await host.install(`echo $$ > '${pidFile}'; exec sleep 1000`)
+    await host.installScript(`echo $$ > '${pidFile}'; exec sleep 1000`)
     const impatient = new AbortController()
     const booting = driver.boot(spec, impatient.signal)
     booting.catch(() => undefined)

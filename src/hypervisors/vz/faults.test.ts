@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { readdirSync, readlinkSync } from 'node:fs'
 import { after, test } from 'node:test'
 import {
-  filesOf,
+  filesIn,
   LISTENS_BY_THEN_MS,
   SHORT_START_MS,
   vzHost,
@@ -44,7 +44,7 @@ async function bootFails(driver: VzDriver, code: ErrorCode, words: RegExp, signa
     driver.boot(host.spec(directory), signal),
     (error) => isHypemanError(error, code) && (assert.match(error.message, words), true),
   )
-  assert.deepEqual(await filesOf(directory), ['disk-1.raw'])
+  assert.deepEqual(await filesIn(directory), ['disk-1.raw'])
   assert.deepEqual(processesIn(directory), [])
 }
 
@@ -52,12 +52,12 @@ async function restoreFails(settings: HelperSettings, words: RegExp): Promise<vo
   const driver = await host.driver(settings)
   const directory = await host.directory()
   await driver.materialise(payload, directory, true)
-  const before = await filesOf(directory)
+  const before = await filesIn(directory)
   await assert.rejects(
     driver.memory.restore(host.spec(directory), await driver.stamp(), never),
     (error) => isHypemanError(error, 'host_unavailable') && (assert.match(error.message, words), true),
   )
-  assert.deepEqual(await filesOf(directory), before)
+  assert.deepEqual(await filesIn(directory), before)
   assert.deepEqual(processesIn(directory), [])
 }
 
@@ -68,7 +68,7 @@ test('a helper that can not be started is named, with how to build it', async ()
     host.driverOf('/nowhere/hypeman-vz').boot(host.spec(directory), never),
     (error) => isHypemanError(error, 'host_unavailable') && /\/nowhere\/hypeman-vz can't be run; build it/.test(error.message),
   )
-  assert.deepEqual(await filesOf(directory), ['disk-0.raw'])
+  assert.deepEqual(await filesIn(directory), ['disk-0.raw'])
 })
 
 test('a helper that ends at once is told with what it said', async () => {
@@ -117,7 +117,7 @@ test('an abort ends the wait, with its own reason', async () => {
   // Once the machine was made, only the start is left to wait for.
   void waitForSocket(directory).then(() => aborted.abort(reason))
   await assert.rejects(booting, (error) => error === reason)
-  assert.deepEqual(await filesOf(directory), ['disk-1.raw'])
+  assert.deepEqual(await filesIn(directory), ['disk-1.raw'])
   assert.deepEqual(processesIn(directory), [])
 })
 
@@ -171,10 +171,10 @@ test('a suspend that fails takes what it wrote with it', async () => {
   const { machine, spec } = await host.start(driver)
   await machine.pause()
   await assert.rejects(driver.memory.suspend(machine, spec, never), (error) => isHypemanError(error, 'host_unavailable'))
-  assert.deepEqual(await filesOf(spec.directory), ['disk-1.raw', 'vsock.sock', 'vz.sock'])
+  assert.deepEqual(await filesIn(spec.directory), ['disk-1.raw', 'vsock.sock', 'vz.sock'])
   assert.equal(await machine.status(), 'paused')
 })
 
 async function waitForSocket(directory: string): Promise<void> {
-  while (!(await filesOf(directory)).includes('vsock.sock')) await new Promise((resolve) => setTimeout(resolve, 5))
+  while (!(await filesIn(directory)).includes('vsock.sock')) await new Promise((resolve) => setTimeout(resolve, 5))
 }

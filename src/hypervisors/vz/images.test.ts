@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { open, readFile, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, test } from 'node:test'
-import { filesOf, vzHost } from '../../../tests/support/vz-helper.ts'
+import { filesIn, vzHost } from '../../../tests/support/vz-helper.ts'
 import type { Machine, MachineSpec } from '../driver.ts'
 
 const host = await vzHost()
@@ -33,7 +33,7 @@ async function damage(spec: MachineSpec): Promise<void> {
 }
 
 async function files(spec: MachineSpec): Promise<string[]> {
-  return (await filesOf(spec.directory)).filter((name) => !name.endsWith('.sock'))
+  return (await filesIn(spec.directory)).filter((name) => !name.endsWith('.sock'))
 }
 
 for (const state of ['whole', 'damaged'])

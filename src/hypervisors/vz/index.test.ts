@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import { lstat, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, test } from 'node:test'
-import { filesOf, vzHost } from '../../../tests/support/vz-helper.ts'
+import { filesIn, vzHost } from '../../../tests/support/vz-helper.ts'
 import { isHypemanError } from '../../api/errors.ts'
 import { isAlive } from '../../platform/process.ts'
 import { createVzDriver } from './index.ts'
@@ -20,7 +20,7 @@ const wholeImage = ['disk-1.raw', 'machine.state', 'memory.json']
 test('a machine starts on a disk of its own, is paused and goes on, and is gone when it was killed', async () => {
   const { machine, spec } = await host.start(driver)
   assert.equal(await machine.status(), 'running')
-  assert.deepEqual(await filesOf(spec.directory), ['disk-1.raw', 'vsock.sock', 'vz.sock'])
+  assert.deepEqual(await filesIn(spec.directory), ['disk-1.raw', 'vsock.sock', 'vz.sock'])
   await machine.pause()
   await machine.pause()
   assert.equal(await machine.status(), 'paused')
@@ -39,7 +39,7 @@ test('a capture freezes memory and disk, and the same process goes on; any numbe
   assert.ok(report.memoryBytes > 0 && report.pausedMs > 0)
   assert.equal(report.notResumed, undefined)
   assert.equal(await machine.status(), 'running')
-  assert.deepEqual(await filesOf(payload), wholeImage)
+  assert.deepEqual(await filesIn(payload), wholeImage)
   assert.deepEqual(
     ['disk-1.raw', 'machine.state', 'memory.json', 'vz.sock', 'logs'].map((file) => driver.partOf(file)),
     ['disk', 'memory', 'state', undefined, undefined],
@@ -48,14 +48,14 @@ test('a capture freezes memory and disk, and the same process goes on; any numbe
   const before = await digests(payload)
   for (const directory of [await host.directory(), await host.directory()]) {
     await driver.materialise(payload, directory, true)
-    assert.deepEqual(await filesOf(directory), wholeImage)
+    assert.deepEqual(await filesIn(directory), wholeImage)
     const fork = host.owns(await memory.restore(host.spec(directory), await driver.stamp(), never))
     assert.equal(await fork.status(), 'paused')
     await fork.resume()
     assert.equal(await memory.holdsMemory(directory), true, 'until it is consumed')
     await memory.consumeMemory(directory)
     assert.equal(await memory.holdsMemory(directory), false)
-    assert.deepEqual(await filesOf(directory), ['disk-2.raw', 'vsock.sock', 'vz.sock'])
+    assert.deepEqual(await filesIn(directory), ['disk-2.raw', 'vsock.sock', 'vz.sock'])
     // What a fork writes reaches neither the payload nor another fork.
     await writeFile(path.join(directory, 'disk-2.raw'), 'changed', { flag: 'r+' })
     await fork.kill()
@@ -78,7 +78,7 @@ test('a suspended machine goes on in a new process; one that goes on in its own 
   assert.equal(await machine.status(), 'paused')
   await machine.resume()
   assert.equal(await memory.holdsMemory(spec.directory), false)
-  assert.deepEqual(await filesOf(spec.directory), ['disk-1.raw', 'vsock.sock', 'vz.sock'])
+  assert.deepEqual(await filesIn(spec.directory), ['disk-1.raw', 'vsock.sock', 'vz.sock'])
 
   await machine.pause()
   await memory.suspend(machine, spec, never)
@@ -90,7 +90,7 @@ test('a suspended machine goes on in a new process; one that goes on in its own 
   await next.pause()
   await memory.suspend(next, spec, never)
   assert.deepEqual(
-    (await filesOf(spec.directory)).filter((name) => !name.endsWith('.sock')),
+    (await filesIn(spec.directory)).filter((name) => !name.endsWith('.sock')),
     ['disk-2.raw', 'machine.state', 'memory.json'],
   )
 })
@@ -100,10 +100,10 @@ test('a stopped machine is shared without its memory, and what is shared is not 
   await machine.kill()
   const payload = await host.directory()
   await driver.share(spec.directory, payload, false)
-  assert.deepEqual(await filesOf(payload), ['disk-1.raw'])
+  assert.deepEqual(await filesIn(payload), ['disk-1.raw'])
   const again = host.owns(await driver.boot(spec, never))
   assert.deepEqual(
-    (await filesOf(spec.directory)).filter((name) => name.endsWith('.raw')),
+    (await filesIn(spec.directory)).filter((name) => name.endsWith('.raw')),
     ['disk-2.raw'],
   )
   assert.equal((await lstat(path.join(payload, 'disk-1.raw'))).nlink, 1)
@@ -136,13 +136,13 @@ test('a guest is asked for memory in whole mebibytes, and what it was asked for 
 test('a machine with a network is refused before anything is touched', async () => {
   const directory = await host.directory()
   await driver.createDisk(directory, 16 * 1024 ** 2)
-  const before = await filesOf(directory)
+  const before = await filesIn(directory)
   const spec = { ...host.spec(directory), network: { kind: 'user', mac: '02:00:00:00:00:01', ports: [] } } as const
   await assert.rejects(
     driver.boot(spec, never),
     (error) => isHypemanError(error, 'not_supported') && error.message.includes('network.enabled'),
   )
-  assert.deepEqual(await filesOf(directory), before)
+  assert.deepEqual(await filesIn(directory), before)
 })
 
 test('memory that macOS can not save is refused with its reason, and the machine goes on', async () => {
@@ -153,7 +153,7 @@ test('memory that macOS can not save is refused with its reason, and the machine
     unsavable.memory.capture(machine, spec, target, never),
     (error) => isHypemanError(error, 'not_supported') && error.message.includes('a device forbids it'),
   )
-  assert.deepEqual(await filesOf(target), [])
+  assert.deepEqual(await filesIn(target), [])
   assert.equal(await machine.status(), 'running')
 })
 
@@ -173,12 +173,12 @@ test('an image is refused that another macOS wrote, that is damaged, or that bel
     const directory = await host.directory()
     await driver.materialise(payload, directory, true)
     await change(directory)
-    const before = await filesOf(directory)
+    const before = await filesIn(directory)
     await assert.rejects(
       memory.restore({ ...host.spec(directory), ...other }, wanted, never),
       (error) => isHypemanError(error, code) && words.test(error.message),
     )
-    assert.deepEqual(await filesOf(directory), before)
+    assert.deepEqual(await filesIn(directory), before)
   }
   const nothing = async (): Promise<void> => undefined
   await refused('incompatible_version', /macOS 13\.1 .* here is vz on macOS 15\.1/, nothing, {}, { ...stamp, version: '13.1' })
@@ -211,7 +211,7 @@ test('the driver says where it can not run, and what to do', async () => {
 })
 
 async function digests(directory: string): Promise<Record<string, string>> {
-  const names = await filesOf(directory)
+  const names = await filesIn(directory)
   const contents = await Promise.all(names.map((name) => readFile(path.join(directory, name))))
   return Object.fromEntries(
     names.map((name, index) => [
