@@ -19,7 +19,7 @@ export const folders: Readonly<Record<string, Folder>> = {
   platform: { imports: ['api'], doors: 'all' },
   files: { imports: ['api', 'platform'], doors: 'all' },
   agent: { imports: ['api', 'platform'], doors: ['index.ts', 'contract.ts'] },
-  hypervisors: { imports: ground, doors: ['driver.ts', 'release.ts'] },
+  hypervisors: { imports: ground, doors: ['driver.ts', 'release.ts', 'versions.ts'] },
   programs: { imports: [...ground, 'hypervisors'], doors: resource },
   kernels: { imports: ground, doors: resource },
   images: { imports: ground, doors: resource },

@@ -25,7 +25,6 @@ export function versionsOf(
   kind: Omit<VersionStamp, 'version'>,
   { before = '', isOne = false }: VersionWords = {},
 ): Versions {
-  const words = (one: VersionStamp): string => `${one.hypervisor} ${before}${one.version} (${one.machineType}, ${one.accelerator})`
   const stamp: Versions['stamp'] = async (version) => {
     const { version: found } = (version === undefined ? undefined : await binaries.of(version)) ?? (await binaries.usual())
     return { ...kind, version: found }
@@ -40,7 +39,7 @@ export function versionsOf(
       if (writer !== undefined) return writer
       throw new HypemanError(
         'incompatible_version',
-        `the memory image was written by ${words(wanted)}, here is ${words(here)}; start from the disks (target_state Stopped)${isOne ? '' : ', or use the version that wrote it'}`,
+        `the memory image was written by ${stampWords(wanted, before)}, here is ${stampWords(here, before)}; start from the disks (target_state Stopped)${isOne ? '' : ', or use the version that wrote it'}`,
       )
     },
     async onSameVersion(start) {
@@ -52,6 +51,11 @@ export function versionsOf(
       }
     },
   }
+}
+
+/** What wrote a memory image, or would; `before` comes before the version. */
+export function stampWords({ hypervisor, version, machineType, accelerator }: VersionStamp, before = ''): string {
+  return `${hypervisor} ${before}${version} (${machineType}, ${accelerator})`
 }
 
 /** Of a process that says another version than its program was known by. */

@@ -1,6 +1,7 @@
 // Flow: a new instance from a snapshot. Any number may run at once; a snapshot is not deleted while one does.
 
 import { HypemanError } from '../api/errors.ts'
+import { stampWords } from '../hypervisors/versions.ts'
 import {
   canBeSpare,
   demandFit,
@@ -68,9 +69,8 @@ export async function checkTarget(context: SnapshotContext, record: SnapshotReco
   if (record.kind !== 'Standby' || target.state === 'Stopped' || stamp === null) return
   const here = await driver.stamp(stamp.version)
   if (here.version === stamp.version && here.machineType === stamp.machineType && here.accelerator === stamp.accelerator) return
-  const words = (one: typeof stamp): string => `${one.hypervisor} ${one.version} (${one.machineType}, ${one.accelerator})`
   throw new HypemanError(
     'incompatible_version',
-    `the memory of snapshot ${record.id} was written by ${words(stamp)}, here is ${words(here)}; use target_state Stopped to start from its disks`,
+    `the memory of snapshot ${record.id} was written by ${stampWords(stamp)}, here is ${stampWords(here)}; use target_state Stopped to start from its disks`,
   )
 }
