@@ -32,6 +32,13 @@ export const networkInterface = z.object({
 
 export const vsock = z.object({ guest_cid: z.number(), uds_path: z.string() })
 export const balloon = z.object({ amount_mib: z.number(), deflate_on_oom: z.boolean(), stats_polling_interval_s: z.number().default(0) })
+export const balloonUpdate = balloon.pick({ amount_mib: true })
+
+/** Guests of the stand-in have no driver for it: they give nothing. */
+export function balloonStatistics({ amount_mib: target }: z.infer<typeof balloon>): object {
+  return { target_pages: target * 256, actual_pages: 0, target_mib: target, actual_mib: 0 }
+}
+
 export const bootSource = z.object({ kernel_image_path: z.string(), initrd_path: z.string().optional(), boot_args: z.string().default('') })
 
 /** All but where it boots from: what a snapshot's state holds. */

@@ -5,6 +5,8 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 import { z } from 'zod'
 import {
   balloon,
+  balloonStatistics,
+  balloonUpdate,
   bootSource,
   bytesPerSecond,
   configuration,
@@ -206,6 +208,18 @@ export function openVm({ startGuest: start, id, version, log, end }: VmOptions):
     if (wanted.rate_limiter !== undefined) await running().limitDisk(place, bytesPerSecond(wanted.rate_limiter) ?? 0)
   }
 
+  const theBalloon = (): NonNullable<Configuration['balloon']> => {
+    if (config.balloon === undefined) throw new Fault('No balloon device found.')
+    return config.balloon
+  }
+
+  const patchBalloon = (name: string, body: unknown): void => {
+    if (name !== '') throw new Fault('the stand-in does not change how often statistics are taken')
+    const { amount_mib: amount } = balloonUpdate.parse(body)
+    if (amount > config.machine.mem_size_mib) throw new Fault('Amount of pages requested is too large.')
+    config = { ...config, balloon: { ...theBalloon(), amount_mib: amount } }
+  }
+
   const act = async (type: string): Promise<void> => {
     if (type === 'InstanceStart') return startInstance()
     if (type === 'SendCtrlAltDel') return running().pressKeys(['ctrl', 'alt', 'delete'])
@@ -261,8 +275,11 @@ export function openVm({ startGuest: start, id, version, log, end }: VmOptions):
         case 'PUT /balloon':
           return configure({ balloon: balloon.parse(body) })
         case 'GET /balloon':
-          if (config.balloon === undefined) throw new Fault('No balloon device found.')
-          return config.balloon
+          if (name === 'statistics' && theBalloon().stats_polling_interval_s === 0)
+            throw new Fault('Statistics for the balloon device are not enabled')
+          return name === 'statistics' ? balloonStatistics(theBalloon()) : theBalloon()
+        case 'PATCH /balloon':
+          return patchBalloon(name, body)
         case 'PUT /logger':
         case 'PUT /metrics':
           if (guest !== undefined) throw new Fault(notAfter)

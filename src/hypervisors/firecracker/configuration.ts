@@ -8,6 +8,8 @@ import { diskFiles, firecrackerFiles } from './files.ts'
 
 /** Interrupts for virtio devices on x86-64, less those for the disks, network, vsock, entropy and balloon that a machine has besides its volumes. */
 export const MAX_VOLUMES = 19 - 6
+/** Only a device that was made with statistics tells what it holds. The guest is asked for them as seldom as there is a number for (16 bits, in seconds): an idle one is to write nothing. */
+const balloonDevice = { amount_mib: 0, deflate_on_oom: true, stats_polling_interval_s: 65_535 } as const
 /** The one network interface. */
 const networkId = 'eth0'
 /** A guest's own address on vsock: each process has its own socket, so all guests may have the same. */
@@ -59,6 +61,7 @@ export function bootRequests(spec: MachineSpec, kernel: string): readonly Ask[] 
       : [put(`/network-interfaces/${networkId}`, { iface_id: networkId, guest_mac: network.mac, host_dev_name: tapOf(network) })]),
     put('/vsock', { guest_cid: GUEST_CID, uds_path: firecrackerFiles.vsock }),
     put('/entropy', {}),
+    put('/balloon', balloonDevice),
   ]
 }
 

@@ -8,6 +8,7 @@ import { messageOf } from '../../platform/flow.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
 import type { Hypervisor } from '../driver.ts'
 import { versionsOf } from '../versions.ts'
+import { balloon } from './balloon.ts'
 import { MAX_VOLUMES } from './configuration.ts'
 import { addRawParts, createRawDisk, exportRawDisk, importRawDisk, linkDisk, linkFrozen } from './disks.ts'
 import { partOf } from './files.ts'
@@ -45,10 +46,11 @@ export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hype
   return {
     name: 'firecracker',
     diskFormat: 'raw-file',
-    features: ['snapshots', 'standby', 'fork', 'pause', 'vsock', 'disk-io-limit'],
+    features: ['snapshots', 'standby', 'fork', 'pause', 'balloon-control', 'vsock', 'disk-io-limit'],
     networks: ['tap'],
     maxVolumes: MAX_VOLUMES,
     memory: memorySnapshots(versions, () => pageHoles(layout.staging)),
+    balloon,
     partOf,
     stamp: versions.stamp,
     async unavailable() {
