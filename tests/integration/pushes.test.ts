@@ -8,13 +8,12 @@ import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { APIError, type Hypeman } from '@onkernel/hypeman'
 import { run } from '../support/command.ts'
-import { buildLayout, type BuiltImage, type LayerEntry } from '../support/oci.ts'
+import { buildLayout, type LayerEntry } from '../support/oci.ts'
+import { endedPush, imageReady, layer, pulledImage } from '../support/pushes.ts'
 import { startRegistryProxy } from '../support/registry-proxy.ts'
 import { account, startRegistry, type TestRegistry } from '../support/registry.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
-
-const LIMIT_MS = 60_000
 
 let [server, source, target, home] = [] as unknown as [TestServer, TestRegistry, TestRegistry, string]
 
@@ -27,36 +26,10 @@ after(async () => {
   await rm(home, { recursive: true })
 })
 
-/** Incompressible, so that what is sent is as long as what it holds. */
-const layer = (name: string, bytes = 20_000): LayerEntry[] => [{ path: name, content: randomBytes(bytes) }]
-
-/** Makes an image and has the server pull it. */
-async function pulled(name: string, layers: readonly LayerEntry[][]): Promise<BuiltImage & { readonly name: string }> {
-  const layout = path.join(await mkdtemp(path.join(home, 'image-')), 'oci')
-  const built = await buildLayout(layout, { layers, config: { Cmd: ['/x'] } })
-  await source.push(layout, name)
-  await server.client.images.create({ name: `${source.host}/${name}` })
-  await ready(`${source.host}/${name}`)
-  return { ...built, name: `${source.host}/${name}` }
-}
-
-async function ready(name: string): Promise<void> {
-  await until(`${name} is ready`, async () => (await server.client.images.get(encodeURIComponent(name))).status === 'ready', LIMIT_MS)
-}
-
-/** The push when it has ended. */
-async function ended({ id }: Hypeman.Push): Promise<Hypeman.Push> {
-  let push = await server.client.pushes.get(id)
-  await until(
-    `the push ${id} has ended`,
-    async () => {
-      push = await server.client.pushes.get(id)
-      return push.status === 'pushed' || push.status === 'failed'
-    },
-    LIMIT_MS,
-  )
-  return push
-}
+const pulled = (name: string, layers: readonly LayerEntry[][]): ReturnType<typeof pulledImage> =>
+  pulledImage({ server, source, home }, name, layers)
+const ready = (name: string): Promise<void> => imageReady(server, name)
+const ended = (push: Hypeman.Push): Promise<Hypeman.Push> => endedPush(server, push)
 
 const answers =
   (status: number, code: string, words = /./) =>
@@ -291,33 +264,6 @@ test('a push that was under way when the server was killed goes on; one that had
   await server.restart()
   proxy.release()
   assert.equal((await ended(stopped)).status, 'pushed')
-})
-
-test('a registry token opens a registry for a push', async () => {
-  await using proxy = await startRegistryProxy(source.host, { token: 'let me in' })
-  const { name } = await pulled('token:1', [layer('token', 300_000)])
-  const to = `${proxy.host}/by-token:2`
-  const refused = await ended(await server.client.pushes.create({ image: name, target: to, credentials: { registry_token: 'no' } }))
-  assert.match(refused.error ?? '', /^credentials: /)
-  const done = await ended(await server.client.pushes.create({ image: name, target: to, credentials: { registry_token: 'let me in' } }))
-  assert.deepEqual([done.status, done.error ?? null], ['pushed', null])
-  assert.ok(proxy.sent.some((bytes) => bytes > 300_000))
-})
-
-test('a registry that takes uploads elsewhere than below /v2/ gets them with the token, too', async () => {
-  await using proxy = await startRegistryProxy(source.host, { token: 'let me in', uploadsElsewhere: true })
-  const { name } = await pulled('elsewhere:1', [layer('elsewhere', 300_000)])
-  const to = `${proxy.host}/uploaded-elsewhere:2`
-  const done = await ended(await server.client.pushes.create({ image: name, target: to, credentials: { registry_token: 'let me in' } }))
-  assert.deepEqual([done.status, done.error ?? null], ['pushed', null])
-  assert.deepEqual(
-    proxy.asked.filter((asked) => /^(?:PUT|PATCH) .*uploads/.test(asked) && !asked.includes(' /uploads-elsewhere/v2/')),
-    [],
-  )
-  assert.ok(
-    proxy.asked.some((asked) => asked.includes(' /uploads-elsewhere/v2/')),
-    proxy.asked.join('\n'),
-  )
 })
 
 test('an image that was made before blobs were kept gets them with its next pull, and can be pushed then', async () => {
