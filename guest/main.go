@@ -130,6 +130,7 @@ func (noGuest) SetNetwork(network.Config) error             { return errNoVM }
 func (noGuest) ForgetNeighbours(string) error               { return errNoVM }
 func (noGuest) ResetConnections() error                     { return errNoVM }
 func (noGuest) MountVolume(string, string, bool, int) error { return errNoVM }
+func (noGuest) KeepInMemory(string) error                   { return errNoVM }
 func (noGuest) PowerOff()                                   { os.Exit(0) }
 
 // noGroups starts programs and leaves them where they are.

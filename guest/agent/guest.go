@@ -22,6 +22,8 @@ type Guest interface {
 	ResetConnections() error
 	// MountVolume mounts a disk. What is written goes to the part of the system disk with the number of layer, unless that is 0, and the disk is only read.
 	MountVolume(disk, path string, readOnly bool, layer int) error
+	// KeepInMemory makes a directory for root alone whose files are never on a disk.
+	KeepInMemory(path string) error
 	// PowerOff syncs, unmounts and turns the VM off. It does not return.
 	PowerOff()
 }

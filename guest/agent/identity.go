@@ -26,8 +26,10 @@ type Identity struct {
 	TimeUnixNs string
 	Network    *network.Config
 	Volumes    []Volume
-	Program    process.Command
-	StopSignal string
+	// SecretFiles are those of a boot, and of a fork that was given some.
+	SecretFiles []SecretFile
+	Program     process.Command
+	StopSignal  string
 }
 
 // Volume is a disk and where it is mounted. Layer is the number of the part of the system disk that takes what is written over a read-only one; 0: nothing is.
@@ -132,7 +134,7 @@ func (s *Server) bootSteps(request Identity) []step {
 		volume := volume
 		steps = append(steps, step{"volumes", func() error { return s.Guest.MountVolume(volume.Disk, volume.MountPath, volume.ReadOnly, volume.Layer) }})
 	}
-	return steps
+	return append(steps, s.secrets(request)...)
 }
 
 func (s *Server) bootID() step {

@@ -55,7 +55,7 @@ func (s *Server) renewalSteps(request Identity) []step {
 	case "thaw":
 		return s.thawSteps(request)
 	}
-	steps := make([]step, 0, 13)
+	steps := make([]step, 0, 14)
 	if !s.Programs.Frozen() { // an image that was saved without the agent, or a host that begins once more
 		steps = append(steps, step{"freeze", s.Programs.Freeze})
 	}
@@ -66,6 +66,7 @@ func (s *Server) renewalSteps(request Identity) []step {
 		if len(request.Program.Env) > 0 {
 			steps = append(steps, s.environment(request)) // before the programs that run with it
 		}
+		steps = append(steps, s.secrets(request)...)
 		steps = append(steps, step{"ssh-keys", s.renewHostKeys})
 		steps = append(steps, s.network(request)...)
 	} else {
@@ -156,6 +157,8 @@ func ParseRenewal(message string) (Identity, error) {
 		case "variable":
 			name, content, _ := strings.Cut(unescape(value), "=")
 			variables[name] = content
+		case "secret":
+			err = request.addSecret(unescape(value))
 		case "directory":
 			request.Program.Cwd = unescape(value)
 		case "user":

@@ -61,6 +61,12 @@ func (g *fakeGuest) ResetConnections() error { return g.note("connections", "") 
 func (g *fakeGuest) MountVolume(disk, path string, readOnly bool, layer int) error {
 	return g.note("volume", fmt.Sprint(disk, " ", path, " ", readOnly, " ", layer))
 }
+func (g *fakeGuest) KeepInMemory(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	return g.note("keep in memory", "")
+}
 func (g *fakeGuest) PowerOff() { _ = g.note("power off", "") }
 
 // fakePrograms notes with the guest's calls when all would stand still and go on.
