@@ -29,6 +29,7 @@ test('what is wrong with a request is answered with a code and the path of the f
     ],
     [await post('/instances/web/snapshots', { kind: 'Standby', name: 'No' }), 400, 'invalid_name', /^name: a name is/],
     [await post('/instances', '{"name":'), 400, 'invalid_request', /^the body is not JSON/],
+    [await post('/instances', '{"secret_env":{"KEY":hush}}'), 400, 'invalid_request', /^the body is not JSON: Unexpected token 'h'$/],
     [await post('/instances', '[]'), 400, 'invalid_request', /^the request: .*object/],
     [await post('/instances', 'a=b', 'application/x-www-form-urlencoded'), 400, 'invalid_request', /application\/json/],
     [await post('/instances', { name: 'a', image, env: { A: 'x'.repeat(5 * 1024 ** 2) } }), 413, 'payload_too_large', /larger/],
