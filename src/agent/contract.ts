@@ -37,6 +37,8 @@ export interface GuestIdentity {
   readonly network: GuestNetwork | null
   /** All variables of a fork that was given others than its source: what exec and hooks run has them from then on. Absent: as in the source. */
   readonly env?: Readonly<Record<string, string>> | undefined
+  /** All secret files, by name: of a boot, and of a fork that was given some. Absent or empty: those that are there stay. */
+  readonly secretFiles?: Readonly<Record<string, string>> | undefined
 }
 
 export interface GuestVolume {

@@ -116,6 +116,19 @@ test('programs of a fork that was not given its variables do not go on', async (
   assert.equal(guest.heard.length, 1)
 })
 
+test('a fork is told secret files where it was given some, each on its line, and does not go on without them', async () => {
+  const secretFiles = { 'tls.key': 'one\ntwo\\=3\r', empty: '' }
+  const answers = [allDone, `${allDone}step secrets 90 ok\n`]
+  await using guest = await connectGuest((message, count) => `${answers[count - 1] ?? allDone}time ${timeIn(message)}\n`)
+  const steps = await guest.agent.identity('fork', { ...identity, secretFiles }, 1)
+  assert.deepEqual(steps.at(-1), { name: 'secrets', ms: 0, ok: false, message: 'the guest agent did not do it' })
+  assert.ok((await guest.agent.identity('fork', { ...identity, secretFiles }, 1)).every(({ ok }) => ok))
+  await guest.agent.identity('fork', { ...identity, secretFiles: {} }, 1)
+  const secretsIn = (lines: readonly string[]): string[] => lines.filter((line) => line.startsWith('secret '))
+  const told = ['secret tls.key=one\\ntwo\\\\=3\r', 'secret empty=']
+  assert.deepEqual(guest.heard.map(secretsIn), [told, told, []])
+})
+
 test('a guest without a network is told of none', async () => {
   await using guest = await connectGuest(atOnce)
   await guest.agent.identity('fork', { ...identity, network: null }, 1)
@@ -303,4 +316,14 @@ test('a session that ends takes the renewal with it', async () => {
   const asked = guest.agent.identity('fork', identity, 1)
   guest.agent.close()
   await assert.rejects(asked, (error) => isHypemanError(error, 'guest_unreachable'))
+})
+
+test('a boot whose answer does not say that the secret files were written is of an agent that is too old for them', async () => {
+  const told = { ...identity, secretFiles: { token: 'hush' } }
+  const answers = ['step entropy 1 ok\nworkload running', 'step secrets 1 ok\nworkload running', 'workload running']
+  await using guest = await connectGuest((message, count) => `${answers[count - 1]}\ntime ${timeIn(message)}\n`)
+  await assert.rejects(guest.agent.boot(told, [], workload), (error) => isHypemanError(error, 'not_supported'))
+  assert.equal((await guest.agent.boot(told, [], workload)).state, 'running')
+  assert.equal((await guest.agent.boot(told, [], workload)).state, 'running', 'told again, it does nothing')
+  assert.ok(guest.heard[0]?.includes('secret token=hush'))
 })

@@ -6,7 +6,7 @@ import { HypemanError } from '../api/errors.ts'
 import type { BootedGuest, GuestIdentity, GuestVolume, GuestWorkload, IdentityStep, WorkloadStatus } from './contract.ts'
 import type { YamuxSession } from './yamux.ts'
 
-/** Longest message, in bytes: a command and its environment have to fit (guest/yamux/session.go). */
+/** Longest message, in bytes: a command, its environment and the secret files have to fit (guest/yamux/session.go). */
 const LONGEST_MESSAGE = 1024 ** 2
 
 /** Host entropy that a guest is given at boot, restore and fork, in bytes. */
@@ -98,6 +98,7 @@ function missing(steps: readonly IdentityStep[], { reason, identity }: Renewal):
   const wanted: string[] = [...demanded[reason]]
   if (reason === 'fork' && identity.network !== null) wanted.push('network')
   if (Object.keys(identity.env ?? {}).length > 0) wanted.push('environment')
+  if (hasFiles(identity)) wanted.push('secrets')
   return wanted.filter((name) => !steps.some((one) => one.name === name)).map((name) => ({ name, ms: 0, ok: false, message: NOT_DONE }))
 }
 
@@ -105,6 +106,9 @@ function missing(steps: readonly IdentityStep[], { reason, identity }: Renewal):
 export async function bootGuest(session: YamuxSession, boot: Boot, signal: AbortSignal | undefined): Promise<BootedGuest> {
   const { steps, clock, state } = await ask(session, linesOfBoot(boot), signal)
   if (state === undefined) throw new HypemanError('guest_unreachable', "the guest agent's answer to a boot does not say how its program is")
+  // Told again, it does nothing and names no step.
+  if (hasFiles(boot.identity) && steps.length > 0 && !steps.some(({ name }) => name === 'secrets'))
+    throw new HypemanError('not_supported', "the guest agent is of an older version, which can't be given secret files")
   return { steps: [...steps, ...(await settleClock(session, clock, signal))], state }
 }
 
@@ -160,6 +164,10 @@ function variableLines(env: GuestWorkload['env']): Line[] {
   return Object.entries(env).map(([name, value]): Line => ['variable', escape(`${name}=${value}`)])
 }
 
+function hasFiles({ secretFiles = {} }: GuestIdentity): boolean {
+  return Object.keys(secretFiles).length > 0
+}
+
 /** Keeps a value on its line. */
 function escape(value: string): string {
   return value.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')
@@ -172,6 +180,7 @@ function linesOfIdentity(identity: GuestIdentity): readonly Line[] {
     ['instance', identity.instanceId],
     ['hostname', identity.hostname],
     ['machine-id', identity.machineId],
+    ...Object.entries(identity.secretFiles ?? {}).map(([name, text]): Line => ['secret', escape(`${name}=${text}`)]),
     ...(network === null
       ? []
       : ([
@@ -202,7 +211,7 @@ async function answerTo(session: YamuxSession, lines: readonly Line[], signal: A
   if (message.length > LONGEST_MESSAGE)
     throw new HypemanError(
       'invalid_request',
-      `the command and its environment are longer than the ${LONGEST_MESSAGE} bytes that a guest takes`,
+      `the command, its environment and the secret files are longer than the ${LONGEST_MESSAGE} bytes that a guest takes`,
     )
   // Nothing else can be asked of a guest that leaves a renewal unanswered.
   const abort = (): void => session.end(signal?.reason as Error)

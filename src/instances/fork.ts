@@ -26,7 +26,7 @@ import { noRestarts } from './restart-policy.ts'
 import { demandMemory, sealMemory } from './saved-memory.ts'
 import { standbyCompressionOf } from './snapshot-policy.ts'
 import { suspendInstance } from './standby.ts'
-import { changedEnvironment, inheritedSecrets, type Environment, type EnvironmentChange } from './secrets.ts'
+import { changedEnvironment, inheritedSecrets, isGiven, type Environment, type EnvironmentChange } from './secrets.ts'
 import { bootInstance, LOADS_AT_ONCE, LONG_LOAD_MS, resumeInstance } from './start.ts'
 import type { Spare } from './spares.ts'
 import { captureMemory } from './stillness.ts'
@@ -50,7 +50,7 @@ export interface ForkRequest {
   readonly name: string
   /** Who asks. */
   readonly owner: string
-  /** Variables of its own, beside the source's. */
+  /** Variables and secret files of its own, beside the source's. */
   readonly environment: EnvironmentChange
   readonly targetState: TargetState
   readonly hypervisor: HypervisorName
@@ -155,13 +155,11 @@ const phaseOfTarget = { Running: 'created', Standby: 'standby', Stopped: 'stoppe
 
 function forkRecord(context: InstanceContext, source: ForkSource, request: ForkRequest, id: string, withMemory: boolean): InstanceRecord {
   const { record } = source
-  const { env, secretEnv } = request.environment
-  const isGiven = Object.keys({ ...env, ...secretEnv }).length > 0
   return {
     ...record,
     ...environmentOfFork(context, source, request),
     owner: request.owner,
-    environmentDue: withMemory && (isGiven || record.environmentDue),
+    environmentDue: withMemory && (isGiven(request.environment) || record.environmentDue),
     id,
     name: request.name,
     createdAt: new Date().toISOString(),

@@ -52,16 +52,17 @@ test('a restored guest keeps the image that it came from until the record says t
   assert.equal(entry.holdsMemory, true)
 })
 
-test('a fork that could not be given its variables says whether its agent is too old, or what failed', async () => {
-  for (const [message, code] of [
-    [NOT_DONE, 'not_supported'],
-    ['no space left on device', 'guest_unreachable'],
+test('a fork that could not be given its variables or secret files says whether its agent is too old, or what failed', async () => {
+  for (const [name, message, code] of [
+    ['environment', NOT_DONE, 'not_supported'],
+    ['secrets', NOT_DONE, 'not_supported'],
+    ['secrets', 'no space left on device', 'guest_unreachable'],
   ] as const) {
     const driver = { name: 'qemu' } as Partial<Hypervisor> as Hypervisor
     await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
     const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString() })
     entry.holdsMemory = true
-    const steps = [{ name: 'environment', ms: 0, ok: false, message }]
+    const steps = [{ name, ms: 0, ok: false, message }]
     entry.agent = Promise.resolve({ identity: async () => steps } as Partial<AgentClient> as AgentClient)
     const ready = makeReady(host.context, entry, flowOn(host.context, entry.id, 'instance.fork'))
     await assert.rejects(ready, (error) => isHypemanError(error, code))

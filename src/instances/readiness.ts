@@ -135,7 +135,8 @@ async function configure(context: InstanceContext, entry: InstanceEntry, agent: 
       layerPart: layerPartOf(record.volumes, volume),
     }))
     .toSorted((one, other) => (one.mountPath < other.mountPath ? -1 : 1))
-  const { steps, state } = await agent.boot(await identityOf(context, record), volumes, workloadOf(context, record), signal)
+  const identity = { ...(await identityOf(context, record)), secretFiles: openSecrets(context.sealer, record.secrets).files }
+  const { steps, state } = await agent.boot(identity, volumes, workloadOf(context, record), signal)
   if (steps.length > 0) context.events.identity(entry.id, 'boot', steps)
   // From here on it is no template any more: what it has done since would be done again.
   if (entry.holdsMemory) await useUpMemory(context, entry)
@@ -145,14 +146,16 @@ async function configure(context: InstanceContext, entry: InstanceEntry, agent: 
 async function renewIdentity(context: InstanceContext, entry: InstanceEntry, agent: AgentClient, signal: AbortSignal): Promise<void> {
   const { record } = entry
   const reason = record.identityDue ?? 'restore'
-  const env = record.environmentDue ? workloadOf(context, record).env : undefined
-  const steps = await agent.identity(reason, { ...(await identityOf(context, record)), env }, record.generation, signal)
+  const due = record.environmentDue
+    ? { env: workloadOf(context, record).env, secretFiles: openSecrets(context.sealer, record.secrets).files }
+    : {}
+  const steps = await agent.identity(reason, { ...(await identityOf(context, record)), ...due }, record.generation, signal)
   context.events.identity(entry.id, reason, steps)
   const failed = steps.filter((one) => !one.ok)
-  if (failed.some(({ name, message }) => name === 'environment' && message === NOT_DONE))
+  if (failed.some(({ name, message }) => (name === 'environment' || name === 'secrets') && message === NOT_DONE))
     throw new HypemanError(
       'not_supported',
-      `the guest agent of ${record.name} is of an older version, which can't be given variables in a fork; fork it with target_state Stopped, or without env and secret_env`,
+      `the guest agent of ${record.name} is of an older version, which can't be given variables or secret files in a fork; fork it with target_state Stopped, or without env, secret_env and secret_files`,
     )
   if (failed.length === 0) return
   const reasons = failed.map((one) => `${one.name}: ${one.message ?? 'failed'}`).join('; ')
@@ -228,7 +231,7 @@ function workloadOf(context: InstanceContext, record: InstanceRecord): GuestWork
   const cmd = record.cmd ?? (record.entrypoint === null ? config.cmd : [])
   return {
     argv: [...entrypoint, ...cmd],
-    env: { ...config.env, ...record.env, ...openSecrets(context.sealer, record.secrets) },
+    env: { ...config.env, ...record.env, ...openSecrets(context.sealer, record.secrets).env },
     cwd: config.workingDir === '' ? '/' : config.workingDir,
     user: config.user,
     stopSignal: config.stopSignal === '' ? 'SIGTERM' : config.stopSignal,

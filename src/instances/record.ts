@@ -82,7 +82,7 @@ const instanceRecord = z
     entrypoint: z.array(z.string()).readonly().nullable(),
     cmd: z.array(z.string()).readonly().nullable(),
     env: environment.readonly(),
-    /** Secret variables, sealed. */
+    /** Secret variables and files, sealed. */
     secrets: z.array(secretBlock).readonly(),
     /** Subject of the token that made it; null: of a time when that was not recorded. */
     owner: z.string().nullable(),
@@ -95,7 +95,7 @@ const instanceRecord = z
     generation: z.int(),
     /** What the guest must be told before it counts as Running: that it is a fork (a new identity), or that it was restored (entropy, clock). */
     identityDue: z.enum(['fork', 'restore']).nullable(),
-    /** A fork was given variables of its own, and its guest must be told them with its identity. */
+    /** A fork was given variables or secret files of its own, and its guest must be told all of both with its identity. */
     environmentDue: z.boolean(),
     /** Why it runs without having taken its identity, which only `skipGuestAgent` allows; null: it has it. */
     unsafeFork: z.string().nullable(),

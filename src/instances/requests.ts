@@ -13,7 +13,7 @@ import type { WantedNetwork } from './network.ts'
 import { checkDiskSize, type WantedVolume } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterPolicyChange, policyOf } from './restart-policy.ts'
-import { changedEnvironment, type EnvironmentChange } from './secrets.ts'
+import { changedEnvironment, isGiven, type EnvironmentChange } from './secrets.ts'
 import { snapshotPolicyOf, type StandbyRequest } from './snapshot-policy.ts'
 import { plainPath } from './volumes.ts'
 
@@ -102,9 +102,11 @@ export function expiryOf(body: { readonly ttl?: string | undefined; readonly exp
   return new Date(Date.now() + ttlMs).toISOString()
 }
 
-/** What a body says of variables. */
-export function environmentOf(body: Pick<UpdateInstanceBody, 'env' | 'secret_env' | 'inherit_secrets'>): EnvironmentChange {
-  return { env: body.env, secretEnv: body.secret_env, inherit: body.inherit_secrets }
+/** What a body says of variables and secret files. */
+export function environmentOf(
+  body: Pick<UpdateInstanceBody, 'env' | 'secret_env' | 'secret_files' | 'inherit_secrets'>,
+): EnvironmentChange {
+  return { env: body.env, secretEnv: body.secret_env, secretFiles: body.secret_files, inherit: body.inherit_secrets }
 }
 
 /** What an update changes in the record. Throws if it asks for nothing, or for what does not go with the instance. */
@@ -114,18 +116,19 @@ export function changeOf(
   by: string,
 ): (record: InstanceRecord) => Partial<InstanceRecord> {
   const expiresAt = expiryOf(body)
-  const { restart_policy: policy, health_check: check, auto_standby: standby, env = {}, secret_env: secrets = {} } = body
-  const hasEnv = Object.keys({ ...env, ...secrets }).length > 0 || body.inherit_secrets !== undefined
+  const { restart_policy: policy, health_check: check, auto_standby: standby } = body
+  const environment = environmentOf(body)
+  const hasEnv = isGiven(environment) || environment.inherit !== undefined
   if ([expiresAt, policy, check, standby].every((one) => one === undefined) && !hasEnv)
     throw new HypemanError(
       'invalid_request',
-      'there is nothing to update; give ttl or expires_at, restart_policy, health_check, auto_standby, env, secret_env or inherit_secrets',
+      'there is nothing to update; give ttl or expires_at, restart_policy, health_check, auto_standby, env, secret_env, secret_files or inherit_secrets',
     )
   return (record) => {
     if (expiresAt !== undefined) demandTime(record)
     return {
       ...(standby === undefined ? {} : { autoStandby: autoStandbyOf(standby) }),
-      ...(hasEnv ? changedEnvironment(sealer, record, environmentOf(body), by) : {}),
+      ...(hasEnv ? changedEnvironment(sealer, record, environment, by) : {}),
       ...(expiresAt === undefined ? {} : { expiresAt }),
       ...(policy === undefined
         ? {}

@@ -10,7 +10,7 @@ import { phaseViewOf } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { restartViewOf } from './restart-policy.ts'
 import { addressOf } from './network.ts'
-import { namesOf } from './secrets.ts'
+import { fileNamesOf, namesOf } from './secrets.ts'
 import { snapshotPolicyViewOf } from './snapshot-policy.ts'
 import { standbyCompressionViewOf } from './standby-compression-view.ts'
 
@@ -34,7 +34,7 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
     vcpus: record.vcpus,
     ...(record.diskBytesPerSecond === null ? {} : { disk_io_bps: formatRate(record.diskBytesPerSecond) }),
     ...(isEmpty(record.env) ? {} : { env: { ...record.env } }),
-    ...(record.secrets.length === 0 ? {} : { secret_env_names: [...namesOf(record.secrets)] }),
+    ...secretsOf(record),
     ...(record.owner === null ? {} : { owner: record.owner }),
     ...(isEmpty(record.tags) ? {} : { tags: { ...record.tags } }),
     ...(record.volumes.length === 0 ? {} : { volumes: record.volumes.map(volumeOf) }),
@@ -57,6 +57,11 @@ export async function viewOf(entry: InstanceEntry): Promise<InstanceView> {
 /** What can be told of an instance whose record can't be read: that it is there, and why nothing else is. */
 export function unreadableViewOf({ id, reason, created_at }: Unreadable): InstanceView {
   return { id, name: id, image: '', state: 'Unknown', state_error: reason, created_at, expires_at: null }
+}
+
+function secretsOf({ secrets }: InstanceRecord): Pick<InstanceView, 'secret_env_names' | 'secret_files'> {
+  const [names, files] = [[...namesOf(secrets)], [...fileNamesOf(secrets)]]
+  return { ...(names.length === 0 ? {} : { secret_env_names: names }), ...(files.length === 0 ? {} : { secret_files: files }) }
 }
 
 function exitOf({ exit }: InstanceRecord): Pick<InstanceView, 'exit_code' | 'exit_message'> {

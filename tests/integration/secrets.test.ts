@@ -1,4 +1,4 @@
-// Secret variables on a real machine: who has them in a fork, that no record, log, answer, trace or process of the host shows them, and what becomes of them when the
+// Secret variables and files on a real machine: who has them in a fork, that no record, log, answer, trace or process of the host shows them, and what becomes of them when the
 // server's key is replaced.
 
 import assert from 'node:assert/strict'
@@ -15,6 +15,8 @@ import { countVm } from '../support/vm-count.ts'
 
 const planted = 'planted;7f3a91c2-not-to-be-seen'
 const plantedToo = "planted 'too' 55d1e0"
+const plantedFile = 'planted-in-a-file 83be7f\nand "its" second\\line\n'
+const plantedFileToo = 'planted-in-another c20d4e\n'
 const plain = { PLAIN: 'in the open' }
 
 const collector = await startOtlpReceiver()
@@ -53,17 +55,25 @@ async function made(at: string, body: unknown, subject?: string): Promise<string
 const names = async (): Promise<string[]> => (await server.client.instances.list()).map(({ name }) => name).toSorted()
 /** One of the machine's variables as a program that exec starts sees it. */
 const variable = (id: string, name: string): Promise<string> => shell(server, id, `printf %s "$${name}"`)
+const textOf = async (id: string, file: string): Promise<string> => (await shell(server, id, `cat ${file} && printf .`)).slice(0, -1)
+const secretFile = (id: string, name: string): Promise<string> => textOf(id, `/run/secrets/${name}`)
 
 let origin = ''
 let warm = ''
 before(async () => {
-  origin = await made('/instances', { ...small, name: 'origin', env: plain, secret_env: { TOKEN: planted } })
+  origin = await made('/instances', {
+    ...small,
+    name: 'origin',
+    env: plain,
+    secret_env: { TOKEN: planted },
+    secret_files: { 'tls.key': plantedFile },
+  })
   await untilRunning(server, origin)
   await shell(
     server,
     origin,
     `mkdir -p /etc/hypeman/fork.d
-     printf '#!/bin/sh\\nprintf "%%s" "$TENANT" >/run/hook\\n' >/etc/hypeman/fork.d/10-note
+     printf '#!/bin/sh\\nprintf "%%s" "$TENANT" >/run/hook; cat /run/secrets/tls.key >/run/hook-file\\n' >/etc/hypeman/fork.d/10-note
      chmod +x /etc/hypeman/fork.d/10-note
      sleep 100000 >/dev/null 2>&1 </dev/null &`,
   )
@@ -74,12 +84,27 @@ test('a program has its secrets, and the instance shows their names alone', asyn
   assert.equal(await variable(origin, 'TOKEN'), planted)
   const { json } = await ask('GET', `/instances/${origin}`)
   assert.deepEqual([json['env'], json['secret_env_names'], json['owner'], json['secret_env']], [plain, ['TOKEN'], 'tests', undefined])
+  assert.deepEqual(json['secret_files'], ['tls.key'])
   await ask('GET', '/instances')
   assert.equal((await ask('GET', `/snapshots/${warm}`)).json['owner'], 'tests')
 })
 
+test('its secret files are in memory, for root alone, as they were given, also after a standby', async () => {
+  const look = async (): Promise<void> => {
+    assert.equal(await secretFile(origin, 'tls.key'), plantedFile)
+    assert.equal(await shell(server, origin, "stat -c '%a %U %G' /run/secrets /run/secrets/tls.key"), '700 root root\n400 root root')
+    assert.equal(await shell(server, origin, 'stat -f -c %T /run/secrets'), 'tmpfs')
+    assert.equal(await shell(server, origin, 'ls -A /run/secrets'), 'tls.key')
+  }
+  await look()
+  assert.equal((await ask('POST', `/instances/${origin}/standby`, {})).status, 200)
+  assert.equal((await ask('POST', `/instances/${origin}/restore`, {})).status, 200)
+  await look()
+})
+
 test("a fork of the owner's has them, and what it is given besides: in exec, in hooks, in a file of root's, and at its next start", async () => {
-  const given = { name: 'own', env: { TENANT: '7' }, secret_env: { TENANT_KEY: plantedToo } }
+  const files = { 'tls.key': plantedFileToo, 'more.key': '' }
+  const given = { name: 'own', env: { TENANT: '7' }, secret_env: { TENANT_KEY: plantedToo }, secret_files: files }
   const id = await made(`/snapshots/${warm}/fork`, given)
   countVm('fork')
   assert.deepEqual(
@@ -87,6 +112,8 @@ test("a fork of the owner's has them, and what it is given besides: in exec, in 
     [planted, '7', plantedToo],
   )
   assert.equal(await shell(server, id, 'cat /run/hook'), '7')
+  assert.equal(await textOf(id, '/run/hook-file'), plantedFileToo, 'it was there before hooks ran')
+  assert.deepEqual([await secretFile(id, 'tls.key'), await secretFile(id, 'more.key')], [plantedFileToo, ''])
   assert.equal(await shell(server, id, "stat -c '%a %U' /run/hypeman/env"), '600 root')
   assert.equal(await shell(server, id, `env -i sh -c '. /run/hypeman/env; printf %s "$TENANT_KEY"'`), plantedToo)
   const running = await shell(
@@ -103,8 +130,15 @@ test("a fork of the owner's has them, and what it is given besides: in exec, in 
     [await variable(id, 'TOKEN'), await variable(id, 'TENANT'), await variable(id, 'TENANT_KEY')],
     [planted, '7', plantedToo],
   )
+  assert.deepEqual([await secretFile(id, 'tls.key'), await secretFile(id, 'more.key')], [plantedFileToo, ''])
   const { json } = await ask('GET', `/instances/${id}`)
-  assert.deepEqual(json['secret_env_names'], ['TENANT_KEY', 'TOKEN'])
+  assert.deepEqual(
+    [json['secret_env_names'], json['secret_files']],
+    [
+      ['TENANT_KEY', 'TOKEN'],
+      ['more.key', 'tls.key'],
+    ],
+  )
   await ask('DELETE', `/instances/${id}`)
 })
 
@@ -116,7 +150,7 @@ test('somebody else gets no fork with the memory that holds them, and one from t
   ] as const) {
     const refused = await ask('POST', at, { name: 'theirs', ...body }, 'mallory')
     assert.deepEqual([refused.status, refused.json['code']], [403, 'forbidden'])
-    assert.match(String(refused.json['message']), /TOKEN of tests.*target_state Stopped/)
+    assert.match(String(refused.json['message']), /TOKEN, the file tls\.key of tests.*target_state Stopped/)
   }
   assert.deepEqual(await names(), ['origin'])
   const id = await made(
@@ -126,10 +160,12 @@ test('somebody else gets no fork with the memory that holds them, and one from t
   )
   const { json } = await ask('GET', `/instances/${id}`)
   assert.deepEqual([json['env'], json['secret_env_names'], json['owner']], [plain, ['TOKEN'], 'mallory'])
+  assert.equal(json['secret_files'], undefined)
   await ask('POST', `/instances/${id}/start`, {}, 'mallory')
   await untilRunning(server, id)
   assert.equal(await variable(id, 'TOKEN'), plantedToo, 'its own, of the same name')
   assert.equal((await runIn(server, id, `grep -rqF '${planted}' /proc/1/environ /run /etc`)).exitCode, 1)
+  assert.equal((await runIn(server, id, `test -e /run/secrets || grep -rqF planted-in-a-file /run /etc /var`)).exitCode, 1)
   await ask('DELETE', `/instances/${id}`)
 })
 
@@ -139,7 +175,9 @@ test('what the owner lets others inherit is in their forks, and stays theirs to 
   const id = await made(`/instances/${origin}/fork`, { name: 'let', from_running: true }, 'mallory')
   countVm('fork')
   assert.equal(await variable(id, 'TOKEN'), planted)
-  assert.equal((await ask('PATCH', `/instances/${id}`, { secret_env: { TOKEN: 'x' } }, 'mallory')).status, 403)
+  assert.equal(await secretFile(id, 'tls.key'), plantedFile)
+  for (const change of [{ secret_env: { TOKEN: 'x' } }, { secret_files: { 'tls.key': 'x' } }])
+    assert.equal((await ask('PATCH', `/instances/${id}`, change, 'mallory')).status, 403)
   await ask('DELETE', `/instances/${id}`)
 })
 
@@ -151,13 +189,23 @@ test('requests that are wrong are answered without the secrets in them', async (
     { ...small, name: 'X X', secret_env: { TOKEN: planted } },
     { ...small, name: 'x', image: 'no/such/image@', secret_env: { TOKEN: planted } },
     { ...small, name: 'x', secret_env: planted },
-  ])
-    assert.equal((await ask('POST', '/instances', body)).status, 400)
+    `{"name":"x","image":"hypeman/base","secret_files":{"tls.key":${planted}}}`,
+    { ...small, name: 'x', secret_files: { '../tls.key': planted } },
+    { ...small, name: 'x', secret_files: { 'tls.key': `${planted}\ud800` } },
+    { ...small, name: 'x', secret_files: { 'tls.key': planted + 'x'.repeat(64 * 1024) } },
+    { ...small, name: 'x', secret_files: Object.fromEntries(Array.from({ length: 5 }, (_, at) => [`f${at}`, planted.padEnd(64 * 1024)])) },
+  ]) {
+    const { status, json } = await ask('POST', '/instances', body)
+    assert.equal(status, 400)
+    assert.doesNotMatch(JSON.stringify(json), /planted/, 'not even the beginning of one')
+  }
   assert.deepEqual(await names(), ['origin'])
 })
 
+/** Whole texts, and the first line of each: what quotes them may break off there. */
+const texts = [planted, plantedToo, ...[plantedFile, plantedFileToo].flatMap((text) => [text, text.slice(0, text.indexOf('\n'))])]
 /** Every form in which a secret could be written down. */
-const forms = [planted, plantedToo].flatMap((text) => [
+const forms = texts.flatMap((text) => [
   text,
   JSON.stringify(text).slice(1, -1),
   encodeURIComponent(text),
@@ -192,9 +240,9 @@ test('no record, log, event, audit line, answer, trace, argument or environment 
       files.some((file) => path.basename(file) === name),
       `${name} is among what is looked into`,
     )
-  const texts = await Promise.all(files.map(async (file) => [file, await readFile(file, 'utf8')] as const))
+  const written = await Promise.all(files.map(async (file) => [file, await readFile(file, 'utf8')] as const))
   assert.deepEqual(
-    texts.filter(([, text]) => shows(text)).map(([file]) => file),
+    written.filter(([, text]) => shows(text)).map(([file]) => file),
     [],
   )
   assert.equal(shows(await server.log()), false, 'the log of the server')
@@ -207,13 +255,16 @@ test('no record, log, event, audit line, answer, trace, argument or environment 
 
 test('after the key was replaced the old one is needed no more, for snapshots either; without a key that fits, a start says so', async () => {
   assert.equal((await stat(layout.secretsKey)).mode & 0o777, 0o600)
+  // What is given to one that runs is there from its next boot on.
+  assert.equal((await ask('PATCH', `/instances/${origin}`, { secret_files: { 'tls.key': plantedFileToo } })).status, 200)
+  assert.equal(await secretFile(origin, 'tls.key'), plantedFile)
   await server.restart({ ...tracing, SECRETS__KEY: 'the key that replaces the first' })
   await rm(layout.secretsKey)
   await server.restart({ ...tracing, SECRETS__KEY: 'the key that replaces the first' })
   await ask('POST', `/instances/${origin}/stop`)
   await ask('POST', `/instances/${origin}/start`, {})
   await untilRunning(server, origin)
-  assert.equal(await variable(origin, 'TOKEN'), planted)
+  assert.deepEqual([await variable(origin, 'TOKEN'), await secretFile(origin, 'tls.key')], [planted, plantedFileToo])
   await ask('POST', `/instances/${origin}/stop`)
   const fork = await made(`/snapshots/${warm}/fork`, { name: 'later', secret_env: { TENANT_KEY: plantedToo } })
   countVm('fork')
@@ -224,7 +275,7 @@ test('after the key was replaced the old one is needed no more, for snapshots ei
   assert.match(await server.log(), /no key of this server opens some of the keys of secrets/)
   const closed = await ask('POST', `/instances/${origin}/start`, {})
   assert.deepEqual([closed.status, closed.json['code']], [409, 'conflict'])
-  assert.match(String(closed.json['message']), /TOKEN of tests can't be opened.*SECRETS__PREVIOUS_KEY/)
+  assert.match(String(closed.json['message']), /TOKEN, the file tls\.key of tests can't be opened.*SECRETS__PREVIOUS_KEY/)
   await server.restart({
     ...tracing,
     SECRETS__KEY: 'a key that has sealed nothing here',

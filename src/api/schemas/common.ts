@@ -4,6 +4,7 @@
 import { z } from 'zod'
 import type { ErrorCode } from '../errors.ts'
 import { parseBandwidth, parseDuration, parseRate, parseSize } from '../units.ts'
+import { secretFiles } from './secret-files.ts'
 
 export const hypervisorNames = ['cloud-hypervisor', 'firecracker', 'qemu', 'qemu-microvm', 'vz'] as const
 export const hypervisorName = z.enum(hypervisorNames)
@@ -110,6 +111,7 @@ export const forkEnvironment = {
       "Variables to add to the source's, or to give other values. A program that goes on from memory keeps its own; what exec, hooks and later starts run has these, and `/run/hypeman/env` in the guest names them.",
   }),
   secret_env: secretEnvironment,
+  secret_files: secretFiles,
   inherit_secrets: inheritSecrets,
 }
 

@@ -25,6 +25,7 @@ import {
 } from './common.ts'
 import { autoStandby } from './auto-standby.ts'
 import { instanceState, volumeMount } from './instance.ts'
+import { secretFiles } from './secret-files.ts'
 import { snapshotPolicy } from './snapshot-policy.ts'
 import { healthCheck, restartPolicy } from './supervision.ts'
 
@@ -77,6 +78,7 @@ export const createInstanceBody = z
     vcpus: z.int().min(1).default(2),
     env: environment.default({}),
     secret_env: secretEnvironment,
+    secret_files: secretFiles,
     inherit_secrets: inheritSecrets,
     tags: tags.default({}),
     entrypoint: arguments_.optional().meta({ description: "Instead of the image's." }),
@@ -113,6 +115,7 @@ export const updateInstanceBody = z
         'Variables to add or to give other values; those not named stay. For the next start of the program: one that runs keeps its own.',
     }),
     secret_env: secretEnvironment,
+    secret_files: secretFiles,
     inherit_secrets: inheritSecrets,
     auto_standby: autoStandby.optional(),
     health_check: healthCheck.optional(),

@@ -69,6 +69,7 @@ export const instance = z
     disk_io_bps: z.string().optional().meta({ description: 'What its disks together may read and write in a second. Absent: no limit.' }),
     env: environment.optional(),
     secret_env_names: z.array(z.string()).optional().meta({ description: 'Its secret environment variables; values are never shown.' }),
+    secret_files: z.array(z.string()).optional().meta({ description: 'Names of its secret files; their contents are never shown.' }),
     owner: z.string().optional().meta({ description: 'Subject of the token that made it; absent if that was not recorded.' }),
     tags: tags.optional(),
     volumes: z.array(volumeMount).optional(),
