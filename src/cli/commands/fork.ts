@@ -20,6 +20,7 @@ export function forkCommand(cli: Cli): Command {
     ['hypeman fork --from-running web web-2', 'from one that runs: it stands still for a moment'],
     ['hypeman fork web web-fc --target-hypervisor firecracker', 'from one that is stopped, onto another hypervisor'],
     ['hypeman fork --from-running --env TENANT=7 web web-7', 'with a variable of its own'],
+    ['make-token 7 | hypeman fork --from-running --secret-file token=- web web-7', 'with a secret file of its own, from standard input'],
     ['hypeman snapshot fork <snapshot> --count 20 --name-prefix worker', 'to make many, from a snapshot'],
   ])
     .argument('<source>', 'id, name or unique beginning of an id')
@@ -28,7 +29,7 @@ export function forkCommand(cli: Cli): Command {
     .addOption(new Option('--target-state <state>', "state of the new instance; by default the source's").choices(targetStates))
     .option('--target-hypervisor <name>', 'another hypervisor; from instances that are stopped only')
   return withEnvironmentOptions(fork).action(async (source: string, name: string, options: Options, self: Command) => {
-    const environment = await environmentOf(options, cli.terminal.env)
+    const environment = await environmentOf(options, cli.terminal)
     const session = await cli.session(self)
     using progress = session.progress()
     progress.say(`Forking ${source}`)

@@ -11,6 +11,7 @@ import { guestCommand } from '../guest-command.ts'
 import { nameFromImage } from '../names.ts'
 import { printObject } from '../output/format.ts'
 import { UsageError } from '../report.ts'
+import { readsInput } from '../secret-files.ts'
 import { runInstance } from '../run.ts'
 import {
   healthCheckOf,
@@ -58,6 +59,10 @@ export function runCommand(cli: Cli): Command {
     ['hypeman run --rm alpine:3.20 uname -a', "shows the program's output, ends with its exit code, leaves nothing"],
     ['hypeman run -d -e MODE=test --env-file app.env --memory 512MB --cpus 1 my/app:1', "doesn't wait until it runs"],
     ['DB_PASSWORD=… hypeman run --secret-env DB_PASSWORD my/app:1', 'with a secret: sealed on disk, shown nowhere'],
+    [
+      'hypeman run --secret-file tls.key --secret-file ca.pem=/etc/ssl/my-ca.pem my/app:1',
+      'with secret files, in /run/secrets of the guest',
+    ],
     ['hypeman run --restart on-failure:5 --health-http-port 80 nginx:alpine', 'started again when it fails, or answers no more'],
     ['hypeman run -p 8080:80 --auto-standby-idle-timeout 10m nginx:alpine', 'sleeps when nobody was there for ten minutes'],
     ['hypeman run --bandwidth-down 100Mbps --bandwidth-up 20Mbps my/crawler:1', 'held to that by a network device of the host'],
@@ -106,6 +111,8 @@ export function runCommand(cli: Cli): Command {
       throw new UsageError('--detach does not go with --attach or --rm: those stay until the program ends')
     if (options.rm === true && options.restart !== undefined && options.restart.policy !== 'never')
       throw new UsageError('--restart does not go with --rm: that deletes the instance when its program ends')
+    if (options.passwordStdin === true && readsInput(options.secretFile))
+      throw new UsageError('--password-stdin does not go with --secret-file NAME=-: standard input is read once')
     const create = await instanceOf(image, guestCommand(trailing), options, self, cli)
     const session = await cli.session(self)
     const credentials = await credentialsOf(options, cli.terminal)
@@ -139,7 +146,7 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
     overlay_size: options.overlaySize,
     vcpus: options.cpus ?? spelled.vcpus,
     disk_io_bps: options.diskIo,
-    ...(await environmentOf(options, cli.terminal.env)),
+    ...(await environmentOf(options, cli.terminal)),
     tags: options.tag,
     entrypoint: options.entrypoint,
     cmd: trailing.length > 0 ? trailing : options.cmd,

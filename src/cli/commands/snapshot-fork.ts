@@ -26,6 +26,7 @@ export function snapshotForkCommand(cli: Cli): Command {
     ['hypeman snapshot fork before-upgrade web-2', 'one; printed when its agent has answered'],
     ['hypeman snapshot fork warm --count 50 --name-prefix worker', 'worker-1 to worker-50'],
     ['hypeman snapshot fork warm web-7 --env TENANT=7', 'with a variable of its own'],
+    ['hypeman snapshot fork warm web-7 --secret-file tls.key=web-7.key', 'with a secret file of its own, there before its programs go on'],
   ])
     .argument('<snapshot>', 'name, id or unique beginning of an id')
     .argument('[name]', 'name of the new instance')
@@ -39,7 +40,7 @@ export function snapshotForkCommand(cli: Cli): Command {
     const many = count !== undefined || namePrefix !== undefined
     if (many && (count === undefined || namePrefix === undefined)) throw new UsageError('--count and --name-prefix go together')
     if (many === (name !== undefined)) throw new UsageError('give a name for one instance, or --count and --name-prefix for many')
-    const environment = await environmentOf(options, cli.terminal.env)
+    const environment = await environmentOf(options, cli.terminal)
     const session = await cli.session(self)
     const target = {
       ...environment,

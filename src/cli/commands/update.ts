@@ -85,18 +85,21 @@ function healthCheckCommand(cli: Cli): Command {
 }
 
 function envCommand(cli: Cli): Command {
-  const self = command('env', 'Add environment variables, or change their values, for the next start of the program', [
+  const self = command('env', 'Add environment variables and secret files, or change their values, for the next start of the program', [
     ['hypeman update env web -e MODE=live', 'a program that runs keeps what it has'],
     ['hypeman update env web --env-file app.env && hypeman stop web && hypeman start web', 'has it at once'],
     ['hypeman update env web --secret-env-file passwords.env', 'secret ones'],
+    ['hypeman update env web --secret-file tls.key=new.key', 'another content of a secret file'],
   ]).argument('<instance>', 'id, name or unique beginning of an id')
   return withEnvironmentOptions(self)
     .option('--no-inherit-secrets', 'forks that others make go without these secrets')
     .action(async (name: string, options: EnvironmentOptions, self: Command) => {
-      const change = await environmentOf(options, cli.terminal.env)
-      const names = Object.keys({ ...change.env, ...change.secret_env })
+      const change = await environmentOf(options, cli.terminal)
+      const names = [...Object.keys({ ...change.env, ...change.secret_env }), ...Object.keys(change.secret_files ?? {})]
       if (names.length === 0 && change.inherit_secrets === undefined)
-        throw new UsageError('name a variable with --env, --env-file, --secret-env or --secret-env-file; KEY alone needs a value here')
+        throw new UsageError(
+          'name a variable with --env, --env-file, --secret-env or --secret-env-file, or a file with --secret-file; KEY alone needs a value here',
+        )
       const session = await cli.session(self)
       const instance = await session.client.instances.update(name, change, { signal: session.signal })
       const said = names.length === 0 ? 'has what forks inherit changed' : `has ${names.join(', ')} from its next start on`
