@@ -1,6 +1,7 @@
 // S1, S2, S6 and create: how long it takes until a guest's agent has answered, by fork, by create and from standby.
 
 import { bootByHand, forkByHand } from './floor.ts'
+import { identityRows, identityTimesOf, measureFreezes, type IdentityTimes } from './identity.ts'
 import { startLoadingAhead, untilLoadedAhead } from './loaded-ahead.ts'
 import { against, judged, median, ratioRow, timed, toldRow, type Bench, type Row } from './measure.ts'
 import { create, OVERLAY_BYTES, readyMsOf, sourceOf, type Source } from './source.ts'
@@ -12,15 +13,17 @@ interface Sized {
   readonly floors: number[]
 }
 
-/** S1: forks of a small and a large guest against QEMU by hand, and the two against each other. */
+/** S1: forks of a small and a large guest against QEMU by hand, and the two against each other; what of that is the guest's identity, as events tell it. */
 export async function measureForks(bench: Bench): Promise<Row[]> {
   const { client } = bench.server
-  const rows = await bySize(bench, 'fork', 'S1', 'fork to agent ready', async ({ snapshotId }, run) => {
+  const times: IdentityTimes[] = []
+  const rows = await bySize(bench, 'fork', 'S1', 'fork to agent ready', async ({ snapshotId, spec }, run) => {
     const ms = await timed(async () => client.snapshots.fork(snapshotId, { name: `f-${run}` }))
+    if (spec.memoryMib === 256) times.push(await identityTimesOf(bench.server, `f-${run}`))
     await client.instances.delete(`f-${run}`)
     return ms
   })
-  return [...rows, await measureLoadedAhead(bench)]
+  return [...rows, ...identityRows('256MB', times), await measureFreezes(bench), await measureLoadedAhead(bench)]
 }
 
 /** A fork of a snapshot that was forked before, when the server has had the time to load the next one. */
