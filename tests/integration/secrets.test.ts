@@ -8,6 +8,7 @@ import { after, before, test } from 'node:test'
 import { inspect } from 'node:util'
 import { dataLayout } from '../../src/files/layout.ts'
 import { signToken } from '../../src/platform/token.ts'
+import { hypeman } from '../support/fake-terminal.ts'
 import { runIn, shell, small, untilRunning } from '../support/machine.ts'
 import { startOtlpReceiver } from '../support/otlp-receiver.ts'
 import { startServer } from '../support/server.ts'
@@ -256,7 +257,9 @@ test('no record, log, event, audit line, answer, trace, argument or environment 
 test('after the key was replaced the old one is needed no more, for snapshots either; without a key that fits, a start says so', async () => {
   assert.equal((await stat(layout.secretsKey)).mode & 0o777, 0o600)
   // What is given to one that runs is there from its next boot on.
-  assert.equal((await ask('PATCH', `/instances/${origin}`, { secret_files: { 'tls.key': plantedFileToo } })).status, 200)
+  const words = ['update', 'env', 'origin', '--secret-file', 'tls.key=-']
+  const updated = await hypeman(server.url, words, { input: plantedFileToo, env: { HYPEMAN_API_KEY: server.token } })
+  assert.deepEqual([updated.code, updated.stdout, updated.stderr], [0, 'origin has tls.key from its next start on\n', ''])
   assert.equal(await secretFile(origin, 'tls.key'), plantedFile)
   await server.restart({ ...tracing, SECRETS__KEY: 'the key that replaces the first' })
   await rm(layout.secretsKey)
