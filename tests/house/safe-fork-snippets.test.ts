@@ -27,8 +27,8 @@ class Generation implements AsyncDisposable {
     this.directory = directory
   }
 
-  static async make(): Promise<Generation> {
-    const made = new Generation(await mkdtemp(path.join(tmpdir(), 'hypeman-snippet-')))
+  static async make(below = tmpdir()): Promise<Generation> {
+    const made = new Generation(await mkdtemp(path.join(below, 'hypeman-snippet-')))
     await mkdir(made.place)
     await made.next()
     return made
@@ -246,7 +246,8 @@ test(
   'PostgreSQL: the hook ends sessions of the source, and the archive of the source is left alone',
   { skip: await lackingPostgres() },
   async () => {
-    await using generation = await Generation.make()
+    // The directory for temporary files of a test run is its user's alone, and PostgreSQL runs as its own.
+    await using generation = await Generation.make('/tmp')
     const { directory } = generation
     const data = path.join(directory, 'data')
     const env = { ...process.env, PGHOST: directory }

@@ -5,7 +5,6 @@ import type { TestServer } from './server.ts'
 export interface SeenEvent {
   readonly flow?: string
   readonly step?: string
-  readonly ms?: number
   readonly type?: string
   readonly status?: string
   readonly message?: string
