@@ -84,7 +84,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     invalid_health_check: send('PATCH', '/instances/stopped', { health_check: { type: 'http' } }),
     busy: whileHeld(send('PATCH', '/instances/stopped', { ttl: '1h' })),
     invalid_auto_standby: send('PATCH', '/instances/stopped', { auto_standby: { enabled: true } }),
-    forbidden: sendAsAnother('PATCH', '/instances/runs', { secret_env: { TOKEN: 'y' } }),
+    forbidden: sendAsAnother('PATCH', '/instances/runs', { secret_files: { 'tls.key': 'y' } }),
     instance_expired: (world) =>
       during(world, 'instance.delete/remove', create({ name: 'brief', ttl: '1ms' }), send('PATCH', '/instances/brief', { ttl: '1h' })),
   },

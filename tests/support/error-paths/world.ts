@@ -62,7 +62,7 @@ export async function errorWorld(): Promise<ErrorWorld> {
   }
   await client.volumes.create({ name: 'shelf', size_gb: 1 })
   const held = await client.volumes.create({ name: 'held', size_gb: 1 })
-  await create('runs', { secret_env: { TOKEN: 'x' } })
+  await create('runs', { secret_env: { TOKEN: 'x' }, secret_files: { 'tls.key': 'x' } })
   const stopped = await create('stopped', { volumes: [{ volume_id: held.id, mount_path: '/held', readonly: true }] })
   await client.instances.stop('stopped')
   const asleep = await create('asleep')

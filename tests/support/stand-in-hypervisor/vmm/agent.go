@@ -24,7 +24,7 @@ const (
 	longestFrame = 65536
 )
 
-// oldAgent is a variable of a fork whose agent shall be as those of before forks were given variables.
+// oldAgent is a variable of a fork whose agent shall be as those of before forks were given variables and secret files.
 const oldAgent = "OLD_AGENT"
 
 var started = time.Now()
@@ -84,11 +84,14 @@ func renew(guest *guest, message []byte) []byte {
 		case request.Reason == "clock" || request.Reason == "freeze" || request.Reason == "thaw":
 		case request.Reason != "boot":
 			guest.identify(request)
-			if _, isOld := request.Program.Env[oldAgent]; len(request.Program.Env) > 0 && !isOld {
-				said += "step environment 0 ok\n"
+			if _, isOld := request.Program.Env[oldAgent]; !isOld {
+				said += givenTo(request)
 			}
 		case configured == "":
 			guest.identify(request)
+			if len(request.SecretFiles) > 0 {
+				said += "step secrets 0 ok\n"
+			}
 			said += "workload running\n"
 		case configured == request.InstanceID:
 			said = "workload running\n"
@@ -100,6 +103,18 @@ func renew(guest *guest, message []byte) []byte {
 		return []byte(said)
 	}
 	return []byte(fmt.Sprintf("%stime %d\n", said, time.Now().UnixNano()))
+}
+
+// givenTo are the steps of what a fork was given.
+func givenTo(request agent.Identity) string {
+	steps := ""
+	if len(request.Program.Env) > 0 {
+		steps += "step environment 0 ok\n"
+	}
+	if len(request.SecretFiles) > 0 {
+		steps += "step secrets 0 ok\n"
+	}
+	return steps
 }
 
 // exec runs one of the guest's own programs: its command is in the first frame, its output and end are in the answer's.
