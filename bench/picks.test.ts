@@ -39,5 +39,5 @@ test('ids are ordered by number, those without one come after', () => {
 
 test('every row of the specification is measured once, or told to be absent', () => {
   const numbered = ['S1', 'S2', 'S3', 'S4', 'S4b', 'S5', 'S6', 'S7', 'S8', 'S9', 'S10', 'S11', 'S12']
-  assert.deepEqual(knownIds(measurements, absent), [...numbered, 'create', 'L1', 'L2', 'L3', 'L4', 'memory', 'snapshot'])
+  assert.deepEqual(knownIds(measurements, absent), [...numbered, 'create', 'H1', 'L1', 'L2', 'L3', 'L4', 'memory', 'snapshot'])
 })

@@ -2,7 +2,7 @@
 // Sizes and durations are the server's to judge: they go through as they are.
 
 import { InvalidArgumentError } from 'commander'
-import { parseCompression } from '../api/schemas/compression.ts'
+import { parseCompression } from '../api/compression-text.ts'
 import { parseDuration } from '../api/units.ts'
 import type { PortMapping, SnapshotCompression, VolumeMount } from '../client/client.ts'
 

@@ -32,11 +32,3 @@ export const compression = withRange('invalid_snapshot_compression', 'SnapshotCo
 export const policyCompression = withRange('invalid_snapshot_policy', 'PolicyCompression')
 
 export type CompressionBody = z.output<typeof compression>
-
-/** As people write it: `zstd`, `lz4`, `zstd:19`, `none`. Undefined if it is none of these; which levels there are is not judged here. */
-export function parseCompression(text: string): CompressionBody | undefined {
-  if (text === 'none') return { enabled: false }
-  const [, algorithm, level] = /^(zstd|lz4)(?::(\d+))?$/.exec(text) ?? []
-  if (algorithm !== 'zstd' && algorithm !== 'lz4') return undefined
-  return { enabled: true, algorithm, ...(level === undefined ? {} : { level: Number(level) }) }
-}
