@@ -23,7 +23,7 @@ const log = pino({ level: 'silent' })
 const freshRoot = (): string => `/nowhere/${newId()}`
 
 function open(root: string, cidr = '10.214.0.0/24'): HostNetwork {
-  return createHostNetwork(root, { subnet: parseSubnet(cidr) ?? assert.fail(cidr) }, log)
+  return createHostNetwork(root, { subnet: parseSubnet(cidr) ?? assert.fail(cidr), egressPort: 4974 }, log)
 }
 
 const free = { guestPort: 80, hostPort: 0, protocol: 'tcp', hostAddress: '127.0.0.1', automatic: true } as const satisfies PublishedPort
@@ -31,7 +31,8 @@ const free = { guestPort: 80, hostPort: 0, protocol: 'tcp', hostAddress: '127.0.
 async function anAttachment(network: HostNetwork, ports: readonly PublishedPort[] = []): Promise<Attachment> {
   using reserved = await network.reserveAddress(() => false)
   using allocated = await allocatePorts(ports)
-  return { id: newId(), address: reserved.address, ports: allocated.ports, downloadBytesPerSecond: null, uploadBytesPerSecond: null }
+  const limits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null }
+  return { id: newId(), address: reserved.address, ports: allocated.ports, egress: null, ...limits }
 }
 
 /** Lines of the host's rules that lead to a guest. */
@@ -211,4 +212,72 @@ test('a subnet that the host has for itself is refused, naming the setting', { s
   } finally {
     await run('ip', ['link', 'delete', device])
   }
+})
+
+/** The rules that keep a guest on the proxy, told by its device. */
+const restraining = async (root: string): Promise<number> => {
+  const [device] = await devicesBelow(root)
+  return device === undefined ? 0 : (await rulesBelow(root, '-A HYPEMAN-')).filter((line) => line.includes(` -i ${device.name} `)).length
+}
+
+test(
+  'a guest of the proxy is kept on it from before its device is in use, over another server, until its device is gone',
+  { skip },
+  async () => {
+    const root = freshRoot()
+    const attachment = { ...(await anAttachment(open(root))), egress: 'all' } as const
+    {
+      await using network = open(root)
+      await network.attach(attachment)
+      assert.equal(await restraining(root), 5)
+    }
+    assert.equal(await restraining(root), 5, 'without a server, too')
+    await using next = open(root)
+    await next.recover([attachment])
+    await next.settled()
+    assert.equal(await restraining(root), 5)
+    {
+      await using _inUse = await useOf(root, attachment.id)
+      await assert.rejects(next.detach(attachment.id), /TUNSETIFF failed/)
+      assert.equal(await restraining(root), 5, 'one that can not be taken away is still kept on it')
+    }
+    await next.detach(attachment.id)
+    assert.deepEqual(await devicesBelow(root), [])
+    assert.ok(!(await rulesBelow(root, '-A HYPEMAN-')).some((line) => line.includes(' --ctstate INVALID ') && line.includes(attachment.id)))
+  },
+)
+
+test('a guest whose record can not be read is kept from going out directly, and may not ask the proxy either', { skip }, async () => {
+  const root = freshRoot()
+  const killed = open(root)
+  const attachment = { ...(await anAttachment(killed)), egress: 'http_https_only' } as const
+  await killed.attach(attachment)
+  {
+    await using next = open(root)
+    await next.recover([], new Set([attachment.id]))
+    await next.settled()
+    assert.equal(await restraining(root), 6)
+  }
+  assert.equal(await restraining(root), 6)
+  await using last = open(root)
+  await last.recover([], new Set([attachment.id]))
+  await last.detach(attachment.id)
+  assert.deepEqual(await devicesBelow(root), [])
+  await killed[Symbol.asyncDispose]()
+})
+
+test('where the proxy can not listen, no guest of it is attached, and nothing of it is left', { skip }, async () => {
+  const [root, otherRoot] = [freshRoot(), freshRoot()]
+  await using one = open(otherRoot)
+  const first = { ...(await anAttachment(one)), egress: 'all' } as const
+  await one.attach(first)
+  await using other = open(root)
+  const second = { ...(await anAttachment(other)), egress: 'all' } as const
+  await assert.rejects(other.attach(second), (error) => isHypemanError(error, 'port_in_use') && /network\.egress_port/.test(error.message))
+  assert.deepEqual(await devicesBelow(root), [])
+  await one.detach(first.id)
+  await one[Symbol.asyncDispose]()
+  await other.attach(second)
+  assert.equal((await devicesBelow(root)).length, 1)
+  await other.detach(second.id)
 })

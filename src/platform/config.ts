@@ -170,6 +170,8 @@ const settings = z.strictObject({
         .prefault('10.100.0.0/16'),
       /** What such guests ask for names, instead of the host's own resolvers. */
       dns_server: z.ipv4().optional(),
+      /** Of the proxy for guests that have no other way out, on the address that the host has for them. */
+      egress_port: wholeNumber.pipe(z.int().min(1).max(65_535)).default(4974),
     })
     .prefault({}),
   timeouts: z
