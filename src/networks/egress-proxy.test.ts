@@ -32,8 +32,8 @@ async function openProxy({ limits = {}, names = {} }: Parts = {}): Promise<Egres
   return proxy
 }
 
-async function listening(server: Server): Promise<{ readonly port: number } & AsyncDisposable> {
-  server.listen(0, WORLD)
+async function listening(server: Server, address = WORLD): Promise<{ readonly port: number } & AsyncDisposable> {
+  server.listen(0, address)
   await once(server, 'listening')
   return {
     port: (server.address() as AddressInfo).port,
@@ -87,12 +87,12 @@ test('a request is passed on with its path, method, body and headers, but for th
       response.end(JSON.stringify({ method: incoming.method, url: incoming.url, headers: incoming.headers, body }))
     })
   })
-  const url = `http://${WORLD}:${site.port}/a/b?c=d`
+  const url = `http://${WORLD}:${site.port}/a/../b?c=d`
   const headers = { 'x-own': '1', connection: 'x-hop', 'x-hop': '1', 'proxy-authorization': 'secret', 'content-length': '4' }
   const answer = await ask(proxy, url, { method: 'POST', headers, body: 'body' })
   assert.deepEqual([answer.statusCode, answer.headers['set-cookie'], answer.headers['x-more']], [201, ['a=1', 'b=2'], undefined])
   const seen = JSON.parse(answer.text) as { method: string; url: string; body: string; headers: Record<string, string> }
-  assert.deepEqual([seen.method, seen.url, seen.body], ['POST', '/a/b?c=d', 'body'])
+  assert.deepEqual([seen.method, seen.url, seen.body], ['POST', '/a/../b?c=d', 'body'])
   assert.deepEqual([seen.headers['host'], seen.headers['x-own'], seen.headers['via']], [`${WORLD}:${site.port}`, '1', '1.1 hypeman'])
   for (const name of ['x-hop', 'proxy-authorization']) assert.equal(seen.headers[name], undefined, name)
 })
@@ -109,6 +109,7 @@ test('bodies without a length and methods without a body are passed on as they a
   ] as const)
     assert.equal((await ask(proxy, url, { method, headers, body })).text, `${method} ${body}`)
   assert.equal((await ask(proxy, url, { method: 'HEAD' })).text, '')
+  assert.equal((await ask(proxy, `http://${WORLD}:${site.port}`)).text, 'GET ')
 })
 
 test('a tunnel passes bytes both ways, and each direction ends by itself', async () => {
@@ -152,12 +153,12 @@ test('the connection that the proxy has made for a guest ends with the guest', a
 test('what is not to be reached is refused, by address and by name, as soon as it is known where the name leads', async () => {
   await using proxy = await openProxy({ names: { 'inside.example': ['127.0.0.1'], 'both.example': ['127.0.0.1', WORLD] } })
   let isReached = false
-  const inside = createHttpServer((_request, response) => {
+  const listener = createHttpServer((_request, response) => {
     isReached = true
     response.end()
-  }).listen(0, '127.0.0.1')
-  await once(inside, 'listening')
-  const { port } = inside.address() as AddressInfo
+  })
+  await using inside = await listening(listener, '127.0.0.1')
+  const { port } = inside
   for (const host of ['127.0.0.1', '127.1', '2130706433', '0x7f000001', 'inside.example', '[::ffff:127.0.0.1]', '[::1]']) {
     const answer = await ask(proxy, `http://${host}:${port}/`)
     assert.equal(answer.statusCode, 403, host)
@@ -166,7 +167,6 @@ test('what is not to be reached is refused, by address and by name, as soon as i
     socket.destroy()
     assert.equal(status, 403, host)
   }
-  inside.close()
   assert.ok(!isReached)
   await using site = await web((_request, response) => response.end('world'))
   assert.equal((await ask(proxy, `http://both.example:${site.port}/`)).text, 'world', 'of several addresses the others count')

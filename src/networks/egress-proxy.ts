@@ -253,13 +253,13 @@ function join(one: Socket, other: Socket): void {
 }
 
 async function forward(request: IncomingMessage, response: ServerResponse, reach: (target: Target) => Promise<Socket>): Promise<void> {
-  const { url, target } = forwardTarget(request.url ?? '')
+  const { url, path, target } = forwardTarget(request.url ?? '')
   const socket = await reach(target)
   // With a connection of its own there is no agent, and the other side is told to close it.
   const outgoing = httpRequest({
     createConnection: () => socket,
     method: request.method ?? 'GET',
-    path: `${url.pathname}${url.search}`,
+    path,
     headers: { ...passedOn(request), ...lengthOf(request), host: url.host },
     maxHeaderSize: egressLimits.headerBytes,
   })
@@ -306,11 +306,17 @@ function lengthOf({ headers, method = 'GET' }: IncomingMessage): OutgoingHttpHea
 
 const HTTP_PORT = 80
 
-function forwardTarget(text: string): { readonly url: URL; readonly target: Target } {
+function forwardTarget(text: string): { readonly url: URL; readonly path: string; readonly target: Target } {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url === undefined || url.protocol !== 'http:')
     throw new Refusal(400, 'this is a proxy: ask it for http://…, and by CONNECT for anything else')
-  return { url, target: { host: plainHost(url), port: url.port === '' ? HTTP_PORT : Number(url.port) } }
+  // As it was sent: URLs write paths in their own way.
+  const path = text.replace(/^http:\/\/[^/\\?#]*/i, '').replace(/#.*$/, '')
+  return {
+    url,
+    path: path.startsWith('/') ? path : `/${path}`,
+    target: { host: plainHost(url), port: url.port === '' ? HTTP_PORT : Number(url.port) },
+  }
 }
 
 function tunnelTarget(text: string): Target {

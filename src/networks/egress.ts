@@ -9,7 +9,7 @@ import { openEgressProxy, type EgressProxy } from './egress-proxy.ts'
 export interface Egress extends AsyncDisposable {
   /** The proxy, as guests are told it. */
   readonly url: string
-  /** Lets a guest in whose device is there. `port_in_use` if the proxy can't listen: then it is tried again with the next one. */
+  /** Lets a guest in whose device is there. `host_unavailable` if the proxy can't listen: then it is tried again with the next one. */
   admit(id: string, address: string): Promise<void>
   /** Closes its connections; nothing if it is not there. */
   dismiss(id: string): void
@@ -37,7 +37,7 @@ export function createEgress({ subnet, port, dnsServer }: EgressSettings, log: L
     }).catch((cause: unknown) => {
       listening = undefined
       throw new HypemanError(
-        'port_in_use',
+        'host_unavailable',
         `network.egress: the proxy for guests can't listen on ${subnet.gateway}:${port}; stop what listens there, or set network.egress_port to a free port`,
         { cause },
       )
@@ -51,9 +51,9 @@ export function createEgress({ subnet, port, dnsServer }: EgressSettings, log: L
     async admit(id, address) {
       admitted.set(id, address)
       listening ??= listen()
-      const { admit } = await listening
+      const opened = await listening
       // It may have gone meanwhile.
-      if (admitted.get(id) === address) admit(address)
+      if (admitted.get(id) === address) opened.admit(address)
     },
     dismiss(id) {
       const address = admitted.get(id)

@@ -161,7 +161,7 @@ const settings = z.strictObject({
   /** Of guests that get one (docs/networks.md). */
   network: z
     .strictObject({
-      /** `user`: behind their VMM. `tap`: by a device of the host. `auto`: what their hypervisor usually has, and a device where a limit of bandwidth needs one. */
+      /** `user`: behind their VMM. `tap`: by a device of the host. `auto`: what their hypervisor usually has, and a device where a limit of bandwidth, or the proxy as the only way out, needs one. */
       mode: z.enum(['auto', 'user', 'tap']).default('auto'),
       /** Addresses of guests that have a device of the host; the first is the host's own. */
       subnet_cidr: z
