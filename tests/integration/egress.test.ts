@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
 import { after, test } from 'node:test'
 import { APIError } from '@onkernel/hypeman'
+import { hostConnections } from '../../src/networks/index.ts'
 import { devicesBelow, hasHostNetwork, rulesBelow } from '../support/host-network.ts'
 import { runIn, runMachine, shell, small } from '../support/machine.ts'
 import { OUTSIDE, startOutside } from '../support/outside/world.ts'
@@ -54,6 +55,10 @@ const pageOf = async (port: number): Promise<string> => (await (await fetch(`htt
 const portOf = async (id: string): Promise<number> => ((await instances().get(id)).network as unknown as Published).ports[0]?.host_port ?? 0
 const untilSays = (port: number, what: string): Promise<void> =>
   until(`the guest says: ${what}`, async () => (await pageOf(port).catch(() => '')) === what, 120_000)
+
+/** Those that are open at the proxy's end. */
+const connectionsToProxy = async (): Promise<number> =>
+  (await hostConnections(new Set([PROXY_PORT]))).filter(({ local, endedMs }) => local.address === GATEWAY && endedMs === null).length
 
 const egressOf = async (id: string): Promise<unknown> => ((await instances().get(id)).network as { readonly egress?: unknown }).egress
 
@@ -120,7 +125,10 @@ test('with http_https_only other ports are reached directly', { skip }, async ()
 
 test('a guest that was in standby, and a fork, have the way out that they had', { skip }, async () => {
   await untilSays(await portOf(first), 'proxy out, direct none')
+  await shell(server, first, `nc ${GATEWAY} ${PROXY_PORT} -e sleep 1000 >/dev/null 2>&1 &`)
+  await until('it has a connection to the proxy', async () => (await connectionsToProxy()) > 0)
   await instances().standby(first)
+  assert.equal(await connectionsToProxy(), 0, 'none of a guest that sleeps')
   await instances().restore(first)
   await assertMediated(first)
   const snapshot = await instances().snapshots.create(first, { kind: 'Standby' })
