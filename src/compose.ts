@@ -194,7 +194,11 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
     connectAgent,
     hostConnections,
     hostNetwork: undo.use(
-      createHostNetwork(layout.root, { subnet: config.network.subnet_cidr, dnsServer: config.network.dns_server }, log),
+      createHostNetwork(
+        layout.root,
+        { subnet: config.network.subnet_cidr, dnsServer: config.network.dns_server, egressPort: config.network.egress_port },
+        log,
+      ),
     ),
     kernel,
     store,

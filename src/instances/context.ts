@@ -33,7 +33,7 @@ export interface InstanceSettings {
   readonly stopGraceMs: number
   /** An operation waits at most this long for another on the same instance. */
   readonly lockWaitMs: number
-  /** Of which kind the networks of new instances are; `auto`: what the hypervisor usually has, or what a limit of bandwidth needs. */
+  /** Of which kind the networks of new instances are; `auto`: what the hypervisor usually has, or what a limit of bandwidth or the proxy as the only way out needs. */
   readonly networkMode: 'auto' | 'user' | 'tap'
   /** Of memory of which neither a request nor the instance's policy says anything; undefined: it is not compressed. */
   readonly compression: CompressionSetting | undefined

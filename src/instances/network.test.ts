@@ -6,13 +6,23 @@ import { aDriver, aHostNetwork, aRecord, testContext } from '../../tests/support
 import { isHypemanError, type ErrorCode } from '../api/errors.ts'
 import type { Hypervisor } from '../hypervisors/driver.ts'
 import type { InstanceContext } from './context.ts'
-import { claimNetwork, forkedNetwork, newNetwork, recoverNetworks, releaseNetwork, restoredNetwork, type WantedNetwork } from './network.ts'
+import {
+  claimNetwork,
+  forkedNetwork,
+  newNetwork,
+  proxyVariablesOf,
+  recoverNetworks,
+  releaseNetwork,
+  restoredNetwork,
+  type WantedNetwork,
+} from './network.ts'
 
 const both = aDriver('qemu', { networks: ['user', 'tap'] })
 const tapOnly = aDriver('firecracker', { networks: ['tap'] })
 const userOnly = aDriver('vz', { networks: ['user'] })
-const plain: WantedNetwork = { ports: [], downloadBytesPerSecond: null, uploadBytesPerSecond: null }
+const plain: WantedNetwork = { ports: [], downloadBytesPerSecond: null, uploadBytesPerSecond: null, egress: null }
 const limited: WantedNetwork = { ...plain, uploadBytesPerSecond: 1000 }
+const mediated: WantedNetwork = { ...plain, egress: 'all' }
 const port = { guestPort: 80, hostPort: 8080, protocol: 'tcp', hostAddress: '127.0.0.1', automatic: false } as const
 const onTap = {
   kind: 'tap',
@@ -21,6 +31,7 @@ const onTap = {
   address: '10.100.0.2',
   downloadBytesPerSecond: null,
   uploadBytesPerSecond: 5,
+  egress: null,
 } as const
 
 type Mode = InstanceContext['settings']['networkMode']
@@ -32,16 +43,23 @@ async function kindOf(mode: Mode, driver: Hypervisor, wanted: WantedNetwork, hos
 }
 const refused = (code: ErrorCode, message: RegExp) => (error: unknown) => isHypemanError(error, code) && message.test(error.message)
 
-test('a new instance is where its hypervisor usually is, on a device where a limit needs one, and where the setting says', async () => {
+test('a new instance is where its hypervisor usually is, on a device where a limit or the proxy needs one, and where the setting says', async () => {
   assert.deepEqual(
-    [await kindOf('auto', both, plain), await kindOf('auto', both, limited), await kindOf('auto', tapOnly, plain)],
-    ['user', 'tap', 'tap'],
+    [
+      await kindOf('auto', both, plain),
+      await kindOf('auto', both, limited),
+      await kindOf('auto', both, mediated),
+      await kindOf('auto', tapOnly, plain),
+    ],
+    ['user', 'tap', 'tap', 'tap'],
   )
   assert.deepEqual([await kindOf('tap', both, plain), await kindOf('user', both, plain)], ['tap', 'user'])
 })
 
 test('what can not be is refused, and the message says what to set', async () => {
   await assert.rejects(kindOf('user', both, limited), refused('not_supported', /bandwidth_upload.*network\.mode/))
+  await assert.rejects(kindOf('user', both, mediated), refused('not_supported', /network\.egress.*network\.mode/))
+  await assert.rejects(kindOf('auto', userOnly, mediated), refused('not_supported', /network\.egress/))
   await assert.rejects(kindOf('auto', userOnly, limited), refused('not_supported', /bandwidth_upload/))
   await assert.rejects(kindOf('user', tapOnly, plain), refused('not_supported', /network\.mode/))
   const without = aHostNetwork({ unavailable: () => Promise.resolve('no tun here') })
@@ -52,10 +70,11 @@ test('what can not be is refused, and the message says what to set', async () =>
   await assert.rejects(kindOf('tap', both, { ...plain, ports }), refused('invalid_request', /::1/))
 })
 
-test('a fork has limits and ports as its source, a MAC of its own, and gets address and host ports when it starts', () => {
-  const forked = forkedNetwork(both, onTap)
+test('a fork has limits, way out and ports as its source, a MAC of its own, and gets address and host ports when it starts', () => {
+  const source = { ...onTap, egress: 'http_https_only' } as const
+  const forked = forkedNetwork(both, source)
   assert.notEqual(forked.mac, onTap.mac)
-  assert.deepEqual(forked, { ...onTap, mac: forked.mac, address: null, ports: [{ ...port, hostPort: 0, automatic: true }] })
+  assert.deepEqual(forked, { ...source, mac: forked.mac, address: null, ports: [{ ...port, hostPort: 0, automatic: true }] })
 })
 
 test('a restored instance keeps its network; under another hypervisor it has what that can do, unless a limit would be lost', () => {
@@ -64,6 +83,7 @@ test('a restored instance keeps its network; under another hypervisor it has wha
   const unlimited = { ...onTap, uploadBytesPerSecond: null }
   assert.deepEqual(restoredNetwork(userOnly, onTap, unlimited), { kind: 'user', mac: onTap.mac, ports: [port] })
   assert.throws(() => restoredNetwork(userOnly, onTap, onTap), refused('not_supported', /bandwidth_upload/))
+  assert.throws(() => restoredNetwork(userOnly, onTap, { ...unlimited, egress: 'all' }), refused('not_supported', /network\.egress/))
 })
 
 test('an instance keeps its address while nobody else has it, and gets another one else', async () => {
@@ -99,4 +119,18 @@ test('when the server starts, networks of machines that may be there stay; what 
   await recoverNetworks(world.context)
   assert.deepEqual(recovered, [[alive.id]])
   await releaseNetwork(world.context, gone.record)
+})
+
+test('programs are told of the proxy in both spellings of each variable, but for those that the instance has in either', async () => {
+  await using world = await testContext({ hostNetwork: aHostNetwork() })
+  const variables = (own: Readonly<Record<string, string>>, egress: 'all' | null = 'all'): Readonly<Record<string, string>> =>
+    proxyVariablesOf(world.context, { network: { ...onTap, egress } }, own)
+  const url = 'http://10.100.0.1:4974'
+  assert.deepEqual(variables({ OTHER: 'x' }), {
+    ...{ http_proxy: url, HTTP_PROXY: url, https_proxy: url, HTTPS_PROXY: url },
+    ...{ no_proxy: 'localhost,127.0.0.1,10.100.0.1', NO_PROXY: 'localhost,127.0.0.1,10.100.0.1' },
+  })
+  assert.deepEqual(Object.keys(variables({ HTTP_PROXY: 'mine', no_proxy: '' })), ['https_proxy', 'HTTPS_PROXY'])
+  assert.deepEqual(variables({}, null), {})
+  assert.deepEqual(proxyVariablesOf(world.context, { network: { kind: 'user', mac: onTap.mac, ports: [] } }, {}), {})
 })

@@ -3,6 +3,7 @@
 import { isIPv6 } from 'node:net'
 import type { GuestNetwork } from '../agent/contract.ts'
 import { HypemanError } from '../api/errors.ts'
+import type { EgressMode } from '../api/schemas/egress.ts'
 import type { Hypervisor, NetworkSpec } from '../hypervisors/driver.ts'
 import { allocatePorts, userModeAddress, userModeNetwork, type Bandwidth, type PublishedPort } from '../networks/index.ts'
 import { messageOf } from '../platform/flow.ts'
@@ -12,18 +13,23 @@ import type { InstanceRecord } from './record.ts'
 
 type Network = NonNullable<InstanceRecord['network']>
 
+/** What a guest is held to, which only a device of the host can do. */
+interface Restraints extends Bandwidth {
+  readonly egress: EgressMode | null
+}
+
 /** What a request asks for. */
-export interface WantedNetwork extends Bandwidth {
+export interface WantedNetwork extends Restraints {
   readonly ports: readonly PublishedPort[]
 }
 
-const noLimits: Bandwidth = { downloadBytesPerSecond: null, uploadBytesPerSecond: null }
+const noRestraints: Restraints = { downloadBytesPerSecond: null, uploadBytesPerSecond: null, egress: null }
 
 /** The network of a new instance. Refuses what this server or the hypervisor can't do; its address is chosen when it starts. */
 export async function newNetwork(context: InstanceContext, driver: Hypervisor, wanted: WantedNetwork): Promise<Network> {
-  const { ports, downloadBytesPerSecond, uploadBytesPerSecond } = wanted
-  const limits = { downloadBytesPerSecond, uploadBytesPerSecond }
-  const network = networkOf(kindFor(context, driver, limits), ports, limits)
+  const { ports, downloadBytesPerSecond, uploadBytesPerSecond, egress } = wanted
+  const restraints = { downloadBytesPerSecond, uploadBytesPerSecond, egress }
+  const network = networkOf(kindFor(context, driver, restraints), ports, restraints)
   await demandNetwork(context, network)
   return network
 }
@@ -43,7 +49,7 @@ export function addressOf(network: Network): string | null {
 /** What a fork has instead of its source's network: the same, and nothing that others could have, too. `mac`: of one that was loaded with it already. */
 export function forkedNetwork(driver: Hypervisor, network: Network, mac?: string | null): Network {
   const ports = network.ports.map((port) => ({ ...port, hostPort: 0, automatic: true }))
-  const forked = networkOf(kindAmong(driver, network.kind), ports, limitsOf(network))
+  const forked = networkOf(kindAmong(driver, network.kind), ports, restraintsOf(network))
   return typeof mac === 'string' ? { ...forked, mac } : forked
 }
 
@@ -56,7 +62,7 @@ export function restoredNetwork(
   if (snapshot === null) return null
   const network = present ?? snapshot
   const kind = kindAmong(driver, network.kind)
-  return kind === network.kind ? network : { ...networkOf(kind, network.ports, limitsOf(network)), mac: network.mac }
+  return kind === network.kind ? network : { ...networkOf(kind, network.ports, restraintsOf(network)), mac: network.mac }
 }
 
 /** Where a new instance is that asks for nothing special. */
@@ -64,19 +70,23 @@ export function usualKind({ settings }: Pick<InstanceContext, 'settings'>, drive
   return settings.networkMode === 'auto' ? driver.networks[0] : settings.networkMode
 }
 
-function kindFor({ settings }: InstanceContext, driver: Hypervisor, limits: Bandwidth): Network['kind'] {
-  const isLimited = hasLimits(limits)
+function kindFor({ settings }: InstanceContext, driver: Hypervisor, restraints: Restraints): Network['kind'] {
+  const field = restrainingField(restraints)
   const kind =
-    settings.networkMode !== 'auto' ? settings.networkMode : isLimited && driver.networks.includes('tap') ? 'tap' : usualOf(driver)
+    settings.networkMode !== 'auto'
+      ? settings.networkMode
+      : field !== undefined && driver.networks.includes('tap')
+        ? 'tap'
+        : usualOf(driver)
   if (!driver.networks.includes(kind))
     throw new HypemanError(
       'not_supported',
       `network: ${driver.name} has none of the kind that network.mode says (${kind}); set it to auto, or choose another hypervisor`,
     )
-  if (isLimited && kind === 'user')
+  if (field !== undefined && kind === 'user')
     throw new HypemanError(
       'not_supported',
-      `${limitField(limits)}: a network in user mode can't be limited; set network.mode to auto or tap, or leave the field out`,
+      `${field}: a network in user mode can't be held to it; set network.mode to auto or tap, or leave the field out`,
     )
   return kind
 }
@@ -91,12 +101,13 @@ function usualOf({ name, networks: [usual] }: Hypervisor): Network['kind'] {
   return usual
 }
 
-function networkOf(kind: Network['kind'], ports: Network['ports'], limits: Bandwidth): Network {
+function networkOf(kind: Network['kind'], ports: Network['ports'], restraints: Restraints): Network {
   if (kind === 'user') {
-    if (hasLimits(limits))
+    const field = restrainingField(restraints)
+    if (field !== undefined)
       throw new HypemanError(
         'not_supported',
-        `${limitField(limits)}: a network in user mode can't be limited; choose a hypervisor that can have tap devices`,
+        `${field}: a network in user mode can't be held to it; choose a hypervisor that can have tap devices`,
       )
     return { kind, mac: newMac(), ports }
   }
@@ -106,26 +117,27 @@ function networkOf(kind: Network['kind'], ports: Network['ports'], limits: Bandw
       'invalid_request',
       `network.ports: guests on tap devices have IPv4 alone, so nothing can be published on ${foreign.hostAddress}; publish it on an IPv4 address of the host`,
     )
-  return { kind, mac: newMac(), ports, address: null, ...limits }
+  return { kind, mac: newMac(), ports, address: null, ...restraints }
 }
 
-function noTap(reason: string, limits: Bandwidth): HypemanError {
-  return hasLimits(limits)
-    ? new HypemanError('not_supported', `${limitField(limits)}: a limit needs a tap device, and ${reason}`)
+function noTap(reason: string, restraints: Restraints): HypemanError {
+  const field = restrainingField(restraints)
+  return field !== undefined
+    ? new HypemanError('not_supported', `${field}: it needs a tap device, and ${reason}`)
     : new HypemanError('host_unavailable', `no guest can be on a tap device here: ${reason}`)
 }
 
-function limitsOf(network: Network): Bandwidth {
-  if (network.kind === 'user') return noLimits
-  return { downloadBytesPerSecond: network.downloadBytesPerSecond, uploadBytesPerSecond: network.uploadBytesPerSecond }
+function restraintsOf(network: Network): Restraints {
+  if (network.kind === 'user') return noRestraints
+  const { downloadBytesPerSecond, uploadBytesPerSecond, egress } = network
+  return { downloadBytesPerSecond, uploadBytesPerSecond, egress }
 }
 
-function hasLimits({ downloadBytesPerSecond, uploadBytesPerSecond }: Bandwidth): boolean {
-  return downloadBytesPerSecond !== null || uploadBytesPerSecond !== null
-}
-
-function limitField({ downloadBytesPerSecond }: Bandwidth): string {
-  return downloadBytesPerSecond === null ? 'network.bandwidth_upload' : 'network.bandwidth_download'
+/** The field of the wire that asks for a restraint; undefined if none does. */
+function restrainingField({ downloadBytesPerSecond, uploadBytesPerSecond, egress }: Restraints): string | undefined {
+  if (downloadBytesPerSecond !== null) return 'network.bandwidth_download'
+  if (uploadBytesPerSecond !== null) return 'network.bandwidth_upload'
+  return egress === null ? undefined : 'network.egress'
 }
 
 /**
@@ -195,4 +207,24 @@ export async function guestNetworkOf({ hostNetwork }: InstanceContext, { name, n
   if (network.kind === 'user') return userModeNetwork(network.mac)
   if (network.address === null) throw new Error(`the instance ${name} runs without an address`)
   return hostNetwork.describe(network.mac, network.address)
+}
+
+/**
+ * How programs learn of the proxy of a guest that has no other way out, each variable in both spellings that are in use; `own` are the instance's variables: one that it has in either spelling is its own affair. What
+ * the proxy would refuse is not to be asked of it: the guest itself, and the host.
+ */
+export function proxyVariablesOf(
+  { hostNetwork }: InstanceContext,
+  { network }: Pick<InstanceRecord, 'network'>,
+  own: Readonly<Record<string, string>>,
+): Readonly<Record<string, string>> {
+  if (network?.kind !== 'tap' || network.egress === null) return {}
+  const { proxyUrl, gateway } = hostNetwork
+  const variables = { http_proxy: proxyUrl, https_proxy: proxyUrl, no_proxy: `localhost,127.0.0.1,${gateway}` }
+  return Object.fromEntries(
+    Object.entries(variables).flatMap(([name, value]) => {
+      const names = [name, name.toUpperCase()]
+      return names.some((one) => Object.hasOwn(own, one)) ? [] : names.map((one) => [one, value])
+    }),
+  )
 }

@@ -9,7 +9,7 @@ import { isAlive } from '../platform/process.ts'
 import { flowOn, holdInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { agentOf, driverOf, endMachine, memoryOf, noteInVmmLog } from './machine.ts'
-import { guestNetworkOf } from './network.ts'
+import { guestNetworkOf, proxyVariablesOf } from './network.ts'
 import { layerPartOf } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterExit, withoutPlan } from './restart-policy.ts'
@@ -227,11 +227,12 @@ function workloadOf(context: InstanceContext, record: InstanceRecord): GuestWork
   if (image === undefined)
     throw new HypemanError('not_found', `the image ${record.image.name} of the instance ${record.name} is gone; pull it again`)
   const { config } = image
+  const own = { ...record.env, ...openSecrets(context.sealer, record.secrets).env }
   const entrypoint = record.entrypoint ?? config.entrypoint
   const cmd = record.cmd ?? (record.entrypoint === null ? config.cmd : [])
   return {
     argv: [...entrypoint, ...cmd],
-    env: { ...config.env, ...record.env, ...openSecrets(context.sealer, record.secrets).env },
+    env: { ...config.env, ...proxyVariablesOf(context, record, own), ...own },
     cwd: config.workingDir === '' ? '/' : config.workingDir,
     user: config.user,
     stopSignal: config.stopSignal === '' ? 'SIGTERM' : config.stopSignal,

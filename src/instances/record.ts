@@ -1,6 +1,7 @@
 // An instance's record on disk (`record.json`): what it is and what is known of its run. The state is not in it: it is derived (state.ts).
 
 import { z } from 'zod'
+import { egressModes } from '../api/schemas/egress.ts'
 import { environment, hypervisorName, tags, timestamp } from '../api/schemas/common.ts'
 import { defineRecord, fileWord } from '../files/record-format.ts'
 import { fileSeal } from '../files/seals.ts'
@@ -59,6 +60,8 @@ const network = z.discriminatedUnion('kind', [
       address: z.ipv4().nullable(),
       downloadBytesPerSecond: bandwidth,
       uploadBytesPerSecond: bandwidth,
+      /** What it may not do but by the host's proxy; null: it goes out directly. */
+      egress: z.enum(egressModes).nullable(),
     })
     .readonly(),
 ])

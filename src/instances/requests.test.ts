@@ -34,7 +34,7 @@ test('a bare body gets the defaults', async () => {
     entrypoint: undefined,
     cmd: undefined,
     volumes: [],
-    network: { ports: [], downloadBytesPerSecond: null, uploadBytesPerSecond: null },
+    network: { ports: [], downloadBytesPerSecond: null, uploadBytesPerSecond: null, egress: null },
     skipGuestAgent: false,
     expiresAt: null,
     restartPolicy: null,
@@ -106,6 +106,18 @@ test('limits of bandwidth are bytes per second of bits or bytes, absent, empty o
   )
   await assert.rejects(limitsOf('1bps'), (error) => isHypemanError(error, 'invalid_bandwidth_download'))
   await assert.rejects(limitsOf('1Gbps', '9999Tbps'), (error) => isHypemanError(error, 'invalid_bandwidth_upload'))
+})
+
+test('a guest goes out by the proxy where that is enabled, and is kept from all direct TCP unless another mode is named', async () => {
+  const egressOf = async (egress?: object) => (await requestOf({ network: { egress } })).network?.egress
+  assert.deepEqual([await egressOf(), await egressOf({}), await egressOf({ enabled: false })], [null, null, null])
+  assert.deepEqual([await egressOf({ enabled: true }), await egressOf({ enabled: true, enforcement: {} })], ['all', 'all'])
+  assert.equal(await egressOf({ enabled: true, enforcement: { mode: 'http_https_only' } }), 'http_https_only')
+  assert.equal(await egressOf({ enforcement: { mode: 'http_https_only' } }), null)
+  await assert.rejects(
+    requestOf({ network: { enabled: false, egress: { enabled: true } } }),
+    (error) => isHypemanError(error, 'invalid_request') && error.message.startsWith('network.egress: '),
+  )
 })
 
 test('without a network there are no ports, and to ask for both is refused', async () => {

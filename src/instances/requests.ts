@@ -166,6 +166,8 @@ function networkOf(network: CreateInstanceBody['network']): WantedNetwork | unde
         'invalid_request',
         'network.bandwidth_download, bandwidth_upload: there is no network to limit; set network.enabled to true',
       )
+    if (network.egress?.enabled === true)
+      throw new HypemanError('invalid_request', 'network.egress: there is no network to go out by; set network.enabled to true')
     if (network.ports.length === 0) return undefined
     throw new HypemanError('invalid_request', 'network.ports: ports need a network; set network.enabled to true or leave the ports out')
   }
@@ -180,6 +182,7 @@ function networkOf(network: CreateInstanceBody['network']): WantedNetwork | unde
     ports,
     downloadBytesPerSecond: bandwidthOf('bandwidth_download', network?.bandwidth_download),
     uploadBytesPerSecond: bandwidthOf('bandwidth_upload', network?.bandwidth_upload),
+    egress: network?.egress?.enabled === true ? (network.egress.enforcement?.mode ?? 'all') : null,
   }
 }
 

@@ -79,11 +79,16 @@ export class InstanceStore {
     return match
   }
 
-  /** Takes a name for an instance in the making; disposing gives it back unless the instance was added since. */
-  reserveName(name: string, id: string): Disposable {
+  /** `name_conflict` if an instance has that name, or one in the making. */
+  demandFreeName(name: string): void {
     const [holder] = this.#names.get(name) ?? []
     if (holder !== undefined)
       throw new HypemanError('name_conflict', `the name ${name} is taken by the instance ${holder}; choose another or delete that one`)
+  }
+
+  /** Takes a name for an instance in the making; disposing gives it back unless the instance was added since. */
+  reserveName(name: string, id: string): Disposable {
+    this.demandFreeName(name)
     this.#hold(name, id)
     return {
       [Symbol.dispose]: () => {

@@ -59,7 +59,7 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
   if (network?.kind === 'tap') {
     undo.defer(() => context.hostNetwork.detach(id))
     await step(flow, 'network', () =>
-      context.hostNetwork.attach({ id, address: null, ports: [], downloadBytesPerSecond: null, uploadBytesPerSecond: null }),
+      context.hostNetwork.attach({ id, address: null, ports: [], egress: null, downloadBytesPerSecond: null, uploadBytesPerSecond: null }),
     )
   }
   const machine = await step(flow, 'boot', () => driver.boot(spec, signal))

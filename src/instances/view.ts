@@ -91,19 +91,20 @@ function networkOf({ network }: InstanceRecord): NonNullable<InstanceView['netwo
     name: 'default',
     ip: addressOf(network),
     mac: network.mac,
-    ...limitsOf(network),
+    ...restraintsOf(network),
     ...(ports.length === 0 ? {} : { ports }),
   }
 }
 
-function limitsOf(
+function restraintsOf(
   network: NonNullable<InstanceRecord['network']>,
-): Pick<NonNullable<InstanceView['network']>, 'bandwidth_download' | 'bandwidth_upload'> {
+): Pick<NonNullable<InstanceView['network']>, 'bandwidth_download' | 'bandwidth_upload' | 'egress'> {
   if (network.kind === 'user') return {}
-  const { downloadBytesPerSecond: down, uploadBytesPerSecond: up } = network
+  const { downloadBytesPerSecond: down, uploadBytesPerSecond: up, egress: mode } = network
   return {
     ...(down === null ? {} : { bandwidth_download: formatBandwidth(down) }),
     ...(up === null ? {} : { bandwidth_upload: formatBandwidth(up) }),
+    ...(mode === null ? {} : { egress: { enabled: true, enforcement: { mode } } }),
   }
 }
 

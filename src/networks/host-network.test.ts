@@ -14,6 +14,7 @@ import { newId } from '../platform/ids.ts'
 import { ioctl, tapRequest, TUNSETIFF } from '../platform/ioctl.ts'
 import { parseSubnet } from '../platform/ipv4.ts'
 import { createHostNetwork, type Attachment, type HostNetwork } from './host-network.ts'
+import { networkNames } from './names.ts'
 import { allocatePorts, type PublishedPort } from './ports.ts'
 
 const skip = hasHostNetwork ? false : 'needs root and /dev/net/tun'
@@ -23,15 +24,20 @@ const log = pino({ level: 'silent' })
 const freshRoot = (): string => `/nowhere/${newId()}`
 
 function open(root: string, cidr = '10.214.0.0/24'): HostNetwork {
-  return createHostNetwork(root, { subnet: parseSubnet(cidr) ?? assert.fail(cidr) }, log)
+  return createHostNetwork(root, { subnet: parseSubnet(cidr) ?? assert.fail(cidr), egressPort: 4974 }, log)
 }
 
 const free = { guestPort: 80, hostPort: 0, protocol: 'tcp', hostAddress: '127.0.0.1', automatic: true } as const satisfies PublishedPort
 
-async function anAttachment(network: HostNetwork, ports: readonly PublishedPort[] = []): Promise<Attachment> {
-  using reserved = await network.reserveAddress(() => false)
+async function anAttachment(
+  network: HostNetwork,
+  ports: readonly PublishedPort[] = [],
+  others: readonly Attachment[] = [],
+): Promise<Attachment> {
+  using reserved = await network.reserveAddress((address) => others.some((other) => other.address === address))
   using allocated = await allocatePorts(ports)
-  return { id: newId(), address: reserved.address, ports: allocated.ports, downloadBytesPerSecond: null, uploadBytesPerSecond: null }
+  const limits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null }
+  return { id: newId(), address: reserved.address, ports: allocated.ports, egress: null, ...limits }
 }
 
 /** Lines of the host's rules that lead to a guest. */
@@ -122,8 +128,8 @@ test('one that can not be attached leaves nothing', { skip }, async () => {
 test('many at once are attached and detached in any order', { skip }, async () => {
   const root = freshRoot()
   await using network = open(root)
-  const all = []
-  for (let count = 0; count < 6; count += 1) all.push(await anAttachment(network, [free]))
+  const all: Attachment[] = []
+  for (let count = 0; count < 6; count += 1) all.push(await anAttachment(network, [free], all))
   await Promise.all(all.map((one) => network.attach(one)))
   assert.equal((await devicesBelow(root)).length, 6)
   for (const { address } of all) assert.equal(await leadingTo(root, address), 1)
@@ -211,4 +217,74 @@ test('a subnet that the host has for itself is refused, naming the setting', { s
   } finally {
     await run('ip', ['link', 'delete', device])
   }
+})
+
+/** How many rules keep a guest on the proxy or let it ask that, told by its device. */
+const restraining = async (root: string, id: string): Promise<number> => {
+  const device = networkNames(root).tap(id)
+  return (await rulesBelow(root, '-A HYPEMAN-')).filter((line) => line.includes(` -i ${device} `)).length
+}
+
+test(
+  'a guest of the proxy is kept on it from before its device is in use, over another server, until its device is gone',
+  { skip },
+  async () => {
+    const root = freshRoot()
+    const attachment = { ...(await anAttachment(open(root))), egress: 'all' } as const
+    {
+      await using network = open(root)
+      await network.attach(attachment)
+      assert.equal(await restraining(root, attachment.id), 5)
+    }
+    assert.equal(await restraining(root, attachment.id), 5, 'without a server, too')
+    await using next = open(root)
+    await next.recover([attachment])
+    await next.settled()
+    assert.equal(await restraining(root, attachment.id), 5)
+    {
+      await using _inUse = await useOf(root, attachment.id)
+      await assert.rejects(next.detach(attachment.id), /TUNSETIFF failed/)
+      assert.equal(await restraining(root, attachment.id), 5, 'one that can not be taken away is still kept on it')
+    }
+    await next.detach(attachment.id)
+    assert.deepEqual([await devicesBelow(root), await restraining(root, attachment.id)], [[], 0])
+  },
+)
+
+test('a guest whose record can not be read is kept from going out directly, and may not ask the proxy either', { skip }, async () => {
+  const root = freshRoot()
+  const killed = open(root)
+  const attachment = { ...(await anAttachment(killed)), egress: 'http_https_only' } as const
+  await killed.attach(attachment)
+  {
+    await using next = open(root)
+    await next.recover([], new Set([attachment.id]))
+    await next.settled()
+    assert.equal(await restraining(root, attachment.id), 6)
+  }
+  assert.equal(await restraining(root, attachment.id), 6)
+  await using last = open(root)
+  await last.recover([], new Set([attachment.id]))
+  await last.detach(attachment.id)
+  assert.deepEqual([await devicesBelow(root), await restraining(root, attachment.id)], [[], 0])
+  await killed[Symbol.asyncDispose]()
+})
+
+test('where the proxy can not listen, no guest of it is attached, and nothing of it is left', { skip }, async () => {
+  const [root, otherRoot] = [freshRoot(), freshRoot()]
+  await using one = open(otherRoot)
+  const first = { ...(await anAttachment(one)), egress: 'all' } as const
+  await one.attach(first)
+  await using other = open(root)
+  const second = { ...(await anAttachment(other)), egress: 'all' } as const
+  await assert.rejects(
+    other.attach(second),
+    (error) => isHypemanError(error, 'host_unavailable') && /network\.egress_port/.test(error.message),
+  )
+  assert.deepEqual(await devicesBelow(root), [])
+  await one.detach(first.id)
+  await one[Symbol.asyncDispose]()
+  await other.attach(second)
+  assert.equal((await devicesBelow(root)).length, 1)
+  await other.detach(second.id)
 })

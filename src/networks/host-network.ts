@@ -6,15 +6,17 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { GuestNetwork } from '../agent/contract.ts'
 import { HypemanError } from '../api/errors.ts'
+import type { EgressMode } from '../api/schemas/egress.ts'
 import { messageOf } from '../platform/flow.ts'
 import { whyNotTap } from '../platform/host-rights.ts'
 import { addressOf, numberOf, type Subnet } from '../platform/ipv4.ts'
 import { runTool } from '../platform/tool.ts'
+import { createEgress } from './egress.ts'
 import { guestFlows, type GuestFlow } from './flows.ts'
 import { holdPorts } from './held-ports.ts'
 import { anyTap, networkNames } from './names.ts'
 import type { PublishedPort } from './ports.ts'
-import { hasRules, presentJumps, removalText, rulesText } from './rules.ts'
+import { hasRules, presentJumps, removalText, restrictionsOf, rulesText, type Mediated } from './rules.ts'
 import { removeShaper, setLimits, TOOL_LIMIT_MS, type Bandwidth } from './shaping.ts'
 import { freeAddress, isGuestAddress, overlaps } from './subnet.ts'
 import { guestMtu, hostRoutes, resolversForGuests } from './surroundings.ts'
@@ -24,6 +26,8 @@ export interface HostNetworkSettings {
   readonly subnet: Subnet
   /** Absent: the host's own resolvers. */
   readonly dnsServer?: string | undefined
+  /** Port of the proxy on the gateway's address, for guests that have no other way out. */
+  readonly egressPort: number
 }
 
 /** What a machine is on this network. */
@@ -33,6 +37,8 @@ export interface Attachment extends Bandwidth {
   /** Null: the device leads nowhere yet. */
   readonly address: string | null
   readonly ports: readonly PublishedPort[]
+  /** Null: it goes out directly. */
+  readonly egress: EgressMode | null
 }
 
 /** Calls about one id are made one after the other: its caller has the instance's lock. */
@@ -40,6 +46,8 @@ export interface HostNetwork extends AsyncDisposable {
   /** In CIDR notation, and the host's own address in it. */
   readonly subnet: string
   readonly gateway: string
+  /** The proxy of guests that have no other way out, as they are told it: the same for all, since it stays in their memory. */
+  readonly proxyUrl: string
   /** Why no guest can be on it (one sentence that says what to do); undefined if one can. */
   unavailable(): Promise<string | undefined>
   /** A free address, nobody else's until the result is disposed of; by then a record has it. `isTaken` tells of those that records have. */
@@ -71,6 +79,11 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
   const names = networkNames(root)
   const attached = new Map<string, { readonly attachment: Attachment; readonly held: AsyncDisposable }>()
   const reserved = new Set<string>()
+  const egress = createEgress({ subnet, port: settings.egressPort, dnsServer: settings.dnsServer }, log)
+  /** By id, from before a device is there until it is gone for sure: a guest that can't be ended has no other way out either. */
+  const mediated = new Map<string, Mediated>()
+  /** Rules of guests that are there though their records can't be read: nobody knows whether they may do without. */
+  let kept: readonly string[] = []
   /** Guests whose devices could not be removed: it is tried again with the next guest's, and at the end. */
   const left = new Set<string>()
   let retry: Promise<void> | undefined
@@ -92,13 +105,22 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
   const writeRules = (): Promise<void> => {
     nextWrite ??= inTurn(async () => {
       nextWrite = undefined
-      const present = isInForce ? undefined : presentJumps(await savedRules(), names)
+      const saved = isInForce ? undefined : await savedRules()
+      const present = saved === undefined ? undefined : presentJumps(saved, names)
       const forwarded = [...attached.values()].flatMap(({ attachment: { address, ports } }) =>
         address === null ? [] : [{ address, ports }],
       )
       const missing = (jump: { readonly chain: string; readonly target: string }): boolean =>
         present !== undefined && !present.some(({ chain, target }) => chain === jump.chain && target === jump.target)
-      await applyRules(rulesText(names, cidr, forwarded, missing))
+      const rules = {
+        subnet: cidr,
+        gateway: subnet.gateway,
+        proxyPort: settings.egressPort,
+        forwarded,
+        mediated: [...mediated.values()],
+        kept,
+      }
+      await applyRules(rulesText(names, rules, missing))
       isInForce = true
     })
     return nextWrite
@@ -106,7 +128,7 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
 
   const removeRules = (): Promise<void> =>
     inTurn(async () => {
-      if (attached.size > 0) return
+      if (attached.size > 0 || kept.length > 0) return
       const saved = await savedRules()
       isInForce = false
       if (hasRules(saved, names)) await applyRules(removalText(names, saved))
@@ -124,6 +146,7 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
     const known = attached.get(id)
     attached.delete(id)
     left.add(id)
+    egress.dismiss(id)
     {
       await using undo = new AsyncDisposableStack()
       if (known !== undefined) undo.use(known.held)
@@ -132,6 +155,25 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
       if (known !== undefined && known.attachment.ports.length > 0) undo.defer(writeRules)
     }
     left.delete(id)
+    const own = restrictionsOf(kept.join('\n'), names, names.tap(id))
+    kept = kept.filter((rule) => !own.includes(rule))
+    if (mediated.delete(id) || own.length > 0) await writeRules()
+  }
+
+  /** Lets the guest ask the proxy, and says what rules are to keep it from; these are not in force yet. */
+  const mediate = async ({ id, address, egress: mode }: Attachment): Promise<void> => {
+    if (mode === null) return
+    mediated.set(id, { device: names.tap(id), address, mode })
+    if (address !== null) await egress.admit(id, address)
+  }
+
+  /** Of devices that are there and of no guest that is known. */
+  const keepRestrictions = async (): Promise<void> => {
+    const known = new Set([...attached.keys()].map((id) => names.tap(id)))
+    const unknown = (await listDevices()).filter((name) => name.startsWith(names.tapPrefix) && !known.has(name))
+    if (unknown.length === 0) return
+    const saved = await savedRules()
+    kept = unknown.flatMap((device) => restrictionsOf(saved, names, device))
   }
 
   const removeLeft = async (): Promise<void> => {
@@ -151,6 +193,7 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
   return {
     subnet: cidr,
     gateway: subnet.gateway,
+    proxyUrl: egress.url,
     async unavailable() {
       if (isProven) return undefined
       const reason = await whyNot(subnet, cidr)
@@ -201,7 +244,8 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
       })
       await setLimits(names.tap(id), names.shaper(id), attachment)
       attached.set(id, { attachment, held })
-      if (ports.length > 0 || !isInForce) await writeRules()
+      await mediate(attachment)
+      if (ports.length > 0 || mediated.has(id) || !isInForce) await writeRules()
       undo.move()
     },
     detach,
@@ -226,11 +270,21 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
           return new AsyncDisposableStack()
         })
         attached.set(attachment.id, { attachment, held })
+        await mediate(attachment).catch((error: unknown) =>
+          log.error({ instance: attachment.id, error: messageOf(error) }, 'a guest whose only way out is the proxy has none'),
+        )
       }
+      await keepRestrictions().catch((error: unknown) =>
+        log.error(
+          { error: messageOf(error) },
+          "the firewall's rules could not be read: guests without a readable record may go out directly",
+        ),
+      )
       // Who may not look at rules has made none.
-      const work = running.length > 0 ? writeRules() : process.getuid?.() === 0 ? removeRules() : Promise.resolve()
+      const isNeeded = running.length > 0 || kept.length > 0
+      const work = isNeeded ? writeRules() : process.getuid?.() === 0 ? removeRules() : Promise.resolve()
       work.catch((error: unknown) =>
-        log[running.length > 0 || stale.length > 0 ? 'error' : 'debug'](
+        log[isNeeded || stale.length > 0 ? 'error' : 'debug'](
           { error: messageOf(error) },
           "the firewall's rules for guests could not be brought up to date",
         ),
@@ -240,8 +294,9 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
     async [Symbol.asyncDispose]() {
       await lastChange
       await removeLeft()
+      await egress[Symbol.asyncDispose]()
       for (const { held } of attached.values()) await held[Symbol.asyncDispose]()
-      if (attached.size > 0 || !isInForce) return
+      if (attached.size > 0 || kept.length > 0 || !isInForce) return
       await removeRules().catch((error: unknown) =>
         log.warn({ error: messageOf(error) }, 'rules of the firewall that nobody needs could not be removed'),
       )

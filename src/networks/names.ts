@@ -27,6 +27,8 @@ export interface NetworkNames {
     readonly forward: string
     /** Table filter: what the host itself sends. */
     readonly local: string
+    /** Table filter: what comes to the host itself. */
+    readonly input: string
   }
   /** What rules and devices say of whose they are. */
   readonly owner: string
@@ -44,7 +46,10 @@ export function networkNames(root: string): NetworkNames {
     shaperPrefix,
     tap: (id) => `${tapPrefix}${digits(id, INSTANCE_DIGITS)}`,
     shaper: (id) => `${shaperPrefix}${digits(id, INSTANCE_DIGITS)}`,
-    chains: { raw: chain('RAW'), ports: chain('PORTS'), source: chain('SOURCE'), forward: chain('FORWARD'), local: chain('LOCAL') },
+    chains: {
+      ...{ raw: chain('RAW'), ports: chain('PORTS'), source: chain('SOURCE') },
+      ...{ forward: chain('FORWARD'), local: chain('LOCAL'), input: chain('INPUT') },
+    },
     // Plain characters alone: it stands in quotation marks.
     owner: `hypeman ${root.replaceAll(/[^\w./-]/g, '_')}`.slice(0, LONGEST_OWNER),
   }

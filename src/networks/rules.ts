@@ -2,6 +2,7 @@
 // force never depend on those that were.
 
 import { isIPv4 } from 'node:net'
+import type { EgressMode } from '../api/schemas/egress.ts'
 import { anyTap, type NetworkNames } from './names.ts'
 import type { PublishedPort } from './ports.ts'
 
@@ -9,6 +10,28 @@ import type { PublishedPort } from './ports.ts'
 export interface Forwarded {
   readonly address: string
   readonly ports: readonly PublishedPort[]
+}
+
+/** A guest whose way out is the host's proxy. */
+export interface Mediated {
+  /** Name of its device, which tells for sure who sends: source addresses are only as good as the host's settings. */
+  readonly device: string
+  /** Null: it has none, and may not even ask the proxy. */
+  readonly address: string | null
+  readonly mode: EgressMode
+}
+
+/** What is to be in force, beside what always is. */
+export interface RuleSet {
+  /** In CIDR notation, and the host's address in it. */
+  readonly subnet: string
+  readonly gateway: string
+  readonly forwarded: readonly Forwarded[]
+  readonly mediated: readonly Mediated[]
+  /** The proxy's, on the gateway's address. */
+  readonly proxyPort: number
+  /** Rules of our chains that stay as they are (`restrictionsOf`). */
+  readonly kept: readonly string[]
 }
 
 /** A rule of a chain of the host's that leads into one of ours. */
@@ -35,6 +58,7 @@ function jumps({ chains, owner }: NetworkNames): readonly Jump[] {
     { table: 'nat', chain: 'POSTROUTING', rule: `${comment} -j ${chains.source}`, isFirst: false },
     { table: 'filter', chain: 'FORWARD', rule: `${comment} -j ${chains.forward}`, isFirst: true },
     { table: 'filter', chain: 'OUTPUT', rule: `${comment} -j ${chains.local}`, isFirst: true },
+    { table: 'filter', chain: 'INPUT', rule: `${comment} -j ${chains.input}`, isFirst: true },
   ]
 }
 
@@ -53,15 +77,34 @@ export function hasRules(saved: string, { chains }: NetworkNames): boolean {
   return Object.values(chains).some((chain) => saved.includes(`:${chain} `))
 }
 
+/** The rules (of the output of iptables-save) that keep a guest from going out directly, told by its device. */
+export function restrictionsOf(saved: string, { chains }: NetworkNames, device: string): readonly string[] {
+  return saved.split('\n').filter((line) => [chains.forward, chains.input].some((chain) => line.startsWith(`-A ${chain} -i ${device} `)))
+}
+
+const REFUSED = '-j REJECT --reject-with tcp-reset'
+
+/** What a guest of the proxy may not do. What is already connected, by a published port, is never new. */
+function restrictions({ chains }: NetworkNames, { device, mode }: Mediated): readonly string[] {
+  // The port that the guest has asked for, wherever a rule leads that to.
+  const ports = mode === 'all' ? [''] : [' --ctorigdstport 80', ' --ctorigdstport 443']
+  return [chains.forward, chains.input].flatMap((chain) => [
+    ...ports.map((port) => `-A ${chain} -i ${device} -p tcp -m conntrack --ctstate NEW${port} ${REFUSED}`),
+    // What belongs to no connection would be let through as well; an answer to it could break one that is in order.
+    `-A ${chain} -i ${device} -p tcp -m conntrack --ctstate INVALID -j DROP`,
+  ])
+}
+
 /** All chains of ours with what is to be in force, and the jumps that are `missing`. */
 export function rulesText(
   names: NetworkNames,
-  subnet: string,
-  forwarded: readonly Forwarded[],
+  { subnet, gateway, forwarded, mediated, proxyPort, kept }: RuleSet,
   missing: (jump: { readonly chain: string; readonly target: string }) => boolean,
 ): string {
   const { chains, tapPrefix } = names
   const taps = `${tapPrefix}+`
+  const toProxy = `-p tcp -d ${gateway} --dport ${proxyPort}`
+  const restricted = [...kept, ...mediated.flatMap((guest) => restrictions(names, guest))]
   const added = (table: Jump['table']): string[] =>
     jumps(names)
       .filter((jump) => jump.table === table && missing({ chain: jump.chain, target: jump.rule.split(' ').at(-1) ?? '' }))
@@ -85,6 +128,13 @@ export function rulesText(
     filter: [
       `:${chains.forward} - [0:0]`,
       `:${chains.local} - [0:0]`,
+      `:${chains.input} - [0:0]`,
+      // Whatever the host's own rules say, and before what a guest may not.
+      ...mediated.flatMap(({ device, address }) =>
+        address === null ? [] : [`-A ${chains.input} -i ${device} -s ${address} ${toProxy} -j ACCEPT`],
+      ),
+      ...restricted,
+      ...(mediated.length > 0 ? [`-A ${chains.input} -i ${taps} ${toProxy} ${REFUSED}`] : []),
       // Whoever is still connected to a guest that is gone is told so, and its address leads nowhere else. What the host itself sends to a published port is on its way to
       // a loopback device here, whatever becomes of it: it is left alone.
       ...[
@@ -110,7 +160,7 @@ export function removalText(names: NetworkNames, saved: string): string {
   const tablesOf = {
     raw: [names.chains.raw],
     nat: [names.chains.ports, names.chains.source],
-    filter: [names.chains.forward, names.chains.local],
+    filter: [names.chains.forward, names.chains.local, names.chains.input],
   }
   const gone = (table: Jump['table']): string[] => {
     const there = tablesOf[table].filter((chain) => saved.includes(`:${chain} `))

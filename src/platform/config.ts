@@ -162,7 +162,7 @@ const settings = z.strictObject({
   /** Of guests that get one (docs/networks.md). */
   network: z
     .strictObject({
-      /** `user`: behind their VMM. `tap`: by a device of the host. `auto`: what their hypervisor usually has, and a device where a limit of bandwidth needs one. */
+      /** `user`: behind their VMM. `tap`: by a device of the host. `auto`: what their hypervisor usually has, and a device where a limit of bandwidth, or the proxy as the only way out, needs one. */
       mode: z.enum(['auto', 'user', 'tap']).default('auto'),
       /** Addresses of guests that have a device of the host; the first is the host's own. */
       subnet_cidr: z
@@ -171,6 +171,8 @@ const settings = z.strictObject({
         .prefault('10.100.0.0/16'),
       /** What such guests ask for names, instead of the host's own resolvers. */
       dns_server: z.ipv4().optional(),
+      /** Of the proxy for guests that have no other way out, on the address that the host has for them. */
+      egress_port: wholeNumber.pipe(z.int().min(1).max(65_535)).default(4974),
     })
     .prefault({}),
   timeouts: z

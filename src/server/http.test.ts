@@ -160,9 +160,9 @@ test('what this server has not yet is refused by the name of the field, before a
       name: 'a',
       image: 'alpine',
       gpu: { profile: 'L40S-1Q' },
-      network: { egress: { enabled: true } },
+      credentials: { KEY: { inject: [], source: { env: 'KEY' } } },
     }),
-    (error) => error instanceof APIError && error.status === 501 && error.message.includes('network.egress'),
+    (error) => error instanceof APIError && error.status === 501 && error.message.includes('credentials'),
   )
   const tooHigh = { kind: 'Standby', compression: { enabled: true, algorithm: 'lz4', level: 10 } } as const
   await assert.rejects(server.client.instances.standby('web', tooHigh), { status: 400 })

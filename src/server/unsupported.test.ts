@@ -9,7 +9,6 @@ const refused = (field: string) => (error: unknown) => isHypemanError(error, 'no
 
 test('fields that ask for what can not be done yet are refused by name', () => {
   for (const [field, fields] of [
-    ['network.egress', { network: { egress: { enabled: true } } }],
     ['credentials', { credentials: { KEY: { source: { env: 'KEY' } } } }],
     ['devices', { devices: ['gpu0'] }],
     ['gpu', { gpu: { profile: 'L40S-1Q' } }],

@@ -7,7 +7,6 @@ import type { CreateInstanceBody } from '../api/schemas/instance-requests.ts'
 type Row<Body> = readonly [field: string, what: string, asked: (body: Body) => boolean]
 
 const ofCreate: readonly Row<CreateInstanceBody>[] = [
-  ['network.egress', 'rules for outgoing traffic', ({ network }) => network?.egress?.enabled === true],
   ['credentials', 'credentials injected into outgoing traffic', ({ credentials }) => Object.keys(credentials ?? {}).length > 0],
   ['devices', 'passing devices of the host through', ({ devices }) => (devices ?? []).length > 0],
   ['gpu', 'virtual GPUs', ({ gpu }) => (gpu?.profile ?? '') !== ''],

@@ -39,7 +39,7 @@ export async function forkSnapshot(context: SnapshotContext, record: SnapshotRec
   const wanted = { name, owner, environment, targetState: target.state, hypervisor: target.hypervisor }
   // What is refused takes nothing that was loaded ahead for others.
   environmentOfFork(context.instances, source, wanted)
-  context.instances.store.reserveName(name, record.id)[Symbol.dispose]()
+  context.instances.store.demandFreeName(name)
   using underWay = target.state === 'Running' && withMemory ? beginFork(context, record) : undefined
   await using unused = new AsyncDisposableStack()
   const spare = unused.use(underWay?.take())

@@ -143,6 +143,7 @@ export function aHostNetwork(parts: Partial<InstanceContext['hostNetwork']> = {}
   return {
     subnet: '10.100.0.0/16',
     gateway: '10.100.0.1',
+    proxyUrl: 'http://10.100.0.1:4974',
     unavailable: () => Promise.resolve(undefined),
     reserveAddress: (isTaken) => {
       const address = ['10.100.0.2', '10.100.0.3', '10.100.0.4'].find((one) => !isTaken(one))

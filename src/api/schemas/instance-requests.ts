@@ -24,6 +24,7 @@ import {
   tags,
 } from './common.ts'
 import { autoStandby } from './auto-standby.ts'
+import { egressRequest } from './egress.ts'
 import { instanceState, volumeMount } from './instance.ts'
 import { secretFiles } from './secret-files.ts'
 import { snapshotPolicy } from './snapshot-policy.ts'
@@ -52,7 +53,7 @@ const networkRequest = z.object({
   bandwidth_upload: bandwidth('invalid_bandwidth_upload')
     .optional()
     .meta({ description: `What it may send, ${limit}` }),
-  egress: z.looseObject({ enabled: z.boolean().optional() }).optional().meta({ description: unsupported }),
+  egress: egressRequest.optional(),
 })
 
 const expiry = {

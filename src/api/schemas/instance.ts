@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { instanceStates } from '../actions.ts'
 import { autoStandby } from './auto-standby.ts'
 import { environment, hypervisorName, port, size, tags, timestamp } from './common.ts'
+import { egressView } from './egress.ts'
 import { snapshotPolicy, standbyCompression } from './snapshot-policy.ts'
 import { healthCheck, healthStatus, restartPolicy, restartStatus } from './supervision.ts'
 
@@ -46,6 +47,7 @@ const network = z.object({
   mac: z.string().nullable().optional(),
   bandwidth_download: z.string().optional().meta({ description: 'What it may receive, such as `16Mbps`. Absent: no limit.' }),
   bandwidth_upload: z.string().optional().meta({ description: 'What it may send. Absent: no limit.' }),
+  egress: egressView.optional().meta({ description: "With it, its only way out is the host's proxy. Absent: it goes out directly." }),
   ports: z.array(publishedPort).optional().meta({ description: 'Ports of the host that lead into the guest.' }),
 })
 

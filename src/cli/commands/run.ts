@@ -25,6 +25,9 @@ import {
 } from '../supervision.ts'
 import { credentialsOf, withCredentials, type CredentialOptions } from './credentials.ts'
 
+/** As the wire has them; its schemas are not loaded for a command line. */
+const egressModes = ['all', 'http_https_only'] as const
+
 interface Options extends CredentialOptions, EnvironmentOptions {
   readonly name?: string
   readonly volume?: readonly VolumeMount[]
@@ -36,6 +39,8 @@ interface Options extends CredentialOptions, EnvironmentOptions {
   readonly diskIo?: string
   readonly bandwidthDown?: string
   readonly bandwidthUp?: string
+  readonly networkEgressEnabled?: boolean
+  readonly networkEgressMode?: (typeof egressModes)[number]
   readonly compress?: SnapshotCompression
   readonly compressDelay?: string
   readonly hypervisor?: string
@@ -66,6 +71,7 @@ export function runCommand(cli: Cli): Command {
     ['hypeman run --restart on-failure:5 --health-http-port 80 nginx:alpine', 'started again when it fails, or answers no more'],
     ['hypeman run -p 8080:80 --auto-standby-idle-timeout 10m nginx:alpine', 'sleeps when nobody was there for ten minutes'],
     ['hypeman run --bandwidth-down 100Mbps --bandwidth-up 20Mbps my/crawler:1', 'held to that by a network device of the host'],
+    ['hypeman run --network-egress-enabled my/agent:1', "that goes out by the host's proxy alone"],
     ['hypeman run --compress zstd:3 --compress-delay 5m my/app:1', 'whose memory takes less room in standby and in snapshots'],
     ['hypeman run -v data:/var/lib/data --ttl 2h postgres:17', 'with a volume, deleted after two hours'],
     ['hypeman run -v model:/srv/model:overlay=2GB my/app:1', 'sees the volume, and writes up to 2 GB into a layer of its own'],
@@ -88,6 +94,10 @@ export function runCommand(cli: Cli): Command {
     .option('--disk-io <rate>', 'limit of what its disks together read and write, such as 100MB/s')
     .option('--bandwidth-down <rate>', 'limit of what it receives, such as 100Mbps or 12.5MB/s')
     .option('--bandwidth-up <rate>', 'limit of what it sends')
+    .option('--network-egress-enabled', "have it go out by the host's proxy alone, which its programs are told by http_proxy and the like")
+    .addOption(
+      new Option('--network-egress-mode <mode>', 'what it may not do directly: any TCP, or that to ports 80 and 443').choices(egressModes),
+    )
     .option('--compress <algorithm[:level]>', 'compress its memory in standby and in snapshots: zstd[:1-19] or lz4[:0-9]', compression)
     .option('--compress-delay <duration>', 'leave its memory as it is for so long after a standby, such as 5m')
     .option('--hypervisor <name>', 'hypervisor, as hypeman capabilities lists them')
@@ -136,6 +146,10 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
   if (options.network === false && options.publish !== undefined) throw new UsageError('--publish needs a network: leave out --no-network')
   if (options.network === false && (options.bandwidthDown !== undefined || options.bandwidthUp !== undefined))
     throw new UsageError('--bandwidth-down and --bandwidth-up need a network: leave out --no-network')
+  if (options.network === false && options.networkEgressEnabled === true)
+    throw new UsageError('--network-egress-enabled needs a network: leave out --no-network')
+  if (options.networkEgressMode !== undefined && options.networkEgressEnabled !== true)
+    throw new UsageError('--network-egress-mode goes with --network-egress-enabled: give that as well')
   // Both spellings of one option: what the user gave, whichever it was.
   const spelled = self.opts<Readonly<Record<string, unknown>> & { readonly size?: string; readonly vcpus?: number }>()
   return {
@@ -157,6 +171,7 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
       ports: options.publish,
       bandwidth_download: options.bandwidthDown,
       bandwidth_upload: options.bandwidthUp,
+      egress: egressOf(options),
     },
     volumes: options.volume,
     skip_guest_agent: options.skipGuestAgent,
@@ -167,6 +182,10 @@ async function instanceOf(image: string, trailing: readonly string[], options: O
     auto_standby: autoStandbyPolicyOf(unprefixed<AutoStandbyOptions>(spelled, 'autoStandby')),
     health_check: healthCheckOf(unprefixed<HealthOptions>(spelled, 'health')),
   }
+}
+
+function egressOf({ networkEgressEnabled: enabled, networkEgressMode: mode }: Options): NonNullable<InstanceCreate['network']>['egress'] {
+  return enabled === true ? { enabled, enforcement: mode === undefined ? undefined : { mode } } : undefined
 }
 
 /** Undefined if none of the options was given. */

@@ -57,8 +57,8 @@ export const create: Scenario = {
   vmm: ['stopped'],
 }
 
-/** On a device of the host, which a limit of bandwidth needs. */
-const onTap = { network: { bandwidth_upload: '1Gbps', ports: [{ guest_port: 80 }] } } as object
+/** On a device of the host, which a limit of bandwidth needs, and with the host's proxy as its only way out. */
+const onTap = { network: { bandwidth_upload: '1Gbps', egress: { enabled: true }, ports: [{ guest_port: 80 }] } } as object
 
 export const createOnTap: Scenario = {
   ...create,

@@ -1,6 +1,7 @@
 // A world for one test file: made when it is first needed, and made anew after a failure, which says nothing about the next case then.
 
 import path from 'node:path'
+import { allocatePorts } from '../../../src/networks/index.ts'
 import { startFaultServer, type FaultServerOptions } from '../../support/fault-server/server.ts'
 import { qemuGuests, standInGuests } from './guests.ts'
 import { dropShared } from './scenarios.ts'
@@ -19,6 +20,12 @@ export function isWanted(line: string): boolean {
   return only === undefined || new RegExp(only).test(line)
 }
 
+/** A server beside this one may have the same addresses for its guests. */
+async function ownProxy(): Promise<Readonly<Record<string, string>>> {
+  using free = await allocatePorts([{ guestPort: 1, hostPort: 0, protocol: 'tcp', hostAddress: '0.0.0.0', automatic: true }])
+  return { NETWORK__EGRESS_PORT: String(free.ports[0]?.hostPort) }
+}
+
 export class Stage implements AsyncDisposable {
   readonly #on: FaultServerOptions['on']
   readonly #below: string | undefined
@@ -35,7 +42,7 @@ export class Stage implements AsyncDisposable {
     if (this.#world !== undefined) return this.#world
     this.#worlds += 1
     const dataDirectory = this.#below === undefined ? undefined : path.join(this.#below, `data-${this.#worlds}`)
-    const faults = await startFaultServer({ on: this.#on, dataDirectory })
+    const faults = await startFaultServer({ on: this.#on, dataDirectory, settings: await ownProxy() })
     this.#world = new World(faults, this.#on === 'qemu' ? qemuGuests : standInGuests)
     await this.#world.furnish()
     return this.#world
