@@ -36,6 +36,14 @@ test('memory goes on by the program of just its version, and by none other', asy
   await assert.rejects(versionsOf(programs(), kind).writerOf({ ...kind, version: '1.0' }), { code: 'host_unavailable' })
 })
 
+test('memory goes on by the program of its version, also where the one that new machines start on can not be run', async () => {
+  const { usual: _usual, ...others } = programs('2.0', '1.0')
+  const broken = (): Promise<Binary> => Promise.reject(new HypemanError('host_unavailable', 'install version 2.0 again'))
+  const { writerOf } = versionsOf({ ...others, usual: broken }, kind)
+  assert.equal((await writerOf({ ...kind, version: '1.0' })).path, '/1.0')
+  await assert.rejects(writerOf({ ...kind, version: '0.9' }), { code: 'host_unavailable', message: 'install version 2.0 again' })
+})
+
 test('a program that says another version than before is asked again', async () => {
   const { state, ...binaries } = programs('1.0')
   const { onSameVersion } = versionsOf(binaries, kind)

@@ -32,11 +32,11 @@ export function versionsOf(
   return {
     stamp,
     async writerOf(wanted) {
-      const here = await stamp()
       const fits =
-        here.hypervisor === wanted.hypervisor && here.machineType === wanted.machineType && here.accelerator === wanted.accelerator
+        kind.hypervisor === wanted.hypervisor && kind.machineType === wanted.machineType && kind.accelerator === wanted.accelerator
       const writer = fits ? await binaries.of(wanted.version) : undefined
       if (writer !== undefined) return writer
+      const here = await stamp()
       throw new HypemanError(
         'incompatible_version',
         `the memory image was written by ${stampWords(wanted, before)}, here is ${stampWords(here, before)}; start from the disks (target_state Stopped)${isOne ? '' : ', or use the version that wrote it'}`,

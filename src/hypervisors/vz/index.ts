@@ -42,7 +42,14 @@ export function createVzDriver({ layout, command, host = process, startLimitMs }
     throw new HypemanError('host_unavailable', `vz needs macOS ${OLDEST_MACOS} or later, here is ${version}; update macOS`)
   }
   const versions = versionsOf(
-    { ...binaries, usual: () => macos() },
+    {
+      ...binaries,
+      usual: () => macos(),
+      async of(version) {
+        const helper = await macos()
+        return helper.version === version ? helper : undefined
+      },
+    },
     { hypervisor: 'vz', machineType: `generic-${PROTOCOL}`, accelerator: 'virtualization-framework' },
     { before: 'on macOS ', isOne: true },
   )
