@@ -44,10 +44,10 @@ export async function ownDisk(directory: string, signal: AbortSignal): Promise<n
   return own
 }
 
-/** Drops all disks but one, which is on disk before they go. */
-export async function keepDisk(directory: string, kept: number): Promise<void> {
-  if (!(await readdir(directory)).some((name) => (diskNumber(name) ?? kept) !== kept)) return
-  await syncDisk(directory, kept)
+/** Drops all disks but one, which is on disk before they go, and before `forget` has the image go that one of them belongs to. */
+export async function keepDisk(directory: string, kept: number, forget?: () => Promise<void>): Promise<void> {
+  if ((await readdir(directory)).some((name) => (diskNumber(name) ?? kept) !== kept)) await syncDisk(directory, kept)
+  await forget?.()
   await removeDisks(directory, (number) => number !== kept)
 }
 

@@ -7,6 +7,7 @@ import { after, test } from 'node:test'
 import { isHypemanError } from '../../api/errors.ts'
 import { isAlive } from '../../platform/process.ts'
 import { filesIn, paperCloudHypervisor, tell } from '../../../tests/support/paper-cloud-hypervisor.ts'
+import { watchSyncs } from '../../../tests/support/syncs.ts'
 import type { Machine, MachineSpec } from '../driver.ts'
 
 const host = await paperCloudHypervisor()
@@ -164,4 +165,14 @@ test('what the VMM refuses is told as that', async () => {
   await assert.rejects(memory.capture(machine, spec, missing, never), (error) => isHypemanError(error, 'host_unavailable'))
   assert.ok(driver.balloon)
   await assert.rejects(driver.balloon.ask(machine, 1024 ** 3, never), (error) => isHypemanError(error, 'host_unavailable'))
+})
+
+test('the disk of a restored machine is on disk before the image that it was restored from goes, also for a new one', async (t) => {
+  const spec = await standby()
+  const machine = await restored(spec)
+  await machine.pause()
+  const synced: [name: string, isThere: boolean][] = []
+  await watchSyncs(t, async (file) => void synced.push([path.basename(file), await memory.holdsMemory(spec.directory)]))
+  await memory.suspend(machine, spec, never)
+  assert.deepEqual(synced[0], ['disk-2.raw', true])
 })

@@ -40,9 +40,8 @@ export function memorySnapshots(host: Host, versions: Versions): MemorySnapshots
       const saving = path.join(spec.directory, vmmFiles.saving)
       await using undo = new AsyncDisposableStack()
       undo.defer(() => removeImage(spec.directory))
-      await removeImage(spec.directory)
       // What lies below the disk of an image is taken for another image's.
-      await keepDisk(spec.directory, disk)
+      await keepDisk(spec.directory, disk, () => removeImage(spec.directory))
       await mkdir(saving, { mode: 0o700 })
       vm.mayBeSaved = true
       await save(vm, spec, saving)

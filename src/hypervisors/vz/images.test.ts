@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { open, readFile, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, test } from 'node:test'
+import { watchSyncs } from '../../../tests/support/syncs.ts'
 import { filesIn, vzHost } from '../../../tests/support/vz-helper.ts'
 import type { Machine, MachineSpec } from '../driver.ts'
 
@@ -95,4 +96,14 @@ test('programs are told when a running machine stands still, and not when a paus
     await memory.capture(machine, spec, await host.directory(), never, around)
     assert.deepEqual(await Promise.all(turns), isPaused ? [] : ['running', 'running'])
   }
+})
+
+test('the disk of a restored machine is on disk before the image that it was restored from goes, also for a new one', async (t) => {
+  const spec = await standby()
+  const machine = await restored(spec)
+  await machine.pause()
+  const synced: [name: string, isThere: boolean][] = []
+  await watchSyncs(t, async (file) => void synced.push([path.basename(file), await memory.holdsMemory(spec.directory)]))
+  await memory.suspend(machine, spec, never)
+  assert.deepEqual(synced[0], ['disk-2.raw', true])
 })

@@ -37,9 +37,8 @@ export function memorySnapshots(program: VzProgram, versions: Versions): MemoryS
       const started = performance.now()
       await using undo = new AsyncDisposableStack()
       undo.defer(() => removeImage(directory))
-      await removeImage(directory)
       // What lies below the disk of an image is taken for another image's.
-      await keepDisk(directory, what.disk)
+      await keepDisk(directory, what.disk, () => removeImage(directory))
       signal.throwIfAborted()
       await vz.ask('vm.snapshot', { file: stateFile })
       const memoryBytes = await completeImage(directory, what, true)
