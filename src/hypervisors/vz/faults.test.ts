@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { readdirSync, readlinkSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import path from 'node:path'
 import { after, test } from 'node:test'
 import {
   filesIn,
@@ -134,6 +136,19 @@ test('a restore whose helper ends, hangs up or talks nonsense leaves the directo
   await restoreFails({ STAND_IN_FAULT: 'vm.restore:die' }, /a fault that was ordered/)
   await restoreFails({ STAND_IN_FAULT: 'vm.create:die' }, /a fault that was ordered/)
   await restoreFails({ STAND_IN_FAULT: 'vm.restore:garbage' }, /answered vm\.restore with status 200/)
+})
+
+test('a directory whose sockets would have too long a path is refused before anything is made or given up', async () => {
+  const directory = path.join(await host.directory(), 'x'.repeat(107))
+  await mkdir(directory)
+  await sound.materialise(payload, directory, true)
+  const before = await filesIn(directory)
+  const start = [
+    () => sound.boot(host.spec(directory), never),
+    async () => sound.memory.restore(host.spec(directory), await sound.stamp(), never),
+  ]
+  for (const act of start) await assert.rejects(act, { code: 'storage_unsuitable', message: /longer than 107 bytes/ })
+  assert.deepEqual(await filesIn(directory), before)
 })
 
 test('a capture that fails leaves the machine running and nothing that counts as an image', async () => {

@@ -9,6 +9,7 @@ import { filesIn, vzHost } from '../../../tests/support/vz-helper.ts'
 import { isHypemanError } from '../../api/errors.ts'
 import { isAlive } from '../../platform/process.ts'
 import { createVzDriver } from './index.ts'
+import { VzMachine } from './machine.ts'
 
 const host = await vzHost()
 after(() => host[Symbol.asyncDispose]())
@@ -30,6 +31,15 @@ test('a machine starts on a disk of its own, is paused and goes on, and is gone 
   await machine.kill()
   await machine.kill()
   assert.equal(isAlive(machine.process), false)
+})
+
+test('a machine that is about to go on is paused once it does', async (t) => {
+  const { machine } = await host.start(driver)
+  assert.ok(machine instanceof VzMachine)
+  const info = await machine.info()
+  t.mock.method(machine, 'info', () => Promise.resolve({ ...info, state: 'Resuming' }), { times: 1 })
+  await machine.pause()
+  assert.equal(await machine.status(), 'paused')
 })
 
 test('a capture freezes memory and disk, and the same process goes on; any number of machines start from it, each over a disk of its own', async () => {

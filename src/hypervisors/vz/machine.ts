@@ -63,7 +63,10 @@ export class VzMachine implements Machine {
   }
 
   async pause(): Promise<void> {
-    if ((await this.status()) !== 'paused') await this.ask('vm.pause', undefined)
+    const { state } = await this.info()
+    // It can be paused once it runs, and would go on otherwise.
+    if (state === 'Resuming') await this.#untilRunning()
+    if (state === 'Resuming' || statusOf[state] !== 'paused') await this.ask('vm.pause', undefined)
   }
 
   /** An image of this process in its directory is dropped first: a guest never runs on a disk that an image calls frozen. */

@@ -27,6 +27,7 @@ const START_LIMIT_MS = 30_000
 
 /** `version` is what the process must be, by its own word: what is recorded as the writer of its memory. */
 export async function startCold(program: VzProgram, spec: MachineSpec, version: string, signal: AbortSignal): Promise<VzMachine> {
+  demandSockets(spec)
   configurationOf(spec, 0) // what can't be run is refused before anything is touched
   await discardImage(spec.directory)
   const configuration = configurationOf(spec, await ownDisk(spec.directory, signal))
@@ -38,6 +39,7 @@ export async function startCold(program: VzProgram, spec: MachineSpec, version: 
 
 /** The process comes up paused, with memory, devices and disks of the image's instant. */
 export async function startFromImage(program: VzProgram, spec: MachineSpec, version: string, signal: AbortSignal): Promise<VzMachine> {
+  demandSockets(spec)
   const { configuration: saved, machineIdentifier, disk: frozen } = await checkedManifest(spec.directory)
   const configuration = continued(saved, spec, frozen + 1)
   try {
@@ -60,7 +62,6 @@ async function launch(
   whenStarted: (machine: VzMachine) => Promise<void>,
 ): Promise<VzMachine> {
   const control = socketPath(spec.directory, vzFiles.control)
-  socketPath(spec.directory, vzFiles.vsock)
   await removeSockets(spec.directory)
   const logFile = path.join(spec.directory, vzFiles.vmm)
   const said = listenToLog(logFile)
@@ -89,6 +90,11 @@ async function launch(
     signal.throwIfAborted()
     throw explain(error, byItself, await said(), spec)
   }
+}
+
+/** Before anything is made. */
+function demandSockets({ directory }: MachineSpec): void {
+  for (const name of [vzFiles.control, vzFiles.vsock]) socketPath(directory, name)
 }
 
 async function spawned(options: Parameters<typeof spawnDetached>[0]): ReturnType<typeof spawnDetached> {
