@@ -4,7 +4,7 @@
 import { chmod, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import type { DataLayout } from '../files/layout.ts'
-import { createStaged, makeDataDirectories, makeOwnDirectory } from '../files/stage.ts'
+import { createStaged, makeDataDirectories, makeOwnDirectory, moveToTrash } from '../files/stage.ts'
 import type { PublishedProgram, Release } from '../hypervisors/release.ts'
 import { findBinaries, type Binary } from '../platform/binaries.ts'
 import { newId } from '../platform/ids.ts'
@@ -28,7 +28,7 @@ export async function installProgram(
 ): Promise<Binary> {
   const { hypervisor, program } = release
   const published = publishedFor(release, version)
-  await refuseInstalled(path.join(layout.hypervisor(hypervisor), version))
+  await refuseInstalled(path.join(layout.hypervisor(hypervisor), version), program)
   const wanted = sha256?.toLowerCase() ?? (await publishedSum(release, published, version, from, fetching))
 
   await makeDataDirectories(layout)
@@ -46,8 +46,10 @@ export async function installProgram(
   await chmod(file, 0o755)
   const said = await versionOf(release, file, version)
   const final = path.join(layout.hypervisor(hypervisor), said)
-  await refuseInstalled(final)
+  await refuseInstalled(final, program)
   fetching.signal.throwIfAborted()
+  // A directory without its program is no version.
+  await moveToTrash(layout, final)
   await staged.commit(final)
   return { path: path.join(final, program), version: said }
 }
@@ -87,7 +89,7 @@ async function versionOf(release: Release, file: string, version: string): Promi
   return said
 }
 
-async function refuseInstalled(directory: string): Promise<void> {
-  const there = await stat(directory).catch(() => undefined)
+async function refuseInstalled(directory: string, program: string): Promise<void> {
+  const there = await stat(path.join(directory, program)).catch(() => undefined)
   if (there !== undefined) throw new Error(`it is installed already (${directory}); remove it first to install it again`)
 }

@@ -237,6 +237,17 @@ test('a program that is published as it is, without a checksum, needs one, and l
   assert.equal(again.code, 1)
 })
 
+test('a directory of a version without its program is replaced by an installation', async () => {
+  await publish('1.0.0', goodEntries('1.0.0'))
+  await run('install', 'firecracker@1.0.0', ...here())
+  const directory = path.join(layout.hypervisor('firecracker'), '1.0.0')
+  await rm(path.join(directory, 'firecracker'))
+  await writeFile(path.join(directory, 'notes'), 'of somebody')
+  const { code, stderr } = await run('install', 'firecracker@1.0.0', ...here())
+  assert.equal(code, 0, stderr)
+  assert.deepEqual([await readdir(directory), await readdir(layout.trash)], [['firecracker'], []])
+})
+
 test('wrong use is exit code 2 and says how it is right', async () => {
   for (const [words, said] of [
     [['install', 'firecracker'], /write one such as [a-z-]+@1\.10\.1/],
