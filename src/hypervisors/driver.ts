@@ -171,6 +171,8 @@ export interface Hypervisor {
   readonly maxVolumes: number
   /** Why this hypervisor can't run here (one sentence that says what to do), or undefined. Cheap after the first call. */
   unavailable(): Promise<string | undefined>
+  /** Absolute path of the program that new machines start on. Absent for one whose versions are not installed beside each other by us. */
+  program?(): Promise<string>
   /** What a memory image written now would need: the version of the binary that new machines start on. With a version: of the binary of just that version where it is here. */
   stamp(version?: string): Promise<VersionStamp>
   /**

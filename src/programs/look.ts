@@ -24,11 +24,11 @@ export async function knownPrograms(
   const names = [...new Set([...drivers, ...releases.map(({ hypervisor }) => ({ name: hypervisor }))].map(({ name }) => name))].toSorted()
   const all = await Promise.all(
     names.map(async (hypervisor) => {
-      const usual = await usualVersion(drivers.find(({ name }) => name === hypervisor))
+      const usual = await usualProgram(drivers.find(({ name }) => name === hypervisor))
       const installed = await installedOf(layout, releases, hypervisor)
-      const known = installed.map(({ version, path }) => ({ hypervisor, version, path, usual: version === usual }))
+      const known = installed.map(({ version, path }) => ({ hypervisor, version, path, usual: path === usual?.path }))
       const isElsewhere = usual !== undefined && !known.some((one) => one.usual)
-      return isElsewhere ? [{ hypervisor, version: usual, path: null, usual: true }, ...known] : known
+      return isElsewhere ? [{ hypervisor, version: usual.version, path: null, usual: true }, ...known] : known
     }),
   )
   return all.flat()
@@ -46,16 +46,18 @@ export function probeHypervisors(
       const { name, features } = driver
       const isDefault = name === preferred
       const release = releases.find(({ hypervisor }) => hypervisor === name)
-      const fix = release?.published('1.0', process.arch) === undefined ? {} : { fix: `hypeman hypervisor install ${name}@<version>` }
+      const fix = `hypeman hypervisor install ${name}@<version>`
       const wording = {
         name: `hypervisor ${name}`,
         essential: isDefault,
         good: `${isDefault ? 'runs instances by default' : 'runs instances that ask for it'} (${features.join(', ')})`,
         bad: isDefault ? 'no instance can run that does not ask for another hypervisor' : 'no instance can run on it',
-        ...fix,
       }
       const reason = await driver.unavailable()
-      if (reason !== undefined) return lacking(wording, reason)
+      if (reason !== undefined) {
+        const canInstall = release?.published('1.0', process.arch) !== undefined && !(await runs(driver))
+        return lacking(canInstall ? { ...wording, fix } : wording, reason)
+      }
       const { version } = await driver.stamp()
       const others = (await installedOf(layout, releases, name)).flatMap((one) => (one.version === version ? [] : [one.version]))
       return found(wording, others.length === 0 ? version : `${version}, and for older memory ${others.join(', ')}`)
@@ -68,8 +70,16 @@ async function installedOf(layout: DataLayout, releases: readonly Release[], hyp
   return release === undefined ? [] : await installedVersions({ directory: layout.hypervisor(hypervisor), program: release.program })
 }
 
-/** Undefined for one that can't run here. */
-async function usualVersion(driver: Hypervisor | undefined): Promise<string | undefined> {
+/** Undefined for one that can't run here. Its path, where it may be an installed one: another program may have the same version. */
+async function usualProgram(driver: Hypervisor | undefined): Promise<{ readonly version: string; readonly path: string | undefined } | undefined> {
   if (driver === undefined || (await driver.unavailable()) !== undefined) return undefined
-  return (await driver.stamp()).version
+  return { version: (await driver.stamp()).version, path: await driver.program?.() }
+}
+
+/** Installing one helps where none runs, and not where something else is missing. */
+async function runs(driver: Hypervisor): Promise<boolean> {
+  return driver.stamp().then(
+    () => true,
+    () => false,
+  )
 }
