@@ -9,7 +9,12 @@ export { filesIn, tell } from './driver-host.ts'
 
 export interface PaperFirecracker extends PaperHost {
   /** A driver that starts another program, or has other knowledge of the host. */
-  driverWith(options: { readonly command?: string; readonly whyNoKvm?: string; readonly pageHoles?: boolean }): Hypervisor
+  driverWith(options: {
+    readonly command?: string
+    readonly whyNoKvm?: string
+    readonly pageHoles?: boolean
+    readonly startLimitMs?: number
+  }): Hypervisor
 }
 
 /** `root` is an existing directory, by default a temporary one. */
@@ -17,13 +22,14 @@ export async function paperFirecracker(root?: string): Promise<PaperFirecracker>
   const driverOf = (
     layout: PaperHost['layout'],
     command: string,
-    { whyNoKvm, pageHoles }: Parameters<PaperFirecracker['driverWith']>[0] = {},
+    { whyNoKvm, pageHoles, startLimitMs }: Parameters<PaperFirecracker['driverWith']>[0] = {},
   ): Hypervisor =>
     createFirecrackerDriver({
       layout,
       command,
       kernelImage: (image) => Promise.resolve(image),
       whyNoKvm: () => Promise.resolve(whyNoKvm),
+      startLimitMs,
       ...(pageHoles === undefined ? {} : { pageHoles: () => Promise.resolve(pageHoles) }),
     })
   const host = await paperHost({ name: 'firecracker', kernel: smallElf(), root }, driverOf)

@@ -100,6 +100,15 @@ export function fullConfig({ machine, drives, networks, vsock: socket, balloon: 
   }
 }
 
+/** What the real one has on x86-64, less one each for its generation ID and its clock. */
+const INTERRUPTS = 19 - 2
+
+/** Why a machine can't have so many devices: each takes an interrupt. */
+export function whyTooMany({ drives, networks, vsock: socket, balloon: pages, entropy }: Configuration): string | undefined {
+  const devices = drives.length + networks.length + [socket !== undefined, pages !== undefined, entropy].filter(Boolean).length
+  return devices <= INTERRUPTS ? undefined : 'Failed to allocate requested resource: The requested resource is not available.'
+}
+
 export function guestOf(
   { machine, drives, networks }: Configuration,
   parts: Pick<GuestDescription, 'console' | 'ports' | 'boot'>,

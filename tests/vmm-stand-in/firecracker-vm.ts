@@ -20,6 +20,7 @@ import {
   rateLimiter,
   vsock,
   whyNotOpened,
+  whyTooMany,
   type Configuration,
 } from './firecracker-config.ts'
 import { ownOutput, type Guest, type startGuest } from './guest.ts'
@@ -113,6 +114,8 @@ export function openVm({ startGuest: start, id, version, log, end }: VmOptions):
     if (guest !== undefined) throw new Fault(notAfter)
     if (boot === undefined) throw new Fault('Cannot start microvm without kernel configuration.')
     if (!isElf(boot.kernel_image_path)) throw new Fault('Kernel Loader: failed to load ELF kernel image: Invalid ELF magic number')
+    const tooMany = whyTooMany(config)
+    if (tooMany !== undefined) throw new Fault(`Cannot start microvm: ${tooMany}`)
     const initrd = boot.initrd_path === undefined ? {} : { initrd: boot.initrd_path }
     const from = { kernel: boot.kernel_image_path, commandLine: `${boot.boot_args} ${emulatedArguments}`, ...initrd }
     watch(await start(guestOf(config, { boot: from, console: ownOutput, ports })))

@@ -6,8 +6,11 @@ import { diskArgument, oneNode, partArguments, quietArguments } from '../kernel-
 import type { Ask } from './api.ts'
 import { diskFiles, firecrackerFiles } from './files.ts'
 
-/** Interrupts for virtio devices on x86-64, less those for the disks, network, vsock, entropy and balloon that a machine has besides its volumes. */
-export const MAX_VOLUMES = 19 - 6
+/** Interrupts that Firecracker has to give on x86-64, one to each device. Two go to devices of its own: the generation ID and, in later versions, the clock. */
+const INTERRUPTS = 19 - 2
+/** What a machine has besides its volumes: two disks, network, vsock, entropy and balloon. */
+const OTHER_DEVICES = 6
+export const MAX_VOLUMES = INTERRUPTS - OTHER_DEVICES
 /** Only a device that was made with statistics tells what it holds. The guest is asked for them as seldom as there is a number for (16 bits, in seconds): an idle one is to write nothing. */
 const balloonDevice = { amount_mib: 0, deflate_on_oom: true, stats_polling_interval_s: 65_535 } as const
 /** The one network interface. */

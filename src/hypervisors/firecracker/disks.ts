@@ -6,7 +6,7 @@ import { existsSync, statSync } from 'node:fs'
 import { link, lstat, open, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../api/errors.ts'
-import { copyPayload } from '../../files/copy.ts'
+import { copyPayload, type CopyOptions } from '../../files/copy.ts'
 import { partsBehind } from '../../files/disk-parts.ts'
 import { formatStretch, linkFilesystem } from '../../files/empty-filesystem.ts'
 import type { DataLayout } from '../../files/layout.ts'
@@ -26,21 +26,21 @@ export function createRawDisk(layout: DataLayout, directory: string, sizeBytes: 
 }
 
 /** Makes sure that the disk is nobody else's, durably, so that a machine may write to it. */
-export async function ownDisk(directory: string): Promise<void> {
+export async function ownDisk(directory: string, signal: AbortSignal): Promise<void> {
   if (sizeAndLinks(directory).links === 1) return
-  await replaceDisk(directory, diskFiles.live, true)
+  await replaceDisk(directory, diskFiles.live, { durable: true, signal })
   await syncDirectory(directory)
 }
 
 /** Makes the disk a copy of the frozen one. Not durable: `syncThawed` makes it so before the frozen one goes. */
-export async function thawDisk(directory: string): Promise<void> {
-  await replaceDisk(directory, diskFiles.frozen, false)
+export async function thawDisk(directory: string, signal: AbortSignal): Promise<void> {
+  await replaceDisk(directory, diskFiles.frozen, { durable: false, signal })
 }
 
-async function replaceDisk(directory: string, source: string, durable: boolean): Promise<void> {
+async function replaceDisk(directory: string, source: string, options: CopyOptions): Promise<void> {
   const copy = path.join(directory, unfinished)
   await rm(copy, { force: true })
-  await copyPayload(path.join(directory, source), copy, { durable })
+  await copyPayload(path.join(directory, source), copy, options)
   await rename(copy, path.join(directory, diskFiles.live))
 }
 
@@ -119,7 +119,7 @@ export async function importRawDisk(directory: string, file: string): Promise<vo
 
 /** Makes the disk longer by an empty ext4 for each size, durably. One that is cut off leaves a disk that is longer, behind what its guest uses. */
 export async function addRawParts(directory: string, sizes: readonly number[]): Promise<AddedParts> {
-  await ownDisk(directory)
+  await ownDisk(directory, new AbortController().signal)
   const disk = path.join(directory, diskFiles.live)
   const { bytes } = sizeAndLinks(directory)
   const { parts, endBytes } = partsBehind(bytes, sizes)

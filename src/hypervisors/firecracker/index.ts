@@ -27,13 +27,15 @@ export interface FirecrackerDriverOptions {
   readonly whyNoKvm: () => Promise<string | undefined>
   /** Whether the file system of a directory tells pages from holes beside them; by default it is asked. */
   readonly pageHoles?: ((directory: string) => Promise<boolean>) | undefined
+  /** Until a started process must answer for the first time, in milliseconds. */
+  readonly startLimitMs?: number | undefined
 }
 
 /** The first version that describes its devices by ACPI: the distributions' kernels find them by nothing else. */
 const OLDEST = [1, 8] as const
 
 export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hypervisor {
-  const { layout, command = 'firecracker', kernelImage, whyNoKvm, pageHoles = tellsPageHoles } = options
+  const { layout, command = 'firecracker', kernelImage, whyNoKvm, pageHoles = tellsPageHoles, startLimitMs } = options
   const advice = 'install it (hypeman hypervisor install firecracker@<version>), or name its program in the setting hypervisor.firecracker'
   const binaries = findBinaries({
     command,
@@ -49,9 +51,10 @@ export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hype
     features: ['snapshots', 'standby', 'fork', 'pause', 'balloon-control', 'vsock', 'disk-io-limit'],
     networks: ['tap'],
     maxVolumes: MAX_VOLUMES,
-    memory: memorySnapshots(versions, () => pageHoles(layout.staging)),
+    memory: memorySnapshots(versions, { pageHoles: () => pageHoles(layout.staging), startLimitMs }),
     balloon,
     partOf,
+    program: async () => (await binaries.usual()).path,
     stamp: versions.stamp,
     async unavailable() {
       try {
@@ -70,7 +73,7 @@ export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hype
       const problem = tooOld(binary.version)
       if (problem !== undefined) throw new HypemanError('host_unavailable', problem)
       const kernel = await kernelImage(spec.kernel)
-      return versions.onSameVersion(() => startCold(binary, spec, kernel, signal))
+      return versions.onSameVersion(() => startCold({ ...binary, startLimitMs }, spec, kernel, signal))
     },
     async adopt({ directory }, process) {
       // A record that was copied names the process of the instance that it was copied from.

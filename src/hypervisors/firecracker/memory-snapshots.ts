@@ -14,10 +14,14 @@ import { freezeDisk } from './disks.ts'
 import { diskFiles, firecrackerFiles, memoryFiles } from './files.ts'
 import { FirecrackerMachine } from './machine.ts'
 import { commitManifest, discardImage, holdsImage, planSave, removeImage, stageManifest, type PlannedSave } from './memory.ts'
-import { startFromImage } from './start.ts'
+import { startFromImage, type Program } from './start.ts'
 
-/** `pageHoles`: whether the file system of the data directory tells pages from holes beside them (files/sparse.ts). */
-export function memorySnapshots(versions: Versions, pageHoles: () => Promise<boolean>): MemorySnapshots {
+interface Host extends Pick<Program, 'startLimitMs'> {
+  /** Whether the file system of the data directory tells pages from holes beside them (files/sparse.ts). */
+  pageHoles(): Promise<boolean>
+}
+
+export function memorySnapshots(versions: Versions, host: Host): MemorySnapshots {
   return {
     movable: true,
 
@@ -26,7 +30,7 @@ export function memorySnapshots(versions: Versions, pageHoles: () => Promise<boo
     async capture(machine, spec, target, signal, around) {
       const firecracker = asFirecracker(machine)
       const wasRunning = (await firecracker.status(signal)) === 'running'
-      const holes = await pageHoles()
+      const holes = await host.pageHoles()
       signal.throwIfAborted()
       const { frozen, report } = await whilePaused(firecracker, wasRunning, around, async () => {
         const save = await planSave(spec.directory, target, holes)
@@ -48,7 +52,7 @@ export function memorySnapshots(versions: Versions, pageHoles: () => Promise<boo
       await using undo = new AsyncDisposableStack()
       undo.defer(() => removeImage(spec.directory))
       await removeImage(spec.directory)
-      const save = await planSave(spec.directory, spec.directory, await pageHoles())
+      const save = await planSave(spec.directory, spec.directory, await host.pageHoles())
       firecracker.mayBeSaved = true
       await saveMachine(firecracker, save, spec.directory)
       await freezeDisk(spec.directory)
@@ -60,7 +64,7 @@ export function memorySnapshots(versions: Versions, pageHoles: () => Promise<boo
 
     async restore(spec, wanted, signal) {
       const writer = await versions.writerOf(wanted)
-      return versions.onSameVersion(() => startFromImage(writer, spec, signal))
+      return versions.onSameVersion(() => startFromImage({ ...writer, startLimitMs: host.startLimitMs }, spec, signal))
     },
 
     holdsMemory: async (directory) => holdsImage(directory),

@@ -13,45 +13,60 @@ import { firstAnswer } from '../../platform/unix-http.ts'
 import type { MachineSpec } from '../driver.ts'
 import { replacedProgram } from '../versions.ts'
 import { listenToLog, startFailure } from '../vmm-log.ts'
-import { ownDisk, thawDisk } from './disks.ts'
+import { ownDisk, takeBackFrozen, thawDisk } from './disks.ts'
 import { ask, MEMORY_LIMIT_MS } from './api.ts'
 import { bootRequests, drivesOf, limitRequests, loadRequest, type Drive } from './configuration.ts'
 import { firecrackerFiles, memoryFiles } from './files.ts'
 import { FirecrackerMachine } from './machine.ts'
 import { checkedManifest, countFromImage, countFromNothing, discardImage, forgetCount } from './memory.ts'
 
-/** Until a started process answers on its socket, in milliseconds. */
-const API_LIMIT_MS = 30_000
+export interface Program extends Binary {
+  /** Until a started process must answer for the first time, in milliseconds. */
+  readonly startLimitMs?: number | undefined
+}
+
+const START_LIMIT_MS = 30_000
 
 /** `kernel` is an uncompressed one. */
-export async function startCold(binary: Binary, spec: MachineSpec, kernel: string, signal: AbortSignal): Promise<FirecrackerMachine> {
+export async function startCold(program: Program, spec: MachineSpec, kernel: string, signal: AbortSignal): Promise<FirecrackerMachine> {
+  demandSockets(spec)
   await discardImage(spec.directory)
-  await ownDisk(spec.directory)
+  await ownDisk(spec.directory, signal)
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => forgetCount(spec.directory))
   await countFromNothing(spec.directory, spec.memoryMib * 1024 ** 2)
-  return launch(binary, spec, signal, async (machine) => {
+  const started = await launch(program, spec, signal, async (machine) => {
     for (const request of bootRequests(spec, kernel)) await machine.ask({ ...request, signal })
     await machine.ask({ method: 'PUT', path: '/actions', body: { action_type: 'InstanceStart' }, signal })
     machine.followLog(0)
   })
+  undo.move()
+  return started
 }
 
-/** The process comes up paused, with memory, devices and disk of the image's instant. */
-export async function startFromImage(binary: Binary, spec: MachineSpec, signal: AbortSignal): Promise<FirecrackerMachine> {
+/** The process comes up paused, with memory, devices and disk of the image's instant; it writes to a copy of that disk. */
+export async function startFromImage(program: Program, spec: MachineSpec, signal: AbortSignal): Promise<FirecrackerMachine> {
+  demandSockets(spec)
   const image = await checkedManifest(spec.directory)
   if (image.ramBytes !== spec.memoryMib * 1024 ** 2)
     throw new HypemanError(
       'conflict',
       `the memory image has ${image.ramBytes} bytes, the instance ${spec.memoryMib} MiB; start it from its disks`,
     )
-  await thawDisk(spec.directory)
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => takeBackFrozen(spec.directory))
+  await thawDisk(spec.directory, signal)
+  undo.defer(() => forgetCount(spec.directory))
   await countFromImage(spec.directory)
-  return launch(binary, spec, signal, async (machine) => {
+  const started = await launch(program, spec, signal, async (machine) => {
     const files = { state: memoryFiles.state, memory: memoryFiles.image }
     await machine.ask({ ...loadRequest(spec, files), limitMs: MEMORY_LIMIT_MS, signal })
     await demandOwnDisks(machine, spec, signal)
     for (const request of limitRequests(spec)) await machine.ask({ ...request, signal })
     machine.followLogOnceResumed(image.logged)
   })
+  undo.move()
+  return started
 }
 
 const loadedConfig = z.object({
@@ -85,12 +100,11 @@ function differenceOf(drives: z.infer<typeof loadedConfig>['drives'], wanted: Re
 }
 
 async function launch(
-  binary: Binary,
+  program: Program,
   spec: MachineSpec,
   signal: AbortSignal,
   whenListening: (machine: FirecrackerMachine) => Promise<void>,
 ): Promise<FirecrackerMachine> {
-  for (const name of [firecrackerFiles.api, firecrackerFiles.vsock]) socketPath(spec.directory, name)
   await removeSockets(spec.directory)
   const logs = [firecrackerFiles.console, firecrackerFiles.vmm].map((name) => listenToLog(path.join(spec.directory, name)))
   // Firecracker wants the file of its log to be there.
@@ -102,15 +116,14 @@ async function launch(
   try {
     // The guest's serial console is its standard output.
     const logFile = path.join(spec.directory, firecrackerFiles.console)
-    const started = await spawnDetached({ command: binary.path, args: arguments_, cwd: spec.directory, logFile })
+    const started = await spawnDetached({ command: program.path, args: arguments_, cwd: spec.directory, logFile })
     machine = new FirecrackerMachine(started, spec.directory)
-    await expectVersion(machine, binary, signal)
+    await expectVersion(machine, program, signal)
     await whenListening(machine)
     return machine
   } catch (error) {
     machine?.release()
     await machine?.kill()
-    await forgetCount(spec.directory)
     await removeSockets(spec.directory)
     const said = (await Promise.all(logs.map((lines) => lines(2)))).flat()
     throw startFailure(
@@ -123,18 +136,27 @@ async function launch(
 const versionAnswer = z.object({ firecracker_version: z.string() })
 
 /** Its own word for its version counts: the program may have been replaced since it was asked. */
-async function expectVersion(machine: FirecrackerMachine, binary: Binary, signal: AbortSignal): Promise<void> {
+async function expectVersion(
+  machine: FirecrackerMachine,
+  { version: expected, startLimitMs: limitMs = START_LIMIT_MS }: Program,
+  signal: AbortSignal,
+): Promise<void> {
   const gone = new AbortController()
   void machine.exited.then(({ reason }) => gone.abort(new HypemanError('host_unavailable', `Firecracker ended: ${reason}`)))
   const either = AbortSignal.any([signal, gone.signal])
   const api = socketPath(machine.directory, firecrackerFiles.api)
-  const answer = await firstAnswer((until) => ask(api, { method: 'GET', path: '/version', signal: until }), {
+  const answer = await firstAnswer((until, leftMs) => ask(api, { method: 'GET', path: '/version', signal: until, limitMs: leftMs }), {
     name: 'Firecracker',
     signal: either,
-    limitMs: API_LIMIT_MS,
+    limitMs,
   })
   const { firecracker_version: version } = versionAnswer.parse(answer)
-  if (version !== binary.version) throw replacedProgram('Firecracker', version, binary.version)
+  if (version !== expected) throw replacedProgram('Firecracker', version, expected)
+}
+
+/** Before anything is made. */
+function demandSockets({ directory }: MachineSpec): void {
+  for (const name of [firecrackerFiles.api, firecrackerFiles.vsock]) socketPath(directory, name)
 }
 
 async function removeSockets(directory: string): Promise<void> {
