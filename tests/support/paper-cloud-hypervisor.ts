@@ -8,20 +8,26 @@ export { tell } from './driver-host.ts'
 
 export interface PaperCloudHypervisor extends PaperHost {
   /** A driver that starts another program, or has other knowledge of the host. */
-  driverWith(options: { readonly whyNotOnDemand?: string; readonly command?: string; readonly pageHoles?: boolean }): Hypervisor
+  driverWith(options: {
+    readonly whyNotOnDemand?: string
+    readonly command?: string
+    readonly pageHoles?: boolean
+    readonly startLimitMs?: number
+  }): Hypervisor
 }
 
 export async function paperCloudHypervisor(): Promise<PaperCloudHypervisor> {
   const driverOf = (
     layout: PaperHost['layout'],
     command: string,
-    { whyNotOnDemand, pageHoles }: Parameters<PaperCloudHypervisor['driverWith']>[0] = {},
+    { whyNotOnDemand, pageHoles, startLimitMs }: Parameters<PaperCloudHypervisor['driverWith']>[0] = {},
   ): Hypervisor =>
     createCloudHypervisorDriver({
       layout,
       command,
       whyNoKvm: () => Promise.resolve(undefined),
       whyNotOnDemand,
+      startLimitMs,
       kernelImage: (image) => Promise.resolve(image),
       ...(pageHoles === undefined ? {} : { pageHoles: () => Promise.resolve(pageHoles) }),
     })

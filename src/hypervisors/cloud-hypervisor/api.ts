@@ -42,8 +42,8 @@ export interface RestoreRequest {
 }
 
 export interface Vmm {
-  /** The version of the process that answers. */
-  version(signal?: AbortSignal): Promise<string>
+  /** The version of the process that answers, which has so many milliseconds to do so. */
+  version(signal?: AbortSignal, limitMs?: number): Promise<string>
   /** Undefined where no machine was created. */
   info(signal?: AbortSignal): Promise<VmInfo | undefined>
   create(config: VmConfig, signal?: AbortSignal): Promise<void>
@@ -72,14 +72,14 @@ export function vmmAt(socket: string, gone: AbortSignal): Vmm {
     const { status, text } = await ask('PUT', name, body, signal, limitMs)
     if (status !== 204 && status !== 200) throw new VmmError(name, status, wordsOf(text))
   }
-  const get = async <T>(name: string, schema: z.ZodType<T>, signal?: AbortSignal): Promise<T> => {
-    const { status, text } = await ask('GET', name, undefined, signal)
+  const get = async <T>(name: string, schema: z.ZodType<T>, signal?: AbortSignal, limitMs?: number): Promise<T> => {
+    const { status, text } = await ask('GET', name, undefined, signal, limitMs)
     if (status !== 200) throw new VmmError(name, status, wordsOf(text))
     return parsed(name, text, schema)
   }
   return {
-    async version(signal) {
-      const { build_version: build, version } = await get('vmm.ping', pingAnswer, signal)
+    async version(signal, limitMs) {
+      const { build_version: build, version } = await get('vmm.ping', pingAnswer, signal, limitMs)
       return plainVersion(build ?? version)
     },
     async info(signal) {

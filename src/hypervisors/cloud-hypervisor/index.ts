@@ -14,7 +14,7 @@ import { CloudHypervisorMachine } from './machine.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
 import { startCold, type Host } from './start.ts'
 
-export interface CloudHypervisorOptions extends Pick<Host, 'kernelImage'> {
+export interface CloudHypervisorOptions extends Pick<Host, 'kernelImage' | 'startLimitMs'> {
   readonly layout: DataLayout
   /** Found on PATH unless absolute. */
   readonly command: string
@@ -40,6 +40,7 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
       return 'the file system of the data directory does not tell written pages from holes beside them, so that its snapshots could not be completed'
     },
     kernelImage: options.kernelImage,
+    startLimitMs: options.startLimitMs,
   }
   const versions = versionsOf(binaries, { hypervisor: 'cloud-hypervisor', machineType: 'pci', accelerator: 'kvm' })
 
@@ -52,6 +53,7 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
     memory: memorySnapshots(host, versions),
     balloon,
     partOf,
+    program: async () => (await binaries.usual()).path,
     stamp: versions.stamp,
     async unavailable() {
       try {

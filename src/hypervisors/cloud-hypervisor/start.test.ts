@@ -1,7 +1,8 @@
 // Starts that fail: nothing of them is left, and the error says what to do.
 
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
+import promises, { readFile } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import path from 'node:path'
 import { after, beforeEach, test } from 'node:test'
 import { isHypemanError, type ErrorCode } from '../../api/errors.ts'
@@ -127,5 +128,38 @@ test('a directory whose sockets would have too long a path is refused before any
   const long = { ...spec, directory: `${spec.directory}/${'x'.repeat(107)}` }
   await leavesNothing(spec, () =>
     assert.rejects(driver.boot(long, never), saying('storage_unsuitable', /longer than 107 bytes; use a data directory/)),
+  )
+})
+
+test('a program that takes a connection and never answers is given up in the time that a start has', async () => {
+  const listens = `require('http').createServer(() => undefined).listen(process.argv[2].replace('path=', ''))`
+  await host.installScript(script(`exec '${process.execPath}' -e "${listens}" -- "$@"`))
+  const spec = await stopped()
+  const words = /did not (answer|listen).* within [0-4](\.\d+)? s/
+  await leavesNothing(spec, () =>
+    assert.rejects(host.driverWith({ startLimitMs: 4_000 }).boot(spec, never), saying('host_unavailable', words)),
+  )
+})
+
+test('a restore after which its directory can not be removed leaves no process', async (t) => {
+  const spec = await standby()
+  const before = vmmsOf({ dataDirectory })
+  const { rm } = promises
+  let restoring = 0
+  t.mock.method(promises, 'rm', async (...[file, options]: Parameters<typeof rm>) => {
+    if (path.basename(String(file)) === 'restoring.tmp' && (restoring += 1) === 2) throw new Error('a fault')
+    await rm(file, options)
+  })
+  syncBuiltinESMExports()
+  try {
+    await assert.rejects(memory.restore(spec, stampOf52, never), /a fault/)
+  } finally {
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+  }
+  assert.deepEqual(vmmsOf({ dataDirectory }), before)
+  assert.deepEqual(
+    (await filesIn(spec.directory)).filter((name) => name.endsWith('.raw')),
+    ['disk-1.raw'],
   )
 })

@@ -27,9 +27,10 @@ export interface Host {
   kernelImage(kernel: string): Promise<string>
   /** Why memory can't come when the guest asks for it; undefined if it can. */
   whyNotOnDemand(): Promise<string | undefined>
+  /** Until a started process must answer for the first time, in milliseconds. */
+  readonly startLimitMs?: number | undefined
 }
 
-/** Until a started process must answer for the first time, in milliseconds. */
 const START_LIMIT_MS = 10_000
 /** Slowest disk that memory is read from and written to, in bytes per millisecond: what takes longer hangs. */
 const SLOWEST_BYTES_PER_MS = 20_000
@@ -46,7 +47,7 @@ export async function startCold(host: Host, binary: Binary, spec: MachineSpec, s
   await discardImage(spec.directory)
   const disk = await ownDisk(spec.directory, signal)
   const config = bootConfig(spec, { kernel, systemDisk: diskName(disk) })
-  return launch(binary, spec, signal, async ({ vmm }) => {
+  return launch(host, binary, spec, signal, async ({ vmm }) => {
     await vmm.create(config, signal)
     await vmm.command('boot', signal)
   })
@@ -66,12 +67,14 @@ export async function startFromImage(host: Host, binary: Binary, spec: MachineSp
     await removeFile(path.join(spec.directory, vmmFiles.base))
   })
   await diskOver(spec.directory, image.disk, signal)
+  let machine: CloudHypervisorMachine | undefined
+  undo.defer(async () => machine?.kill())
   {
     await using _source = await sourceOf(spec.directory, source, config)
-    const machine = await load(host, binary, spec, image.memoryBytes, source, signal)
-    undo.move()
-    return machine
+    machine = await load(host, binary, spec, image.memoryBytes, source, signal)
   }
+  undo.move()
+  return machine
 }
 
 /** A directory like the image's, with another configuration: the image stays as it is. The VMM has opened what it needs of it when it has loaded. */
@@ -103,7 +106,7 @@ async function load(
     await removeFile(base)
     if (onDemand) await link(path.join(directory, snapshotParts.memory), base)
     const request: RestoreRequest = { directory, onDemand, limitMs: memoryLimitMs(memoryBytes) }
-    return launch(binary, spec, signal, async (machine) => {
+    return launch(host, binary, spec, signal, async (machine) => {
       await machine.vmm.restore(request, signal)
       const status = await machine.status(signal)
       if (status !== 'paused')
@@ -130,6 +133,7 @@ function note({ directory }: MachineSpec, line: string): void {
 }
 
 async function launch(
+  { startLimitMs: limitMs = START_LIMIT_MS }: Host,
   binary: Binary,
   spec: MachineSpec,
   signal: AbortSignal,
@@ -151,7 +155,8 @@ async function launch(
     })
     machine = new CloudHypervisorMachine(started, spec.directory)
     const { vmm } = machine
-    const version = await firstAnswer((either) => vmm.version(either), { name: 'Cloud Hypervisor', signal, limitMs: START_LIMIT_MS })
+    const ping = (either: AbortSignal, leftMs: number): Promise<string> => vmm.version(either, leftMs)
+    const version = await firstAnswer(ping, { name: 'Cloud Hypervisor', signal, limitMs })
     if (version !== binary.version) throw replacedProgram('Cloud Hypervisor', version, binary.version)
     machine.endOnReset()
     await whenListening(machine)
