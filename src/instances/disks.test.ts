@@ -9,10 +9,12 @@ import { after, test } from 'node:test'
 import fc from 'fast-check'
 import { isHypemanError } from '../api/errors.ts'
 import type { Hypervisor, HypervisorName } from '../hypervisors/driver.ts'
+import { createCloudHypervisorDriver } from '../hypervisors/cloud-hypervisor/index.ts'
+import { createFirecrackerDriver } from '../hypervisors/firecracker/index.ts'
 import { createQemuDriver } from '../hypervisors/qemu/index.ts'
+import { createVzDriver } from '../hypervisors/vz/index.ts'
 import type { FlowContext } from '../platform/flow.ts'
 import { aDriver, aHostNetwork, aRecord, testContext } from '../../tests/support/instance-context.ts'
-import { createStandIn } from '../../tests/support/stand-in-hypervisor/driver.ts'
 import { fillFromPayload } from './disks.ts'
 import { demandFit } from './fit.ts'
 
@@ -21,11 +23,15 @@ const world = await testContext({ drivers })
 after(() => world[Symbol.asyncDispose]())
 const { layout } = world.context
 const ofQemu = { accelerator: 'tcg', layout } as const
+// No process of theirs is started.
+const command = '/nowhere'
+const ofHost = { layout, command, kernelImage: (kernel: string) => Promise.resolve(kernel), whyNoKvm: () => Promise.resolve(undefined) }
 for (const driver of [
   createQemuDriver({ ...ofQemu, machineType: 'q35' }),
   createQemuDriver({ ...ofQemu, machineType: 'microvm' }),
-  // Of another format, by a driver with files of its own.
-  createStandIn({ name: 'firecracker', program: '/nowhere' }),
+  createFirecrackerDriver(ofHost),
+  createCloudHypervisorDriver({ ...ofHost, whyNotOnDemand: undefined }),
+  createVzDriver({ layout, command }),
 ])
   drivers.set(driver.name, driver)
 const names = [...drivers.keys()]
@@ -61,14 +67,15 @@ function flowWith(steps: string[], fail?: string): FlowContext {
 
 /** A payload of a hypervisor's whose disk holds some pages, the rest holes. */
 async function payloadOf(name: HypervisorName, pages: ReadonlyMap<number, number>): Promise<string> {
-  const payload = await freshDirectory()
-  const raw = path.join(payload, 'raw.tmp')
+  const [stopped, payload] = [await freshDirectory(), await freshDirectory()]
+  const raw = path.join(stopped, 'raw.tmp')
   await writeFile(raw, '')
   await truncate(raw, DISK)
   const fd = openSync(raw, 'r+')
   for (const [page, byte] of pages) writeSync(fd, Buffer.alloc(PAGE, byte), 0, PAGE, page * PAGE)
   closeSync(fd)
-  await driverNamed(name).importDisk(payload, raw)
+  await driverNamed(name).importDisk(stopped, raw)
+  await driverNamed(name).share(stopped, payload, false)
   return payload
 }
 
