@@ -26,12 +26,11 @@ for (const under of hypervisorsUnderTest(process.env['HYPEMAN_TEST_HYPERVISORS']
       snapshot: '',
     }
     for (const scenario of scenarios) {
-      const verdict: Verdict = { hypervisor: name, scenario: scenario.name, passed: false, standIn: under.standIn }
+      const verdict: Verdict = { hypervisor: name, scenario: scenario.name, outcome: 'failed', standIn: under.standIn }
       verdicts.push(verdict)
       // What comes later goes on with what this one made: after a failure it shows only that.
       await t.test(scenario.name, async () => {
-        await scenario.run(world)
-        verdict.passed = true
+        verdict.outcome = await scenario.run(world)
       })
     }
   })

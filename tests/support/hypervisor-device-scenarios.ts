@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { once } from 'node:events'
 import type { HypervisorWorld } from './hypervisor-scenarios.ts'
+import type { Outcome } from './hypervisor-table.ts'
 import { runMachine, shell, small, untilRunning } from './machine.ts'
 import { refusedWith } from './refused.ts'
 import { countVm } from './vm-count.ts'
@@ -37,11 +38,11 @@ export async function volumes({ server, hypervisor, body }: HypervisorWorld): Pr
   for (const name of [data, model]) await client.volumes.delete(name)
 }
 
-export async function diskLimit({ server, hypervisor, body, features }: HypervisorWorld): Promise<void> {
+export async function diskLimit({ server, hypervisor, body, features }: HypervisorWorld): Promise<Outcome> {
   const request = { ...small, ...body, name: `${hypervisor}-limited`, hypervisor: hypervisor as 'qemu', disk_io_bps: '2MB/s' }
   if (!features.has('disk-io-limit')) {
     await assert.rejects(server.client.instances.create(request), refusedWith(501, /disk_io_bps/))
-    return
+    return 'refused'
   }
   const { id } = await server.client.instances.create(request)
   await untilRunning(server, id)
@@ -50,10 +51,11 @@ export async function diskLimit({ server, hypervisor, body, features }: Hypervis
   const ms = performance.now() - from
   assert.ok(ms > 2_000, `8 MB at 2 MB/s took ${ms} ms`)
   await server.client.instances.delete(id)
+  return 'done'
 }
 
 /** A guest reaches what listens on its host, and so does a fork of it, on an address or behind a NAT of its own. */
-export async function network({ server, machine, hypervisor, snapshot }: HypervisorWorld): Promise<void> {
+export async function network({ server, machine, hypervisor, snapshot }: HypervisorWorld): Promise<Outcome> {
   const { client } = server
   const { network: own } = await client.instances.get(machine)
   if (own?.enabled !== true) {
@@ -61,7 +63,7 @@ export async function network({ server, machine, hypervisor, snapshot }: Hypervi
       client.instances.create({ ...small, name: `${hypervisor}-networked`, hypervisor: hypervisor as 'qemu' }),
       refusedWith(501, /network/),
     )
-    return
+    return 'refused'
   }
   const host = createServer((_request, response) => response.end('hello from the host'))
   host.listen(0, '0.0.0.0')
@@ -80,14 +82,15 @@ export async function network({ server, machine, hypervisor, snapshot }: Hypervi
     host.close()
     host.closeAllConnections()
   }
+  return 'done'
 }
 
 /** Disks go to another hypervisor and come back, where the server has another. */
-export async function moves({ server, hypervisor, snapshot }: HypervisorWorld): Promise<void> {
+export async function moves({ server, hypervisor, snapshot }: HypervisorWorld): Promise<Outcome> {
   const { client } = server
   const { runtimes } = await client.capabilities.get()
   const other = hypervisor === 'qemu' ? 'qemu-microvm' : 'qemu'
-  if (!runtimes.some(({ name, available }) => name === other && available)) return
+  if (!runtimes.some(({ name, available }) => name === other && available)) return 'not here'
   const stopped = await client.snapshots.fork(snapshot, { name: `${hypervisor}-still`, target_state: 'Stopped' })
   const { id: disks } = await client.instances.snapshots.create(stopped.id, { kind: 'Stopped' })
   const there = await client.snapshots.fork(disks, { name: `${hypervisor}-there`, target_state: 'Running', target_hypervisor: other })
@@ -101,4 +104,5 @@ export async function moves({ server, hypervisor, snapshot }: HypervisorWorld): 
   assert.equal(await shell(server, back.id, 'cat /root/instant'), 'there')
   for (const { id } of [stopped, there, back]) await client.instances.delete(id)
   await client.snapshots.delete(disks)
+  return 'done'
 }

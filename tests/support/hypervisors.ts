@@ -1,6 +1,8 @@
 // The hypervisors that tests go through, each with what it is tested on here: itself, or the stand-in for it (tests/vmm-stand-in).
 
 import path from 'node:path'
+import { judgeAccelerator } from '../../src/platform/accelerator.ts'
+import { hasHostNetwork } from './host-network.ts'
 import { startServer, type ServerProgram, type TestServer } from './server.ts'
 
 export interface HypervisorUnderTest {
@@ -19,12 +21,20 @@ export interface HypervisorUnderTest {
   readonly skip?: string
 }
 
+/** Why a hypervisor that has networks by tap devices alone, and whose real program needs KVM, can't be tested here. */
+async function whyNotHere(real: string | undefined): Promise<{ readonly skip?: string }> {
+  if (!hasHostNetwork) return { skip: 'needs root and /dev/net/tun: its guests have networks by devices of the host alone' }
+  if (real === undefined) return {}
+  const { accelerator, reason } = await judgeAccelerator()
+  return accelerator === 'kvm' ? {} : { skip: `${real} needs KVM: ${reason}` }
+}
+
 /** Where a real one is, else its stand-in. */
-function firecracker(): HypervisorUnderTest {
-  const real = process.env['HYPEMAN_TEST_FIRECRACKER']
+async function firecracker(real: string | undefined): Promise<HypervisorUnderTest> {
   const body = {}
+  const skip = await whyNotHere(real)
   if (real !== undefined)
-    return { name: 'firecracker', standIn: false, settings: { HYPERVISOR__FIRECRACKER: real }, body, cutsStreams: true }
+    return { name: 'firecracker', standIn: false, settings: { HYPERVISOR__FIRECRACKER: real }, body, cutsStreams: true, ...skip }
   const program = path.resolve(import.meta.dirname, '../vmm-stand-in/bin/firecracker')
   return {
     name: 'firecracker',
@@ -32,6 +42,7 @@ function firecracker(): HypervisorUnderTest {
     settings: { HYPERVISOR__FIRECRACKER: program, HYPERVISOR__NEEDS_KVM: 'false' },
     body,
     cutsStreams: true,
+    ...skip,
   }
 }
 
@@ -45,12 +56,12 @@ const all: readonly HypervisorUnderTest[] = [
     body: { network: { enabled: false } },
     program: { command: process.execPath, args: [path.join(import.meta.dirname, 'vz-server.ts')] },
   },
-  firecracker(),
-  cloudHypervisor(process.env['HYPEMAN_TEST_CLOUD_HYPERVISOR']),
+  await firecracker(process.env['HYPEMAN_TEST_FIRECRACKER']),
+  await cloudHypervisor(process.env['HYPEMAN_TEST_CLOUD_HYPERVISOR']),
 ]
 
-/** The real one where it is given, which needs KVM. */
-function cloudHypervisor(program: string | undefined): HypervisorUnderTest {
+/** The real one where it is given. */
+async function cloudHypervisor(program: string | undefined): Promise<HypervisorUnderTest> {
   const standIn = path.resolve(import.meta.dirname, '../vmm-stand-in/bin/cloud-hypervisor')
   return {
     name: 'cloud-hypervisor',
@@ -60,6 +71,7 @@ function cloudHypervisor(program: string | undefined): HypervisorUnderTest {
       ...(program === undefined ? { HYPERVISOR__NEEDS_KVM: 'false' } : {}),
     },
     body: {},
+    ...(await whyNotHere(program)),
   }
 }
 
