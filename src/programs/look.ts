@@ -71,7 +71,9 @@ async function installedOf(layout: DataLayout, releases: readonly Release[], hyp
 }
 
 /** Undefined for one that can't run here. Its path, where it may be an installed one: another program may have the same version. */
-async function usualProgram(driver: Hypervisor | undefined): Promise<{ readonly version: string; readonly path: string | undefined } | undefined> {
+async function usualProgram(
+  driver: Hypervisor | undefined,
+): Promise<{ readonly version: string; readonly path: string | undefined } | undefined> {
   if (driver === undefined || (await driver.unavailable()) !== undefined) return undefined
   return { version: (await driver.stamp()).version, path: await driver.program?.() }
 }

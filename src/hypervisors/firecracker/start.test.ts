@@ -45,7 +45,11 @@ async function restoreFails(spec: MachineSpec, expected: object): Promise<void> 
 const script = (lines: string): string => `[ "$1" = --version ] && echo 'Firecracker v1.14.2' && exit 0\n${lines}`
 
 test('a machine runs with as many volumes as are allowed and a network, and with no more', async () => {
-  const volumes = Array.from({ length: driver.maxVolumes + 1 }, (_, index) => ({ id: `volume-${index}`, path: host.program, readOnly: true }))
+  const volumes = Array.from({ length: driver.maxVolumes + 1 }, (_, index) => ({
+    id: `volume-${index}`,
+    path: host.program,
+    readOnly: true,
+  }))
   const network = { kind: 'tap', mac: '06:00:00:00:00:02', device: 'hmt-none' } as const
   const { disks } = host.spec('/')
   const { machine } = await host.start({ disks: [...disks, ...volumes.slice(1)], network })
