@@ -102,9 +102,12 @@ func (e *execSession) run() {
 	running.input.Close() // frees a readInput that waits for a program that no longer reads, and hangs up a terminal
 }
 
+// tellsItsEnd is a connection that tells when the host has ended it.
+type tellsItsEnd interface{ Done() <-chan struct{} }
+
 // hungUp tells that the host has ended the stream, also while input waits for the program. Connections that can't tell are noticed by reading.
 func (e *execSession) hungUp(inputEnded <-chan struct{}) <-chan struct{} {
-	if stream, ok := e.conn.(interface{ Done() <-chan struct{} }); ok {
+	if stream, ok := e.conn.(tellsItsEnd); ok {
 		return stream.Done()
 	}
 	return inputEnded

@@ -18,7 +18,7 @@ type Guest interface {
 	SetNetwork(config network.Config) error
 	// ForgetNeighbours drops what is known of the network's other machines; mac is what the interface has.
 	ForgetNeighbours(mac string) error
-	// ResetConnections ends what the guest's programs have open to the outside.
+	// ResetConnections ends what the guest's programs have open to the outside; network.ErrNoReset of a kernel that can't.
 	ResetConnections() error
 	// MountVolume mounts a disk. What is written goes to the part of the system disk with the number of layer, unless that is 0, and the disk is only read.
 	MountVolume(disk, path string, readOnly bool, layer int) error

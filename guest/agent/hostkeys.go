@@ -20,6 +20,9 @@ const (
 	hostKeyPolicy = "HYPEMAN_SSH_HOST_KEYS"
 )
 
+// hostKeyKinds are those that each ssh-keygen makes. A file of another name may be a copy that somebody has laid aside, or of a kind that was given up, as dsa.
+var hostKeyKinds = map[string]bool{"rsa": true, "ecdsa": true, "ed25519": true}
+
 // sshdPidFile is where the server that has the keys in memory says who it is.
 var sshdPidFile = "/run/sshd.pid"
 
@@ -39,7 +42,7 @@ func (s *Server) renewHostKeys() error {
 	if _, err := process.Resolve(process.Command{Argv: []string{"ssh-keygen"}, Env: env}); err != nil {
 		return warning("the keys of the source are kept, since the image has no ssh-keygen: whoever has them can pose as this machine")
 	}
-	err = s.renewEachHostKey(files)
+	kept, err := s.renewEachHostKey(files)
 	if ended := s.Programs.HooksEnded(); err == nil {
 		err = ended
 	}
@@ -47,21 +50,30 @@ func (s *Server) renewHostKeys() error {
 		return err
 	}
 	s.tellSSHServer()
-	return nil
-}
-
-func (s *Server) renewEachHostKey(files []string) error {
-	deadline := time.Now().Add(hostKeysLimit)
-	for _, file := range files {
-		if err := s.renewHostKey(file, deadline); err != nil {
-			return errors.New(filepath.Base(file) + ": " + err.Error())
-		}
+	if len(kept) > 0 {
+		return warning("keys of the source are kept, and whoever has them can pose as this machine: " + strings.Join(kept, "; "))
 	}
 	return nil
 }
 
-func (s *Server) renewHostKey(file string, deadline time.Time) error {
-	kind := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "ssh_host_"), "_key")
+// renewEachHostKey returns the files that are kept, each with the reason: those of kinds that ssh-keygen need not know.
+func (s *Server) renewEachHostKey(files []string) (kept []string, _ error) {
+	deadline := time.Now().Add(hostKeysLimit)
+	for _, file := range files {
+		name := filepath.Base(file)
+		kind := strings.TrimSuffix(strings.TrimPrefix(name, "ssh_host_"), "_key")
+		switch err := s.renewHostKey(file, kind, deadline); {
+		case err == nil:
+		case hostKeyKinds[kind]:
+			return nil, errors.New(name + ": " + err.Error())
+		default:
+			kept = append(kept, name+": "+err.Error())
+		}
+	}
+	return kept, nil
+}
+
+func (s *Server) renewHostKey(file, kind string, deadline time.Time) error {
 	fresh := file + spareSuffix
 	for _, one := range []string{fresh, fresh + ".pub"} {
 		if err := os.Remove(one); err != nil && !os.IsNotExist(err) {

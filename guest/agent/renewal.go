@@ -36,7 +36,11 @@ func (s *Server) Renew(message []byte) (answer []byte) {
 	} else {
 		answer = make([]byte, 0, answerRoom) // one that grows is on a page of its own at each size, and each page is one that a fork has for itself
 		for _, one := range s.renewalSteps(request) {
-			answer = appendResult(answer, run(one))
+			result := run(one)
+			answer = appendResult(answer, result)
+			if request.Reason == "thaw" && result.failed() {
+				break // programs of a guest whose clock can't be set stay where they are
+			}
 		}
 		if s.Programs.Frozen() {
 			answer = append(answer, "programs frozen\n"...)
@@ -59,7 +63,8 @@ func (s *Server) renewalSteps(request Identity) []step {
 	if !s.Programs.Frozen() { // an image that was saved without the agent, or a host that begins once more
 		steps = append(steps, step{"freeze", s.Programs.Freeze})
 	}
-	steps = append(steps, s.entropy(request), step{"clock", func() error { return s.jumpTo(request) }})
+	isRepeated := s.identity.generation.Load() == int64(request.Generation) // by a host that did not hear the answer
+	steps = append(steps, s.entropy(request), step{"clock", func() error { return s.jumpTo(request, isRepeated) }})
 	if request.Reason == "fork" {
 		s.identity.configured = request.InstanceID
 		steps = append(steps, s.machineID(request), s.bootID(), s.hostname(request))
@@ -75,7 +80,7 @@ func (s *Server) renewalSteps(request Identity) []step {
 	request.InstanceID = s.identity.configured
 	s.identity.generation.Store(int64(request.Generation))
 	s.identity.cachesDue = s.isThere(nscdSocket) || s.isThere(resolvedHome)
-	return append(steps, step{"connections", s.Guest.ResetConnections}, s.generationStep(request),
+	return append(steps, step{"connections", s.resetConnections}, s.generationStep(request),
 		step{"hooks", func() error { return s.runHooks(request, hooksLimit) }})
 }
 
@@ -105,10 +110,20 @@ func (s *Server) thawSteps(request Identity) []step {
 	}
 	steps = append(steps, step{"thaw", s.Programs.Thaw})
 	if s.identity.cachesDue {
-		s.identity.cachesDue = false
-		steps = append(steps, step{"name-caches", s.emptyNameCaches})
+		steps = append(steps, step{"name-caches", func() error {
+			s.identity.cachesDue = false
+			return s.emptyNameCaches()
+		}})
 	}
 	return steps
+}
+
+func (s *Server) resetConnections() error {
+	err := s.Guest.ResetConnections()
+	if errors.Is(err, network.ErrNoReset) {
+		return warning(err.Error() + ": programs go on with the connections of before until they time out")
+	}
+	return err
 }
 
 func (s *Server) generationStep(request Identity) step {
@@ -282,14 +297,21 @@ func (s *Server) clock(request Identity) step {
 	}}
 }
 
-// jumpTo steps the clock over the time in which the guest stood still, and remembers how long that was.
-func (s *Server) jumpTo(request Identity) error {
+// jumpTo steps the clock over the time in which the guest stood still, and remembers how long that was: all of it, also when it is told once more.
+func (s *Server) jumpTo(request Identity, isRepeated bool) error {
 	now, err := timeOf(request)
 	if err != nil {
 		return err
 	}
-	s.identity.jump = now.UnixNano() - time.Now().UnixNano()
-	return s.Guest.SetClock(now)
+	if !isRepeated {
+		s.identity.jump = 0
+	}
+	jump := now.UnixNano() - time.Now().UnixNano()
+	if err := s.Guest.SetClock(now); err != nil {
+		return err
+	}
+	s.identity.jump += jump
+	return nil
 }
 
 func timeOf(request Identity) (time.Time, error) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"hypeman/guest/network"
 	"hypeman/guest/process"
 )
 
@@ -67,6 +68,55 @@ func TestTheTimeThatHasPassedIsTold(t *testing.T) {
 	}
 	if content := read(t, r.server.Root+"/run/hypeman/generation"); !strings.Contains(content, `"time_jump_ns":"`+strconv.FormatInt(r.server.identity.jump, 10)+`"`) {
 		t.Fatal(content)
+	}
+}
+
+func TestTheTimeThatHasPassedIsToldAsAWholeToAGuestThatIsToldTwice(t *testing.T) {
+	r := newRig(t)
+	told := func(generation int, passed time.Duration) time.Duration {
+		now := strconv.FormatInt(time.Now().Add(passed).UnixNano(), 10)
+		r.renew(bodyOf("i2", map[string]any{"reason": "restore", "generation": generation, "time_unix_ns": now}))
+		return time.Duration(r.server.identity.jump).Round(time.Hour)
+	}
+	// The clock of this test does not step, so the second time adds what the first has set in a guest.
+	for at, want := range []time.Duration{3 * time.Hour, 5 * time.Hour, 7 * time.Hour} {
+		if got := told(1+at/2, []time.Duration{3 * time.Hour, 2 * time.Hour, 7 * time.Hour}[at]); got != want {
+			t.Error(at, got)
+		}
+	}
+	// One that failed has stepped nothing.
+	r.guest.fail["clock"] = errors.New("stuck")
+	if got := told(3, time.Hour); got != 0 {
+		t.Fatal(got)
+	}
+	delete(r.guest.fail, "clock")
+	if got := told(3, time.Hour); got != time.Hour {
+		t.Fatal(got)
+	}
+}
+
+func TestProgramsOfAGuestWhoseClockCannotBeSetDoNotGoOn(t *testing.T) {
+	r := newRig(t)
+	write(t, r.server.Root+nscdSocket, "")
+	r.renew(bodyOf("i2", map[string]any{"reason": "fork"}))
+	r.guest.fail["clock"] = errors.New("stuck")
+	if got := r.renew(map[string]any{"reason": "thaw", "time_unix_ns": "1700000000000000001"}); got != "clock!stuck frozen" {
+		t.Fatal(got)
+	}
+	if got := r.renew(map[string]any{"reason": "thaw"}); !strings.HasPrefix(got, "thaw name-caches") {
+		t.Fatal(got)
+	}
+}
+
+func TestConnectionsThatThisKernelCannotResetAreAWarning(t *testing.T) {
+	r := newRig(t)
+	r.guest.fail["connections"] = network.ErrNoReset
+	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork"})); !strings.Contains(got, " connections?this kernel can't reset connections: ") {
+		t.Fatal(got)
+	}
+	r.guest.fail["connections"] = errors.New("no netlink")
+	if got := r.renew(bodyOf("i2", map[string]any{"reason": "fork"})); !strings.Contains(got, " connections!no netlink ") {
+		t.Fatal(got)
 	}
 }
 
@@ -185,6 +235,23 @@ func TestSSHHostKeysThatCannotBeMadeAreAFailureAndWhatWasStartedForThemStandsSti
 	}
 	if calls := strings.Join(r.guest.noted(), "|"); !strings.Contains(calls, "|hooks ended|") {
 		t.Fatal(calls)
+	}
+}
+
+func TestAnSSHHostKeyOfAKindThatSSHKeygenDoesNotKnowIsAWarningAndTheOthersAreMade(t *testing.T) {
+	r := newRig(t)
+	fakeKeygen(t, r, `case "$3" in dsa|backup) echo "unknown key type $3"; exit 1;; esac; `+madeKey, nil)
+	for _, kind := range []string{"backup", "dsa"} {
+		write(t, r.server.Root+"/etc/ssh/ssh_host_"+kind+"_key", "of the source")
+	}
+	got := r.renew(bodyOf("i2", map[string]any{"reason": "fork"}))
+	if !strings.Contains(got, "ssh-keys?keys of the source are kept, and whoever has them can pose as this machine: ssh_host_backup_key: ssh-keygen: ended with code 1: unknown key type backup; ssh_host_dsa_key: ") {
+		t.Fatal(got)
+	}
+	for kind, want := range map[string]string{"rsa": "rsa key\n", "ed25519": "ed25519 key\n", "dsa": "of the source", "backup": "of the source"} {
+		if got := read(t, r.server.Root+"/etc/ssh/ssh_host_"+kind+"_key"); got != want {
+			t.Error(kind, got)
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ func (e *execSession) startOnTerminal(resolved *process.Resolved, start execStar
 	_ = program.Chown(int(resolved.Credential.Uid), -1) // for a program that reopens its terminal by name; not fatal
 	fd := program.Fd()
 	r := &running{terminal: control, input: control, readers: []*os.File{control}, over: make(chan struct{})}
-	r.pid, r.ended, err = e.server.startProgram(resolved.Path, resolved.Argv, &syscall.ProcAttr{
+	r.pid, r.ended, err = e.startProgram(resolved.Path, resolved.Argv, &syscall.ProcAttr{
 		Dir: resolved.Dir, Env: resolved.Env, Files: []uintptr{fd, fd, fd},
 		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0, Credential: resolved.Credential},
 	})
@@ -99,7 +99,7 @@ func (e *execSession) startOnPipes(resolved *process.Resolved) (*running, error)
 	}
 	r := &running{input: stdinWrite, readers: []*os.File{stdoutRead, stderrRead}, over: make(chan struct{})}
 	var err error
-	r.pid, r.ended, err = e.server.startProgram(resolved.Path, resolved.Argv, &syscall.ProcAttr{
+	r.pid, r.ended, err = e.startProgram(resolved.Path, resolved.Argv, &syscall.ProcAttr{
 		Dir: resolved.Dir, Env: resolved.Env, Files: []uintptr{stdinRead.Fd(), stdoutWrite.Fd(), stderrWrite.Fd()},
 		Sys: &syscall.SysProcAttr{Setsid: true, Credential: resolved.Credential},
 	})
@@ -112,10 +112,15 @@ func (e *execSession) startOnPipes(resolved *process.Resolved) (*running, error)
 	return r, nil
 }
 
-// startProgram starts a program where it stands still with the others.
-func (s *Server) startProgram(path string, argv []string, attr *syscall.ProcAttr) (pid int, ended <-chan process.Exit, err error) {
-	err = s.Programs.Start(func() (int, error) {
-		pid, ended, err = s.Reaper.Start(path, argv, attr)
+var errHungUp = errors.New("the host hung up before the program was started")
+
+// startProgram starts a program where it stands still with the others. It may wait until they go on, which may be in a fork: the host that asked for it has hung up there.
+func (e *execSession) startProgram(path string, argv []string, attr *syscall.ProcAttr) (pid int, ended <-chan process.Exit, err error) {
+	err = e.server.Programs.Start(func() (int, error) {
+		if stream, ok := e.conn.(tellsItsEnd); ok && isClosed(stream.Done()) {
+			return 0, errHungUp
+		}
+		pid, ended, err = e.server.Reaper.Start(path, argv, attr)
 		return pid, err
 	})
 	return pid, ended, err

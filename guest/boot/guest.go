@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,12 +96,10 @@ func (Guest) SetNetwork(config network.Config) error {
 // ForgetNeighbours drops what is known of the network's other machines: they may be others since.
 func (Guest) ForgetNeighbours(mac string) error { return network.ForgetNeighbours(mac) }
 
-// ResetConnections ends all TCP connections to the outside. A kernel that can't leaves them to time out, as after the loss of a network.
+// ResetConnections ends all TCP connections to the outside. The error is network.ErrNoReset of a kernel that leaves them to time out, as after the loss of a network.
 func (Guest) ResetConnections() error {
-	if _, err := network.ResetConnections(); err != nil && !errors.Is(err, network.ErrNoReset) {
-		return err
-	}
-	return nil
+	_, err := network.ResetConnections()
+	return err
 }
 
 // poweringOff is taken by the first who turns the VM off, and never given back: a second one would do it while the first still unmounts.

@@ -25,6 +25,9 @@ const controllers = "+memory +pids"
 // standStillLimit bounds the wait for programs to stand still. What takes longer is inside of a system call that nothing interrupts, and stands still before it is back in the program.
 const standStillLimit = 500 * time.Millisecond
 
+// startPoll is how often Freeze looks whether programs that were being started have been.
+const startPoll = time.Millisecond
+
 // leastLooks is how often strays are looked for, however late it is: one that makes others while it is moved may need another look.
 const leastLooks = 10
 
@@ -34,14 +37,16 @@ type Freezer struct {
 	Root string
 	// home is the control group of this process.
 	home string
-	// starting is held by who starts a program, for reading, and from Freeze to Thaw.
+	// starting is held by who starts a program, for reading, and from Freeze to Thaw. Who starts one comes to it through gate, which Freeze holds while it waits.
 	starting sync.RWMutex
+	gate     sync.Mutex
 	mu       sync.Mutex // guards what follows
 	waiting  bool       // starting is held by Freeze
 	still    bool       // all programs are in groups of held, and stand still
 	held     []group    // to be thawed
 	own      group      // of all programs; stays open, as opening files is much of what a fork would do
 	execs    int        // its cgroup.procs; 0: not open yet
+	kernel   threads    // of the kernel
 }
 
 // Prepare makes the groups. A kernel without a controller still runs programs, so the first failure is returned and the rest is done.
@@ -84,7 +89,9 @@ func (f *Freezer) Workload() string { return f.Root + "/" + workload }
 
 // Start has start make a process, and puts it where it stands still with the others. While they do, it waits.
 func (f *Freezer) Start(start func() (int, error)) error {
+	f.gate.Lock()
 	f.starting.RLock()
+	f.gate.Unlock()
 	defer f.starting.RUnlock()
 	pid, err := start()
 	if err != nil {
@@ -142,7 +149,9 @@ func (f *Freezer) Freeze() error {
 		return nil
 	}
 	if !f.waiting { // else an earlier attempt has failed, and so has undoing it
-		f.starting.Lock()
+		if err := f.stopStarting(); err != nil {
+			return err
+		}
 		f.waiting = true
 	}
 	if err := f.freezeAll(); err != nil {
@@ -150,6 +159,18 @@ func (f *Freezer) Freeze() error {
 		return err
 	}
 	f.still = true
+	return nil
+}
+
+// stopStarting waits for the programs that are being started, but not for one whose file system does not answer: the agent would hear nothing from the host meanwhile.
+func (f *Freezer) stopStarting() error {
+	f.gate.Lock()
+	defer f.gate.Unlock()
+	for deadline := time.Now().Add(standStillLimit); !f.starting.TryLock(); time.Sleep(startPoll) {
+		if time.Now().After(deadline) {
+			return errors.New("a program is being started and does not come up; its file system may not answer")
+		}
+	}
 	return nil
 }
 
@@ -266,9 +287,9 @@ func (f *Freezer) gather() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	threads := kernelThreads()
+	f.kernel.look()
 	for _, pid := range pids {
-		if pid != os.Getpid() && !threads[pid] && !ofTheKernel(pid) {
+		if pid != os.Getpid() && !f.kernel.has(pid) {
 			if err := f.admit(pid); err != nil {
 				return false, err
 			}
@@ -278,10 +299,14 @@ func (f *Freezer) gather() (bool, error) {
 	return left, nil
 }
 
-// admitHooks tells whether there was anything in the hooks' group. A program may have removed that.
-func (f *Freezer) admitHooks() (bool, error) {
-	pids, err := members(f.Root + "/" + hooks)
-	if err != nil && !isGone(err) {
+// admitHooks tells whether there was anything in the hooks' group, or in those that hooks have made below it.
+func (f *Freezer) admitHooks() (bool, error) { return f.admitBelow(f.Root + "/" + hooks) }
+
+// admitBelow puts what is in a group, and in all below it, among the programs. A program may have removed any of them.
+func (f *Freezer) admitBelow(directory string) (bool, error) {
+	pids, err := members(directory)
+	// A group of single threads has no list: their processes are in that of a group above it.
+	if err != nil && !isGone(err) && !errors.Is(err, syscall.EOPNOTSUPP) {
 		return false, err
 	}
 	for _, pid := range pids {
@@ -289,7 +314,22 @@ func (f *Freezer) admitHooks() (bool, error) {
 			return false, err
 		}
 	}
-	return len(pids) > 0, nil
+	entries, err := os.ReadDir(directory)
+	if err != nil && !isGone(err) {
+		return false, err
+	}
+	found := len(pids) > 0
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		below, err := f.admitBelow(directory + "/" + entry.Name())
+		if err != nil {
+			return found, err
+		}
+		found = found || below
+	}
+	return found, nil
 }
 
 // holdForeign freezes the groups that programs have made beside the agent's own, but for those that stand still already. It tells whether there were any.

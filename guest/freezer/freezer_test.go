@@ -285,6 +285,53 @@ func TestWhatIsInTheGroupOfHooksStandsStillWithTheOthers(t *testing.T) {
 	assertRuns(t, count)
 }
 
+func TestWhatIsInAGroupThatAHookHasMadeBelowItsOwnStandsStillWithTheOthers(t *testing.T) {
+	f := newFreezer(t)
+	count, pid := counter(t, f.StartHook)
+	below := f.Root + "/" + hooks + "/one/two"
+	if err := os.MkdirAll(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	move(t, below, pid)
+	freeze(t, f)
+	assertStill(t, count)
+	thaw(t, f)
+	assertRuns(t, count)
+
+	freeze(t, f)
+	move(t, below, pid)
+	assertRuns(t, count)
+	if err := f.HooksEnded(); err != nil {
+		t.Fatal(err)
+	}
+	assertStill(t, count)
+}
+
+func TestAProgramThatDoesNotComeUpIsAFailureAndAllGoesOnAsBefore(t *testing.T) {
+	f := newFreezer(t)
+	begun, release, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		_ = f.Start(func() (int, error) {
+			close(begun)
+			<-release
+			return 0, syscall.EIO
+		})
+		close(ended)
+	}()
+	<-begun
+	if err := f.Freeze(); err == nil || !strings.Contains(err.Error(), "does not come up") || f.Frozen() {
+		t.Fatal(err)
+	}
+	count, _ := counter(t, f.Start) // others are started meanwhile
+	thaw(t, f)
+	close(release)
+	<-ended
+	freeze(t, f)
+	assertStill(t, count)
+	thaw(t, f)
+	assertRuns(t, count)
+}
+
 func TestAGroupThatIsRemovedBeforeItIsFrozenIsNoFailure(t *testing.T) {
 	f := newFreezer(t)
 	if err := os.Mkdir(f.Root+"/gone", 0o755); err != nil {
@@ -366,18 +413,38 @@ func homeDirectory(t *testing.T, f *Freezer, content string) string {
 	return ""
 }
 
-func TestThreadsOfTheKernelAreKnown(t *testing.T) {
-	if ofTheKernel(os.Getpid()) || !ofTheKernel(kthreadd) || !ofTheKernel(1<<30) {
-		t.Fatal("this process is taken for the kernel's, or kthreadd or nobody is not")
-	}
-	if content, err := os.ReadFile("/proc/2/comm"); err == nil && strings.TrimSpace(string(content)) == "kthreadd" {
-		children, err := os.ReadFile("/proc/2/task/2/children")
-		if err != nil || strings.TrimSpace(string(children)) == "" {
-			t.Skip("the threads of the kernel can't be listed here")
+func TestThreadsOfTheKernelAreToldFromProgramsThatTheKernelStarts(t *testing.T) {
+	for stat, want := range map[string]bool{
+		"12 (kworker/0:1) I 2 0 0 0 -1 69238880 0 0":       true,
+		"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0":            true,
+		"99 (a handler) S 2 99 99 0 -1 4194560 0 0":        false, // of core dumps
+		"99 (odd) 1 2 3 4 5 6 2129984) S 1 9 9 0 -1 64 0":  false,
+		"99 (odd) 1 2 3 4 5 6 7) S 2 0 0 0 -1 2129984 0 0": true,
+		"99 (short) S 2": false,
+		"":               false,
+	} {
+		if isOfTheKernel(stat) != want {
+			t.Error(stat)
 		}
-		first, err := strconv.Atoi(strings.Fields(string(children))[0])
-		if err != nil || !ofTheKernel(first) {
-			t.Fatal(first, err)
+	}
+}
+
+func TestWhatIsNoThreadOfTheKernelIsNotTakenForOne(t *testing.T) {
+	all := &threads{}
+	for range []int{1, 2} {
+		all.look()
+		if all.has(os.Getpid()) || !all.has(1<<30) {
+			t.Fatal("this process is taken for the kernel's, or nobody is not")
+		}
+	}
+	all.known[os.Getpid()] = true // of a thread that had this number
+	all.look()
+	if all.has(os.Getpid()) {
+		t.Fatal("a number is trusted that kthreadd has no more")
+	}
+	for _, pid := range childrenOf(kthreadd) {
+		if content, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil && isOfTheKernel(string(content)) && (!all.has(pid) || !all.known[pid]) {
+			t.Fatal(pid)
 		}
 	}
 }

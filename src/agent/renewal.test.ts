@@ -1,72 +1,15 @@
-// What a guest is told after a boot or restore, and what is made of its answer. The guest is a few lines of the test behind a session of its own.
+// What a guest is told after a restore or fork, and what is made of its answer.
 
 import assert from 'node:assert/strict'
-import { duplexPair } from 'node:stream'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { connectGuest, identity, timeIn } from '../../tests/support/told-guest.ts'
 import { isHypemanError } from '../api/errors.ts'
-import { guestMagic } from './channel.ts'
-import { connectAgent } from './client.ts'
-import type { AgentClient } from './contract.ts'
-import { frameTypes, HEADER_BYTES, headerOf } from './yamux-frames.ts'
 
-const identity = {
-  instanceId: 'i1',
-  hostname: 'web\n1',
-  machineId: '0'.repeat(32),
-  network: { mac: '02:00:00:00:00:01', address: '10.0.2.15/24', gateway: '10.0.2.2', dns: ['10.0.2.3', '10.0.2.4'], mtu: 1500 },
-}
-const names = ['clock', 'machine-id', 'boot-id', 'hostname', 'network', 'connections', 'generation'] as const
+const names = ['clock', 'machine-id', 'boot-id', 'hostname', 'ssh-keys', 'network', 'connections', 'generation'] as const
 const others = names.map((name) => `step ${name} 0 ok\n`).join('')
 const stepsDone = `step entropy 1500 ok\n${others}step hooks 20 failed 10-db: no room\n`
-const allDone = `step entropy 1500 ok\n${others}`
-
-interface Guest extends AsyncDisposable {
-  readonly agent: AgentClient
-  /** The messages that came, each as its lines. */
-  readonly heard: string[][]
-}
-
-/** A guest that gives `answer` to each renewal; undefined: none. */
-async function connectGuest(answer: (message: string, count: number) => string | undefined): Promise<Guest> {
-  const [host, guest] = duplexPair()
-  const heard: string[][] = []
-  let seen: Buffer = Buffer.alloc(0)
-  let begun = false
-  guest.on('data', (chunk: Buffer) => {
-    seen = Buffer.concat([seen, chunk])
-    if (!begun && seen.length >= 32) {
-      begun = true
-      guest.write(Buffer.concat([guestMagic, seen.subarray(16, 32)]))
-      seen = seen.subarray(32)
-    }
-    while (begun && seen.length >= HEADER_BYTES && seen.length >= HEADER_BYTES + seen.readUInt32BE(8)) {
-      assert.equal(seen.readUInt8(1), frameTypes.renewal)
-      const end = HEADER_BYTES + seen.readUInt32BE(8)
-      const message = seen.toString('utf8', HEADER_BYTES, end)
-      seen = seen.subarray(end)
-      heard.push(message.trimEnd().split('\n'))
-      const text = answer(message, heard.length)
-      if (text === undefined) continue
-      const frame = Buffer.concat([headerOf(frameTypes.renewal, 0, 0, Buffer.byteLength(text)), Buffer.from(text)])
-      for (const byte of frame) guest.write(Buffer.of(byte))
-    }
-  })
-  const agent = await connectAgent(host, AbortSignal.timeout(5_000))
-  return {
-    agent,
-    heard,
-    async [Symbol.asyncDispose]() {
-      agent.close()
-      await agent.closed
-      guest.destroy()
-    },
-  }
-}
-
-function timeIn(message: string): bigint {
-  return BigInt(/^time (\d+)$/m.exec(message)?.[1] ?? '0')
-}
+const allDone = `step entropy 1500 ok\n${others}step hooks 20 ok\n`
 
 function atOnce(message: string): string {
   return `${stepsDone}time ${timeIn(message)}\n`
@@ -148,7 +91,7 @@ test('a guest whose clock is behind is told the time until it is right', async (
     guest.heard.slice(1).map((lines) => lines[0]),
     ['reason clock', 'reason clock'],
   )
-  assert.ok(steps.every(({ ok, warning }) => ok && warning === undefined))
+  assert.ok(steps.every(({ name, ok, warning }) => ok && (warning === undefined || name === 'programs-run')))
 })
 
 test('a guest that is too slow to be told the time exactly is left as near as it came, with a warning', async () => {
@@ -175,13 +118,45 @@ test('programs that stand still go on when all steps went well, with the time as
   assert.deepEqual(steps.at(-1), { name: 'thaw', ms: 2, ok: true })
 })
 
+test('programs of a guest whose clock was never set stay where they are', async () => {
+  await using guest = await connectGuest(() => `${allDone}programs frozen\ntime 1000000000\n`)
+  const steps = await guest.agent.identity('fork', identity, 1)
+  assert.equal(guest.heard.length, 1)
+  const last = steps.at(-1)
+  assert.deepEqual([last?.name, last?.ok], ['clock-check', false])
+  assert.match(last?.message ?? '', /at least \d+ ms off and can't be set/)
+})
+
+test('a guest that could not have its programs go on has failed, with the reason, and its clock is of no interest', async () => {
+  const answers = { clock: 'step clock 1 failed not permitted\n', thaw: 'step clock 1 ok\n' }
+  for (const [name, answer] of Object.entries(answers)) {
+    await using guest = await connectGuest(
+      (message, count) => `${count === 1 ? `${allDone}programs frozen\n` : answer}time ${count === 1 ? timeIn(message) : 1_000_000_000n}\n`,
+    )
+    const failed = (await guest.agent.identity('restore', identity, 1)).filter(({ ok }) => !ok)
+    assert.ok(
+      failed.some((one) => one.name === name),
+      JSON.stringify(failed),
+    )
+    assert.equal(guest.heard.length, 2)
+  }
+})
+
+test('a fork whose agent has no programs stand still is told to have run', async () => {
+  await using guest = await connectGuest((message) => `${allDone}time ${timeIn(message)}\n`)
+  const warningsOf = async (reason: 'fork' | 'restore'): Promise<readonly unknown[]> =>
+    (await guest.agent.identity(reason, identity, 1)).flatMap(({ name, ok, warning }) => (warning === undefined ? [] : [name, ok]))
+  assert.deepEqual(await warningsOf('fork'), ['programs-run', true])
+  assert.deepEqual(await warningsOf('restore'), [])
+})
+
 test('notes and warnings of steps are heard', async () => {
   await using guest = await connectGuest(
     (message) =>
       `${allDone}step hooks 5 ok 10-a: done\r\u2028; 20-b: said\nstep ssh-keys 1 warned no ssh-keygen\ntime ${timeIn(message)}\n`,
   )
   const steps = await guest.agent.identity('fork', identity, 1)
-  assert.deepEqual(steps.slice(-2), [
+  assert.deepEqual(steps.slice(-3, -1), [
     { name: 'hooks', ms: 0.005, ok: true, note: '10-a: done\r\u2028; 20-b: said' },
     { name: 'ssh-keys', ms: 0.001, ok: true, warning: 'no ssh-keygen' },
   ])
@@ -190,7 +165,7 @@ test('notes and warnings of steps are heard', async () => {
 test('programs go on only in a guest that says it did every step, and that none failed', async () => {
   const outcomes = fc.record(
     Object.fromEntries(
-      ['entropy', ...names].map((name) => [name, fc.constantFrom('ok', 'ok', 'ok', 'ok', 'failed x', 'warned x', undefined)]),
+      ['entropy', ...names, 'hooks'].map((name) => [name, fc.constantFrom('ok', 'ok', 'ok', 'ok', 'failed x', 'warned x', undefined)]),
     ),
   )
   await fc.assert(
@@ -200,7 +175,7 @@ test('programs go on only in a guest that says it did every step, and that none 
         (message, count) => `${count === 1 ? `${lines.join('')}programs frozen\n` : 'step thaw 1 ok\n'}time ${timeIn(message)}\n`,
       )
       const steps = await guest.agent.identity(reason, identity, 1)
-      const needed = reason === 'fork' ? ['entropy', ...names] : ['entropy', 'clock', 'generation']
+      const needed = reason === 'fork' ? ['entropy', ...names, 'hooks'] : ['entropy', 'clock', 'connections', 'generation', 'hooks']
       const isSafe = needed.every((name) => said[name] !== undefined) && Object.values(said).every((outcome) => outcome !== 'failed x')
       assert.equal(
         guest.heard.some(([first]) => first === 'reason thaw'),
@@ -239,54 +214,6 @@ test('a guest that refuses is an error in its own words', async () => {
   await assert.rejects(guest.agent.identity('fork', identity, 1), /what it was told first: the instance is missing/)
 })
 
-const volumes = [
-  { disk: 'vol-0', mountPath: '/a\\b\nc', readOnly: true, layerPart: null },
-  { disk: 'vol-1', mountPath: '/srv', readOnly: true, layerPart: 2 },
-]
-const workload = { argv: ['sh', '-c', 'one\ntwo'], env: { PATH: '/bin', ODD: 'a\\n=b' }, cwd: '/srv', user: '1:2', stopSignal: 'SIGINT' }
-
-test('a guest that waits is told its volumes and its program, each value on a line of its own, and says how the program is', async () => {
-  await using guest = await connectGuest((message) => `step entropy 1500 ok\nworkload running\ntime ${timeIn(message)}\n`)
-  const { state, steps } = await guest.agent.boot(identity, volumes, workload)
-  assert.equal(state, 'running')
-  assert.deepEqual(
-    steps.map(({ name }) => name),
-    ['entropy'],
-  )
-  assert.deepEqual(guest.heard[0]?.slice(0, 12), [
-    'reason boot',
-    String.raw`volume vol-0 ro /a\\b\nc`,
-    'volume vol-1 over:2 /srv',
-    'argument sh',
-    'argument -c',
-    String.raw`argument one\ntwo`,
-    'variable PATH=/bin',
-    String.raw`variable ODD=a\\n=b`,
-    'directory /srv',
-    'user 1:2',
-    'stop-signal SIGINT',
-    'instance i1',
-  ])
-  assert.ok(guest.heard[0]?.some((line) => line.startsWith('entropy ')))
-})
-
-test('a guest that was told before has done nothing again', async () => {
-  await using guest = await connectGuest((message) => `workload exited\ntime ${timeIn(message)}\n`)
-  assert.deepEqual(await guest.agent.boot(identity, [], workload), { steps: [], state: 'exited' })
-})
-
-test('a guest that does not say how its program is has proven nothing', async () => {
-  await using guest = await connectGuest(atOnce)
-  await assert.rejects(guest.agent.boot(identity, [], workload), (error) => isHypemanError(error, 'guest_unreachable'))
-})
-
-test('an environment that no guest takes is refused before it is sent', async () => {
-  await using guest = await connectGuest(atOnce)
-  const tooLong = { ...workload, env: { LONG: 'x'.repeat(1024 ** 2) } }
-  await assert.rejects(guest.agent.boot(identity, [], tooLong), (error) => isHypemanError(error, 'invalid_request'))
-  assert.deepEqual(guest.heard, [])
-})
-
 const nonsense = [
   'hello\n',
   stepsDone,
@@ -316,14 +243,4 @@ test('a session that ends takes the renewal with it', async () => {
   const asked = guest.agent.identity('fork', identity, 1)
   guest.agent.close()
   await assert.rejects(asked, (error) => isHypemanError(error, 'guest_unreachable'))
-})
-
-test('a boot whose answer does not say that the secret files were written is of an agent that is too old for them', async () => {
-  const told = { ...identity, secretFiles: { token: 'hush' } }
-  const answers = ['step entropy 1 ok\nworkload running', 'step secrets 1 ok\nworkload running', 'workload running']
-  await using guest = await connectGuest((message, count) => `${answers[count - 1]}\ntime ${timeIn(message)}\n`)
-  await assert.rejects(guest.agent.boot(told, [], workload), (error) => isHypemanError(error, 'not_supported'))
-  assert.equal((await guest.agent.boot(told, [], workload)).state, 'running')
-  assert.equal((await guest.agent.boot(told, [], workload)).state, 'running', 'told again, it does nothing')
-  assert.ok(guest.heard[0]?.includes('secret token=hush'))
 })

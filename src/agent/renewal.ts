@@ -49,12 +49,16 @@ interface ClockReading {
 
 /** What each agent has done so far when it was told so; an answer that lacks one of them is of an agent that did not do it. */
 const demanded = {
-  fork: ['entropy', 'clock', 'machine-id', 'boot-id', 'hostname', 'connections', 'generation'],
-  restore: ['entropy', 'clock', 'generation'],
+  fork: ['entropy', 'clock', 'machine-id', 'boot-id', 'hostname', 'ssh-keys', 'connections', 'generation', 'hooks'],
+  restore: ['entropy', 'clock', 'connections', 'generation', 'hooks'],
 } as const satisfies Record<Renewal['reason'], readonly string[]>
 
 /** What is said of a step that the answer lacks. */
 export const NOT_DONE = 'the guest agent did not do it'
+
+/** What is said of a fork whose programs the agent can't have stand still. */
+const PROGRAMS_RAN =
+  "the guest's agent is older than the server and can't have programs stand still: they may have run before the fork had its identity; stop and start the instance to give it the present agent"
 
 /** Gives the guest its identity and the time, and has its programs go on if all went well. The returned steps tell what failed; a guest that refuses is an error. */
 export async function renewIdentity(
@@ -66,8 +70,14 @@ export async function renewIdentity(
   const steps = [...told.steps, ...missing(told.steps, renewal)]
   if (steps.some(({ ok }) => !ok)) return steps
   // An agent of an earlier version has none stand still.
-  const thawed = told.isFrozen ? await ask(session, [['reason', 'thaw'], timeLine()], signal) : told
-  if (thawed !== told) steps.push(...thawed.steps.filter(({ name, ok }) => name !== 'clock' || !ok))
+  if (!told.isFrozen) {
+    if (renewal.reason === 'fork') steps.push({ name: 'programs-run', ms: 0, ok: true, warning: PROGRAMS_RAN })
+    return [...steps, ...(await settleClock(session, told.clock, signal))]
+  }
+  if (wrongByMs(told.clock) > CLOCK_FAILURE_MS) return [...steps, neverSet(told.clock)]
+  const thawed = await ask(session, [['reason', 'thaw'], timeLine()], signal)
+  steps.push(...thawed.steps.filter(({ name, ok }) => name !== 'clock' || !ok), ...lacking(thawed.steps, ['thaw']))
+  if (steps.some(({ ok }) => !ok)) return steps
   return [...steps, ...(await settleClock(session, thawed.clock, signal))]
 }
 
@@ -99,6 +109,10 @@ function missing(steps: readonly IdentityStep[], { reason, identity }: Renewal):
   if (reason === 'fork' && identity.network !== null) wanted.push('network')
   if (Object.keys(identity.env ?? {}).length > 0) wanted.push('environment')
   if (hasFiles(identity)) wanted.push('secrets')
+  return lacking(steps, wanted)
+}
+
+function lacking(steps: readonly IdentityStep[], wanted: readonly string[]): IdentityStep[] {
   return wanted.filter((name) => !steps.some((one) => one.name === name)).map((name) => ({ name, ms: 0, ok: false, message: NOT_DONE }))
 }
 
@@ -122,15 +136,20 @@ async function settleClock(session: YamuxSession, first: ClockReading, signal: A
     reading = (await ask(session, [['reason', 'clock'], timeLine()], signal)).clock
   }
   if (!isOff(reading)) return []
-  const { guestMs, askedMs, answeredMs } = reading
-  const wrongByMs = Math.max(askedMs - guestMs, guestMs - answeredMs)
-  const name = 'clock-check'
-  if (wrongByMs > CLOCK_FAILURE_MS)
-    return [{ name, ms: 0, ok: false, message: `the guest's clock is at least ${Math.round(wrongByMs)} ms off and can't be set` }]
-  const farMs = Math.round(Math.abs(answeredMs - guestMs))
-  return [
-    { name, ms: 0, ok: true, warning: `the guest's clock may be ${farMs} ms off: the guest is too slow to be told the time more exactly` },
-  ]
+  if (wrongByMs(reading) > CLOCK_FAILURE_MS) return [neverSet(reading)]
+  const farMs = Math.round(Math.abs(reading.answeredMs - reading.guestMs))
+  const warning = `the guest's clock may be ${farMs} ms off: the guest is too slow to be told the time more exactly`
+  return [{ name: 'clock-check', ms: 0, ok: true, warning }]
+}
+
+/** How far the clock is off for certain, in milliseconds. One that was set, however long ago, was right between the question and the answer. */
+function wrongByMs({ guestMs, askedMs, answeredMs }: ClockReading): number {
+  return Math.max(askedMs - guestMs, guestMs - answeredMs)
+}
+
+function neverSet(reading: ClockReading): IdentityStep {
+  const message = `the guest's clock is at least ${Math.round(wrongByMs(reading))} ms off and can't be set`
+  return { name: 'clock-check', ms: 0, ok: false, message }
 }
 
 function isOff({ guestMs, answeredMs }: ClockReading): boolean {

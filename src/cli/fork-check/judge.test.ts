@@ -21,8 +21,15 @@ const plain = [
   'ssh-host-key',
 ]
 
-function observed(number: number, findings: readonly Finding[] = [], change: Partial<Observation> = {}): Observation {
+/** What each fork has, so that nothing is amiss but what a test gives it instead. */
+const commonOf = (number: number): Finding[] => [
+  ...['urandom', 'random', 'uuid'].map((probe) => ({ probe, value: `${probe} of ${number}` })),
+  { probe: 'identity', value: `{"generation":1,"instance_id":"id-${number}"}` },
+]
+
+function observed(number: number, given: readonly Finding[] = [], change: Partial<Observation> = {}): Observation {
   const instance = { id: `id-${number}`, network: { enabled: true, ip: '10.0.2.15' } }
+  const findings = [...given, ...commonOf(number).filter(({ probe }) => !given.some((one) => one.probe === probe))]
   return { name: `fork-${number}`, instance, findings, from: number, to: number + 1_000, asked: 1_000_000, told: 1_000_900, ...change }
 }
 
@@ -89,12 +96,51 @@ test('addresses: the same behind networks of their own, distinct among those tha
   assert.equal(verdictOf([at(1, '10.1.0.2', '10.1.0.9'), at(2, '10.1.0.3')], 'ip').verdict, 'wrong')
 })
 
-test('connections that two forks hold are inherited; those within the guest, and those made anew, are not', () => {
-  const tcp = (value: string): Finding[] => [{ probe: 'tcp', value }]
+test('connections that two forks with addresses of their own hold are inherited; those within the guest, and those made anew, are not', () => {
   const [outside, inside] = ['0F02000A:9C40 0202000A:1F90', '0100007F:9C40 0100007F:1F90']
-  assert.equal(verdictOf([observed(1, tcp(outside)), observed(2, tcp(outside))], 'tcp').verdict, 'collision')
-  assert.equal(verdictOf([observed(1, tcp(inside)), observed(2, tcp(inside))], 'tcp').verdict, 'distinct')
-  assert.equal(verdictOf([observed(1, tcp(outside)), observed(2, tcp('0F02000A:9C41 0202000A:1F90'))], 'tcp').verdict, 'distinct')
+  const both = (one: string, other: string): Observation[] =>
+    [one, other].map((value, index) =>
+      observed(index, [{ probe: 'tcp', value }], {
+        instance: { id: `id-${index}`, network: { enabled: true, ip: `10.1.0.${index + 2}` } },
+      }),
+    )
+  assert.equal(verdictOf(both(outside, outside), 'tcp').verdict, 'collision')
+  assert.equal(verdictOf(both(inside, inside), 'tcp').verdict, 'distinct')
+  assert.equal(verdictOf(both(outside, '0F02000A:9C41 0202000A:1F90'), 'tcp').verdict, 'distinct')
+})
+
+test('where all forks have one address, a connection that two hold may have been made anew: it is told, and is no fault', () => {
+  const forks = [1, 2].map((number) => observed(number, [{ probe: 'tcp', value: '0F02000A:9C40 0202000A:1F90' }]))
+  const { verdict, note, shared } = verdictOf(forks, 'tcp')
+  assert.equal(verdict, 'told')
+  assert.match(note ?? '', /^2 forks have the same: inherited, or .* connected again/)
+  assert.deepEqual(shared?.[0]?.forks, ['fork-1', 'fork-2'])
+})
+
+test('what every fork has to have is wrong where none has it, and what some have is wrong where others lack it', () => {
+  const without = (number: number, ...absent: readonly string[]): Observation => {
+    const whole = observed(number, [{ probe: 'ssh-host-key', value: `key ${number}` }])
+    return { ...whole, findings: whole.findings.filter(({ probe }) => !absent.includes(probe)) }
+  }
+  for (const [finding, probes] of [
+    ['urandom', ['urandom']],
+    ['random', ['random']],
+    ['uuid', ['uuid']],
+    ['identity', ['instance-id', 'generation']],
+  ] as const)
+    for (const [other, words] of [
+      [without(2, finding), 'no fork has any'],
+      [observed(2), '1 forks have none'],
+    ] as const) {
+      const forks = [without(1, finding), other]
+      assert.deepEqual(
+        probes.map((probe) => [verdictOf(forks, probe).verdict, verdictOf(forks, probe).note]),
+        probes.map(() => ['wrong', words]),
+      )
+    }
+  assert.equal(verdictOf([without(1), without(2, 'ssh-host-key')], 'ssh-host-key').verdict, 'wrong')
+  assert.equal(verdictOf([without(1, 'ssh-host-key'), without(2, 'ssh-host-key')], 'ssh-host-key').verdict, 'absent')
+  assert.equal(judge([]).some(isFault), false, 'no fork was seen, which is said elsewhere')
 })
 
 test('a clock is wrong when it is more than a second off for certain', () => {
@@ -122,4 +168,6 @@ test("an image's own probes count unless they are for information", () => {
   const told = verdictOf(both, 'hook info-shell')
   assert.deepEqual([told.verdict, told.distinct], ['told', 1])
   assert.match(told.note ?? '', /left to programs/)
+  assert.equal(verdictOf([observed(1, hooks), observed(2)], 'hook 10-pool').verdict, 'wrong')
+  assert.equal(verdictOf([observed(1, hooks), observed(2)], 'hook info-shell').verdict, 'told')
 })

@@ -19,12 +19,12 @@ export interface Verdict {
 /** A clock that is further away for certain is wrong, in milliseconds. */
 const CLOCK_LIMIT_MS = 1_000
 
-/** Probes of which each fork must have values of its own. Those with `tools` are only there if the image has the program. */
-const own: readonly { readonly probe: string; readonly title: string; readonly tools?: string }[] = [
-  { probe: 'urandom', title: 'kernel: /dev/urandom' },
-  { probe: 'random', title: 'kernel: /dev/random' },
+/** Probes of which each fork must have values of its own. Those with `tools` are only there if the image has the program; `always`: each Linux has them. */
+const own: readonly { readonly probe: string; readonly title: string; readonly tools?: string; readonly always?: true }[] = [
+  { probe: 'urandom', title: 'kernel: /dev/urandom', always: true },
+  { probe: 'random', title: 'kernel: /dev/random', always: true },
   { probe: 'getrandom', title: 'kernel: getrandom(2)', tools: 'python3 or perl' },
-  { probe: 'uuid', title: 'kernel: random/uuid' },
+  { probe: 'uuid', title: 'kernel: random/uuid', always: true },
   { probe: 'python-random', title: 'Python: random', tools: 'python3' },
   { probe: 'python-uuid', title: 'Python: uuid4', tools: 'python3' },
   { probe: 'node-bytes', title: 'Node: randomBytes', tools: 'node' },
@@ -40,12 +40,12 @@ const own: readonly { readonly probe: string; readonly title: string; readonly t
 
 export function judge(observations: readonly Observation[]): readonly Verdict[] {
   return [
-    ...own.map((probe) => judgeOwn(probe, observations)),
-    judgeInstanceId(observations),
-    judgeAddress(observations),
+    ...own.map((probe) => whole(judgeOwn(probe, observations), observations)),
+    whole(judgeInstanceId(observations), observations),
+    whole(judgeAddress(observations), observations),
     judgeConnections(observations),
-    judgeClock(observations),
-    judgeGeneration(observations),
+    whole(judgeClock(observations), observations),
+    whole(judgeGeneration(observations), observations),
     ...judgeHooks(observations),
   ]
 }
@@ -54,14 +54,21 @@ export function isFault({ verdict }: Verdict): boolean {
   return verdict === 'collision' || verdict === 'wrong'
 }
 
+/** What some forks had a value of, the others must have, too: they have the same image. */
+function whole(verdict: Verdict, { length }: readonly Observation[]): Verdict {
+  if (isFault(verdict) || verdict.forks === 0 || verdict.forks === length) return verdict
+  return { ...verdict, verdict: 'wrong', note: `${length - verdict.forks} forks have none` }
+}
+
 interface Held {
   readonly value: string
   readonly by: Observation
 }
 
-function judgeOwn({ probe, title, tools }: (typeof own)[number], observations: readonly Observation[]): Verdict {
+function judgeOwn({ probe, title, tools, always }: (typeof own)[number], observations: readonly Observation[]): Verdict {
   const held = heldOf(observations, probe)
   if (held.length > 0) return compare({ probe, title }, held)
+  if (always === true) return missing({ probe, title }, observations)
   return absent({ probe, title }, tools === undefined ? undefined : `the image has no ${tools}`)
 }
 
@@ -71,7 +78,7 @@ function judgeInstanceId(observations: readonly Observation[]): Verdict {
     const { instanceId } = identityOf(value)
     return instanceId === undefined ? [] : [{ value: instanceId, by }]
   })
-  if (told.length === 0) return absent(what)
+  if (told.length === 0) return missing(what, observations)
   const wrong = told.filter(({ value, by }) => value !== by.instance.id)
   return wrong.length === 0 ? compare(what, told) : fault(what, told, `${wrong.length} forks take themselves for another instance`)
 }
@@ -86,8 +93,7 @@ function judgeAddress(observations: readonly Observation[]): Verdict {
     return address !== undefined && !held.some((one) => one.by.name === name && one.value === address)
   })
   if (wrong.length > 0) return fault(what, held, `${wrong.length} forks do not have the address that the server gave them`)
-  const given = new Set(observations.map(({ instance }) => instance.network?.ip))
-  if (given.size === 1 && observations.length > 1)
+  if (haveOneAddress(observations))
     return { ...compare(what, held), verdict: 'same', note: 'by design: each guest is behind a network of its own' }
   return compare(what, held, overlaps)
 }
@@ -96,8 +102,16 @@ function judgeConnections(observations: readonly Observation[]): Verdict {
   const what = { probe: 'tcp', title: 'inherited TCP connections' }
   const held = heldOf(observations, 'tcp').filter(({ value }) => !isLoopback(value))
   if (held.length === 0) return { ...what, forks: observations.length, distinct: 0, verdict: 'distinct', note: 'none is established' }
-  // A program that has connected again did so from a port of its own choice.
-  return compare(what, held)
+  const verdict = compare(what, held)
+  if (verdict.verdict !== 'collision' || !haveOneAddress(observations)) return verdict
+  // The kernel picks a port by a hash whose key is in its memory.
+  const note = `${sharedWords(verdict.shared ?? [])}: inherited, or a program of each has connected again, which looks the same where all have one address`
+  return { ...verdict, verdict: 'told', note }
+}
+
+/** By design: each is behind a network of its own. */
+function haveOneAddress(observations: readonly Observation[]): boolean {
+  return observations.length > 1 && new Set(observations.map(({ instance }) => instance.network?.ip)).size === 1
 }
 
 function judgeClock(observations: readonly Observation[]): Verdict {
@@ -122,7 +136,7 @@ export function clockOffsetMs({ findings, asked, told }: Pick<Observation, 'find
 function judgeGeneration(observations: readonly Observation[]): Verdict {
   const what = { probe: 'generation', title: 'generation' }
   const numbers = heldOf(observations, 'identity').flatMap(({ value }) => identityOf(value).generation ?? [])
-  if (numbers.length === 0) return absent(what)
+  if (numbers.length === 0) return missing(what, observations)
   const distinct = new Set(numbers)
   const note = `${[...distinct].toSorted((one, other) => one - other).join(', ')}: one more than that of the snapshot, in each fork`
   return { ...what, forks: numbers.length, distinct: distinct.size, verdict: 'told', note }
@@ -135,7 +149,7 @@ function judgeHooks(observations: readonly Observation[]): Verdict[] {
   return [...names].toSorted().map((probe) => {
     const file = probe.slice('hook '.length)
     const verdict = compare({ probe, title: `image: ${file}` }, heldOf(observations, probe))
-    if (!file.startsWith('info-')) return verdict
+    if (!file.startsWith('info-')) return whole(verdict, observations)
     const note = verdict.verdict === 'collision' ? 'left to programs: what was seeded before the snapshot goes on the same' : undefined
     return { ...verdict, verdict: 'told', ...(note === undefined ? {} : { note }) }
   })
@@ -173,6 +187,11 @@ function sharedWords(shared: NonNullable<Verdict['shared']>): string {
 
 function fault(what: Pick<Verdict, 'probe' | 'title'>, held: readonly Held[], note: string): Verdict {
   return { ...what, ...counted(held), verdict: 'wrong', note }
+}
+
+/** Of what every fork has to have. */
+function missing(what: Pick<Verdict, 'probe' | 'title'>, { length }: readonly Observation[]): Verdict {
+  return length === 0 ? absent(what) : fault(what, [], 'no fork has any')
 }
 
 function absent(what: Pick<Verdict, 'probe' | 'title'>, note?: string): Verdict {

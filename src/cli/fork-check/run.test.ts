@@ -14,6 +14,13 @@ interface Forks extends AsyncDisposable {
   most(): number
 }
 
+/** What every fork has. */
+const saidBy = (number: number): string =>
+  [
+    ...['urandom', 'random', 'uuid'].map((probe) => `${probe}\tbytes-${number}\n`),
+    `identity\t{"generation":1,"instance_id":"id-${number}"}\n`,
+  ].join('')
+
 /** Forks are there until they are deleted; `say` gives the lines of each one's probes, undefined of one whose probes don't end. */
 async function fakeForks(say: (number: number) => string | undefined): Promise<Forks> {
   const server = await startFakeServer()
@@ -43,7 +50,7 @@ async function fakeForks(say: (number: number) => string | undefined): Promise<F
 }
 
 test('distinct forks: a table, the count at the end, exit code 0, and every fork is deleted again', async () => {
-  await using forks = await fakeForks((number) => `urandom\tbytes-${number}\n`)
+  await using forks = await fakeForks(saidBy)
   const { code, stdout, stderr } = await hypeman(forks.server.url, ['fork-check', 'warm', '--count', '7', '--parallel', '3'])
   assert.equal(code, 0, stderr)
   assert.match(stdout, /^urandom +kernel: \/dev\/urandom +7 +7 +distinct$/m)
@@ -54,7 +61,7 @@ test('distinct forks: a table, the count at the end, exit code 0, and every fork
 })
 
 test('a collision ends with 1 and names the forks, unless it is not to count', async () => {
-  await using forks = await fakeForks((number) => `urandom\tbytes-${number}\nssh-host-key\tthe same\n`)
+  await using forks = await fakeForks((number) => `${saidBy(number)}ssh-host-key\tthe same\n`)
   const found = await hypeman(forks.server.url, ['fork-check', 'warm', '--count', '2', '--json'])
   assert.equal(found.code, 1)
   const result = JSON.parse(found.stdout) as {
@@ -69,7 +76,7 @@ test('a collision ends with 1 and names the forks, unless it is not to count', a
 })
 
 test('a fork that fails ends with 1 and says why; the others are compared all the same', async () => {
-  await using forks = await fakeForks((number) => `urandom\tbytes-${number}\n`)
+  await using forks = await fakeForks(saidBy)
   let asked = 0
   const { server } = forks
   server.on('POST /snapshots/full/fork', () => {
@@ -95,7 +102,7 @@ test('an interrupt deletes the forks under way, makes no more, and ends as an in
 })
 
 test('a fork that can not be deleted is named with what deletes it', async () => {
-  await using forks = await fakeForks((number) => `urandom\tbytes-${number}\n`)
+  await using forks = await fakeForks(saidBy)
   const { server } = forks
   server.on('POST /snapshots/stuck/fork', ({ body }) => {
     const { name } = body as { readonly name: string }

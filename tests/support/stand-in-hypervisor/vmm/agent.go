@@ -76,7 +76,7 @@ func renew(guest *guest, message []byte) []byte {
 		return []byte("refused " + err.Error() + "\n")
 	}
 	said := ""
-	for _, name := range []string{"entropy", "clock", "machine-id", "boot-id", "hostname", "network", "connections", "generation", "freeze", "thaw"} {
+	for _, name := range stepsOf(request.Reason) {
 		said += "step " + name + " 0 ok\n"
 	}
 	guest.run(func() {
@@ -87,6 +87,7 @@ func renew(guest *guest, message []byte) []byte {
 			if _, isOld := request.Program.Env[oldAgent]; !isOld {
 				said += givenTo(request)
 			}
+			said += "programs frozen\n"
 		case configured == "":
 			guest.identify(request)
 			if len(request.SecretFiles) > 0 {
@@ -103,6 +104,17 @@ func renew(guest *guest, message []byte) []byte {
 		return []byte(said)
 	}
 	return []byte(fmt.Sprintf("%stime %d\n", said, time.Now().UnixNano()))
+}
+
+// stepsOf are the steps that are taken whatever else a guest is told.
+func stepsOf(reason string) []string {
+	switch reason {
+	case "clock", "freeze":
+		return []string{reason}
+	case "thaw":
+		return []string{"clock", "thaw"}
+	}
+	return []string{"entropy", "clock", "machine-id", "boot-id", "hostname", "ssh-keys", "network", "connections", "generation", "hooks"}
 }
 
 // givenTo are the steps of what a fork was given.
