@@ -13,7 +13,7 @@ type Part = (typeof parts)[number]
 
 const vmTestFolders = 'tests/{integration,faults,model,e2e}/**/*.test.ts'
 /** What does a part of its work in the usual run, and the whole in this one. */
-const longTestFolders = 'tests/{faults,model}/**/*.test.ts'
+const longTestFolders = 'tests/{faults/**/*,model/**/*,integration/fuzz}.test.ts'
 const ignored = ['node_modules/**', '.assets/**', 'dist/**']
 
 interface Report extends Outcome {

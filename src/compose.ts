@@ -287,7 +287,7 @@ async function openServices({ config, version, layout, log, makeDrivers, faults,
       resources: createResourceService({
         capacity,
         settings: config,
-        volumesOf: (id) => store.byId(id)?.record.volumes.map(({ volumeId }) => volumeId) ?? [],
+        instanceOf: (id) => store.byId(id)?.record,
         reclaim: (body, hostMemoryBytes) => reclaimMemory(context, body, hostMemoryBytes),
       }),
       capabilities: () => describeCapabilities(context, version),

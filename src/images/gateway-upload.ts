@@ -35,10 +35,19 @@ export async function sendOn(request: IncomingMessage, response: ServerResponse,
   const answer = await Promise.race([answered, pipeline(request, upstream).then(() => answered)])
   const told: OutgoingHttpHeaders = {}
   for (const name of answeredWith) if (answer.headers[name] !== undefined) told[name] = answer.headers[name]
-  const { location } = answer.headers
-  if (location !== undefined) told['location'] = inGateway(location, wanted, behind)
-  response.writeHead(answer.statusCode ?? 502, told)
+  const {
+    statusCode: status = 502,
+    headers: { location },
+  } = answer
+  // Nobody goes where a finished upload is: the place may be anywhere, and is left out.
+  if (location !== undefined && isFollowed(status)) told['location'] = inGateway(location, wanted, behind)
+  response.writeHead(status, told)
   await pipeline(answer, response)
+}
+
+/** 202: the upload goes on there. */
+function isFollowed(status: number): boolean {
+  return status === 202 || (status >= 300 && status < 400)
 }
 
 /** A place at the same registry as a path of the gateway; the token is for no other, and skopeo would go there without checking who answers. */

@@ -17,6 +17,7 @@ import { flowOn, lockInstance } from './context.ts'
 import { holdsMemoryIn, makeMemoryReady, tidyStandby } from './decompress-standby.ts'
 import type { InstanceEntry } from './entry.ts'
 import { removeInstance } from './remove.ts'
+import { replaceInstance } from './replace.ts'
 import { sealMemory } from './saved-memory.ts'
 import { standbyCompressionOf } from './snapshot-policy.ts'
 import { standbyCompressionViewOf } from './standby-compression-view.ts'
@@ -180,6 +181,39 @@ for (const stepName of steps)
     const left = (await readdir(all.base.context.layout.instance(entry.id))).filter((name) => name !== 'logs')
     assert.deepEqual(left.toSorted(), ['disk.raw', 'record.json'])
     assert.deepEqual([entry.holdsMemory, entry.record.standbyCompression], [false, null])
+  })
+
+for (const stepName of steps)
+  test(`an instance is restored in place while its memory is compressed (${stepName}), which ends before anything of the restored one runs`, async () => {
+    const held = gate(stepName)
+    await using all = await world(held)
+    const { context } = all.base
+    const entry = await all.asleep()
+    const place = context.layout.instance(entry.id)
+    await mkdir(path.join(place, 'logs'))
+    all.begin(entry)
+    await held.reached
+    const restored = Buffer.alloc(300_000, 'restored')
+    const { record } = entry
+    const replace = async (): Promise<void> => {
+      using _lock = await lockInstance(context, entry)
+      using flow = flowOn(context, entry.id, 'test.replace')
+      await replaceInstance(context, entry, flow, {
+        async fill(directory) {
+          await writeFile(path.join(directory, 'memory-1.base'), restored)
+          await writeFile(path.join(directory, 'device.state'), 'devices')
+          return { ...record, savedMemory: await sealMemory(context, record, directory), standbyCompression: null }
+        },
+        holdsMemory: true,
+        reach: async () => assert.deepEqual([entry.compressing, entry.compressionSeen?.error], [undefined, undefined]),
+      })
+    }
+    const replaced = replace()
+    held.open()
+    await replaced
+    assert.deepEqual([await all.memoryOf(entry), sealedMemory(entry)], [raw, raw])
+    assert.ok((await readFile(path.join(place, 'memory-1.base'))).equals(restored))
+    assert.deepEqual(await all.staged(), [])
   })
 
 test('whoever holds the instance and needs its memory does not wait for the change, which waits for them', async () => {

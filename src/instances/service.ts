@@ -5,6 +5,7 @@ import { instanceEvent, type InstanceEvent } from '../api/events.ts'
 import { matchesTags } from '../api/schemas/common.ts'
 import type { EventsQuery } from '../api/schemas/instance-requests.ts'
 import { step } from '../platform/flow.ts'
+import { withinLimit } from './agent-limit.ts'
 import { attachVolume, detachVolume } from './attach.ts'
 import { flowOn, lockInstance, type InstanceContext } from './context.ts'
 import { createInstance } from './create.ts'
@@ -26,6 +27,8 @@ import { waitForState } from './wait.ts'
 
 /** Longest moment for which a guest that stands still is waited for, in milliseconds. */
 const PAUSED_WAIT_MS = 10_000
+/** How long a guest may take to look at a path, in milliseconds: what is mounted there may never answer. */
+const STAT_LIMIT_MS = 10_000
 
 /** `removed` is told after an instance is gone, for what nobody else needs then. */
 export function createInstanceService(context: InstanceContext, removed: () => void): InstanceService {
@@ -91,8 +94,10 @@ export function createInstanceService(context: InstanceContext, removed: () => v
     async stat(ref, path, followLinks, signal) {
       const entry = find(ref)
       using _use = occupy(entry)
-      const agent = await guestOf(context, entry, 0, signal)
-      const found = await agent.stat(path, followLinks, signal)
+      await demandGuest(context, entry, 0, signal)
+      const found = await withinLimit(entry, STAT_LIMIT_MS, signal, async (limited) =>
+        (await agentOf(entry, context, limited)).stat(path, followLinks, limited),
+      )
       if (!found.exists) return { exists: false, ...(found.error === undefined ? {} : { error: found.error }) }
       return {
         exists: true,
@@ -123,13 +128,18 @@ async function guestOf(
   waitMs: number,
   signal: AbortSignal,
 ): ReturnType<InstanceService['agent']> {
+  await demandGuest(context, entry, waitMs, signal)
+  return agentOf(entry, context, signal)
+}
+
+/** An error unless the instance has an agent and is Running, as soon as it is. */
+async function demandGuest(context: InstanceContext, entry: InstanceEntry, waitMs: number, signal: AbortSignal): Promise<void> {
   const { record } = entry
   if (record.skipGuestAgent)
     throw new HypemanError('invalid_state', `${record.name} was created with skip_guest_agent, so nothing can be run or copied in it`)
   const { state } = await stateForGuest(context, entry, waitMs, signal)
   if (state !== 'Running')
     throw new HypemanError('invalid_state', `instance must be running (current state: ${state}); hypeman start ${record.name}`)
-  return agentOf(entry, context, signal)
 }
 
 /** With `waitMs` an instance may still become Running. One that stands still for a snapshot does so for a moment only, and is waited for in any case. */

@@ -7,9 +7,11 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { serveNames } from '../../tests/support/dns.ts'
 import { parseSubnet } from '../platform/ipv4.ts'
-import { addressesOfIpv6, hostView, localNetworks, refusalOf, resolveBy, type HostView } from './egress-destinations.ts'
+import { addressesOfIpv6, hostView, localNetworks, refusalsBy, refusalsOf, resolveBy, type HostView } from './egress-destinations.ts'
 
 const view: HostView = { own: ['192.0.2.7/32', '10.9.0.0/24', '2001:db8:0:0:0:0:0:7/128'], guests: ['10.100.0.0/16', '10.50.0.9/32'] }
+
+const refusalOf = refusalsOf(view)
 
 test('what is the host, guests, or for hosts alone is refused, in whatever way it is written', () => {
   for (const address of [
@@ -18,7 +20,7 @@ test('what is the host, guests, or for hosts alone is refused, in whatever way i
     ...['169.254.169.254', 'fe80::1', 'fe80::1%eth0', 'fd00:ec2::254', 'fd20:ce::254', '168.63.129.16', '100.100.100.200'],
     ...['224.0.0.1', '239.255.255.250', '255.255.255.255', 'ff02::1', '64:ff9b::7f00:1', '2002:7f00:1::', '2001:0:1::', 'name', ''],
   ])
-    assert.notEqual(refusalOf(address, view), undefined, address)
+    assert.notEqual(refusalOf(address), undefined, address)
 })
 
 test('everything else is fine, also on private networks', () => {
@@ -33,7 +35,7 @@ test('everything else is fine, also on private networks', () => {
     '2001:db8::8',
     'fd12::1',
   ])
-    assert.equal(refusalOf(address, view), undefined, address)
+    assert.equal(refusalOf(address), undefined, address)
 })
 
 test('of IPv4 as of IPv6 no address of a refused network gets through', () => {
@@ -41,8 +43,8 @@ test('of IPv4 as of IPv6 no address of a refused network gets through', () => {
   fc.assert(
     fc.property(fc.constantFrom('127', '0', '224', '239', '240', '255'), byte, byte, byte, (first, ...rest) => {
       const address = [first, ...rest].join('.')
-      assert.notEqual(refusalOf(address, view), undefined)
-      assert.notEqual(refusalOf(`::ffff:${address}`, view), undefined)
+      assert.notEqual(refusalOf(address), undefined)
+      assert.notEqual(refusalOf(`::ffff:${address}`), undefined)
     }),
   )
 })
@@ -76,10 +78,37 @@ test("the kernel's tables are read, and whatever stands in them", () => {
 
 test('every address of this very host is its own', async () => {
   const subnet = parseSubnet('10.214.0.0/24') ?? assert.fail()
-  const seen = await hostView(subnet)
+  const refusal = refusalsOf(await hostView(subnet))
   const addresses = Object.values(networkInterfaces()).flatMap((all) => (all ?? []).map(({ address }) => address))
   assert.ok(addresses.length > 0 && (await readFile('/proc/net/fib_trie', 'latin1')).includes('Local:'))
-  for (const address of [...addresses, '10.214.0.1', '10.214.0.77']) assert.notEqual(refusalOf(address, seen), undefined, address)
+  for (const address of [...addresses, '10.214.0.1', '10.214.0.77']) assert.notEqual(refusal(address), undefined, address)
+})
+
+test('the host is looked at once for all who ask within a second, and again afterwards, or when looking failed', async () => {
+  let [looks, time] = [0, 0]
+  let fails = false
+  const refusal = refusalsBy(
+    async () => {
+      looks += 1
+      if (fails) throw new Error('no such file')
+      return { ...view, own: [`192.0.2.${looks}/32`] }
+    },
+    () => time,
+  )
+  assert.deepEqual(await Promise.all(['192.0.2.1', '192.0.2.2', '1.1.1.1'].map(refusal)), [
+    'an address of the host itself',
+    undefined,
+    undefined,
+  ])
+  time = 999
+  assert.deepEqual([await refusal('192.0.2.2'), looks], [undefined, 1])
+  time = 1000
+  assert.deepEqual([await refusal('192.0.2.2'), looks], ['an address of the host itself', 2])
+  fails = true
+  time = 2000
+  await assert.rejects(refusal('1.1.1.1'), /no such file/)
+  fails = false
+  assert.deepEqual([await refusal('192.0.2.4'), looks], ['an address of the host itself', 4])
 })
 
 test('names are asked of the resolver that is set, and one that has no address is an error', async () => {

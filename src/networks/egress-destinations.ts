@@ -54,15 +54,39 @@ export interface HostView {
   readonly guests: readonly string[]
 }
 
-/** Why no guest is connected to that address; undefined if it may be. */
-export function refusalOf(address: string, { own, guests }: HostView): string | undefined {
-  if (isIP(address) === 0) return 'no address'
-  // An interface in it is no part of where it leads: addresses of links are refused anyway.
-  const plain = address.split('%')[0] ?? ''
-  const [what] = neverNetworks.find(([, networks]) => isIn(networks, plain)) ?? []
-  if (what !== undefined) return what
-  if (isIn(networksOf(own), plain)) return 'an address of the host itself'
-  return isIn(networksOf(guests), plain) ? 'an address of guests' : undefined
+/** Why no guest is connected to an address; undefined if it may be. */
+export function refusalsOf({ own, guests }: HostView): (address: string) => string | undefined {
+  const [ownNetworks, guestNetworks] = [networksOf(own), networksOf(guests)]
+  return (address) => {
+    if (isIP(address) === 0) return 'no address'
+    // An interface in it is no part of where it leads: addresses of links are refused anyway.
+    const plain = address.split('%')[0] ?? ''
+    const [what] = neverNetworks.find(([, networks]) => isIn(networks, plain)) ?? []
+    if (what !== undefined) return what
+    if (isIn(ownNetworks, plain)) return 'an address of the host itself'
+    return isIn(guestNetworks, plain) ? 'an address of guests' : undefined
+  }
+}
+
+/** How long a view of the host is good for, in milliseconds. */
+const VIEW_MS = 1_000
+
+/** The same by what is seen now. All who ask within a second share one look: guests choose how often is asked, and looking takes the time of everybody. */
+export function refusalsBy(
+  look: () => Promise<HostView>,
+  now: () => number = () => performance.now(),
+): (address: string) => Promise<string | undefined> {
+  let seen: { readonly at: number; readonly refusals: Promise<ReturnType<typeof refusalsOf>> } | undefined
+  return async (address) => {
+    const current = seen !== undefined && now() - seen.at < VIEW_MS ? seen : { at: now(), refusals: look().then(refusalsOf) }
+    seen = current
+    try {
+      return (await current.refusals)(address)
+    } catch (error) {
+      if (seen === current) seen = undefined
+      throw error
+    }
+  }
 }
 
 /** What the kernel takes for its own, also on devices that are down or without a link, which os.networkInterfaces() leaves out. `subnet` is that of this server's guests. */

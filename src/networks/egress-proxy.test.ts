@@ -112,6 +112,62 @@ test('bodies without a length and methods without a body are passed on as they a
   assert.equal((await ask(proxy, `http://${WORLD}:${site.port}`)).text, 'GET ')
 })
 
+/** An origin that says the same to everybody as soon as it was asked anything, reads no further and keeps the connection. */
+async function hasty(answer: string): Promise<{ readonly port: number } & AsyncDisposable> {
+  const sockets: Socket[] = []
+  const server = await listening(
+    createServer((socket) => {
+      sockets.push(socket)
+      socket.on('error', () => undefined).once('data', () => socket.pause().write(answer))
+    }),
+  )
+  return {
+    port: server.port,
+    async [Symbol.asyncDispose]() {
+      // One that does not read never hears that the other side has gone.
+      for (const socket of sockets) socket.destroy()
+      await server[Symbol.asyncDispose]()
+    },
+  }
+}
+
+test('an answer before the end of the body arrives, also where the guest sends all of the body first', async () => {
+  await using proxy = await openProxy()
+  await using site = await hasty('HTTP/1.1 413 Too Much\r\ncontent-length: 8\r\n\r\ntoo much')
+  const body = 'x'.repeat(20_000_000)
+  const socket = connect({ host: '127.0.0.1', port: proxy.port, localAddress: GUEST })
+  const head = `POST http://${WORLD}:${site.port}/ HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n`
+  // Reads nothing until everything is sent.
+  await new Promise<void>((resolve, reject) =>
+    socket.once('error', reject).write(head + body, (error) => (error ? reject(error) : resolve())),
+  )
+  const [answer] = (await once(socket, 'data')) as [Buffer]
+  assert.match(answer.toString(), /^HTTP\/1\.1 413 /)
+  socket.write(`GET /origin-form HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`)
+  assert.match(await text(socket), /HTTP\/1\.1 400 /, 'and the next request is answered')
+})
+
+test('an origin that changes the protocol unasked, or closes without an answer, is told as an error at once', async () => {
+  await using proxy = await openProxy({ limits: { idleMs: 10_000 } })
+  await using changing = await hasty('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n')
+  const changed = await ask(proxy, `http://${WORLD}:${changing.port}/`)
+  assert.deepEqual([changed.statusCode, /another protocol/.test(changed.text)], [502, true])
+  await using silent = await listening(createServer((socket) => void socket.once('data', () => socket.end())))
+  assert.equal((await ask(proxy, `http://${WORLD}:${silent.port}/`)).statusCode, 502)
+})
+
+test('of a name with many addresses no more are judged than are tried', async () => {
+  const judged: string[] = []
+  const many = Array.from({ length: 500 }, (_, at) => `192.0.2.${at % 250}`)
+  await using proxy = await openEgressProxy({
+    ...{ host: '127.0.0.1', port: 0, log: pino({ level: 'silent' }), resolve: () => Promise.resolve(many) },
+    refusal: (address) => Promise.resolve(`no place of ${judged.push(address)}`),
+  })
+  proxy.admit(GUEST)
+  assert.equal((await ask(proxy, 'http://many.example/')).statusCode, 403)
+  assert.equal(judged.length, 4)
+})
+
 test('a tunnel passes bytes both ways, and each direction ends by itself', async () => {
   await using proxy = await openProxy({ names: { 'echo.example': [WORLD] } })
   await using service = await echo()

@@ -38,7 +38,7 @@ export const egressLimits: EgressLimits = {
   idleMs: 300_000,
 }
 
-/** Addresses of one name that are tried. */
+/** Addresses of one name that are looked at; others are left. */
 const MOST_TRIED = 4
 
 export interface EgressProxy extends AsyncDisposable {
@@ -211,9 +211,10 @@ async function allowedOf(name: string, resolve: Resolve, refusal: EgressProxyOpt
       : await resolve(name).catch((error: unknown) => {
           throw new Refusal(502, `the name ${name} can't be resolved (${messageOf(error)})`)
         })
-  const judged = await Promise.all(addresses.map(async (address) => ({ address, reason: await refusal(address) })))
+  // No more of them are judged than are tried: a name may have any number.
+  const judged = await Promise.all(addresses.slice(0, MOST_TRIED).map(async (address) => ({ address, reason: await refusal(address) })))
   const allowed = judged.flatMap(({ address, reason }) => (reason === undefined ? [address] : []))
-  if (allowed.length > 0) return allowed.slice(0, MOST_TRIED)
+  if (allowed.length > 0) return allowed
   const [first] = judged
   throw new Refusal(403, `${name} is not to be reached by this proxy: ${first?.address} is ${first?.reason}`)
 }
@@ -265,18 +266,35 @@ async function forward(request: IncomingMessage, response: ServerResponse, reach
   })
   const { promise: answered, resolve, reject } = Promise.withResolvers<IncomingMessage>()
   outgoing.once('response', resolve)
-  outgoing.once('error', reject)
-  // Who answers before it has all of the body may close: the answer counts.
-  const sending = pipeline(request, outgoing)
-  sending.catch(() => undefined)
+  outgoing.on('error', reject)
+  outgoing.once('upgrade', (_head, upgraded) => {
+    upgraded.destroy()
+    reject(new Refusal(502, 'the server changed to another protocol, which nobody has asked for'))
+  })
+  outgoing.once('close', () => reject(new Refusal(502, 'the server closed the connection without an answer')))
+  // Who answers before it has all of the body may close: the answer counts. A pipeline would end the guest's connection then. Its own end is heard by the signal.
+  request.on('error', () => undefined).pipe(outgoing)
   try {
     const incoming = await answered
-    outgoing.on('error', () => undefined) // of what is still being sent; the answer's own end is heard below
     response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage ?? '', passedOn(incoming))
     await pipeline(incoming, response)
+    discardRest(request)
   } finally {
     outgoing.destroy()
   }
+}
+
+/** How long a guest may go on sending what nobody takes any more, in milliseconds. */
+const DISCARDED_MS = 5_000
+
+/** Reads on after the answer: who sends all of a body before it reads would lose the answer to a reset. Who does not come to an end is cut off. */
+function discardRest(request: IncomingMessage): void {
+  if (request.complete) return
+  const { socket } = request
+  const limit = setTimeout(() => socket.destroy(), DISCARDED_MS)
+  for (const emitter of [request, socket]) emitter.once('close', () => clearTimeout(limit))
+  request.unpipe()
+  request.resume()
 }
 
 /** Of this connection, not of what is asked for. */

@@ -2,51 +2,17 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { open as openFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { test } from 'node:test'
-import { pino } from 'pino'
+import { anAttachment, free, freshRoot, leadingTo, open, useOf } from '../../tests/support/attachments.ts'
 import { run } from '../../tests/support/command.ts'
 import { devicesBelow, hasHostNetwork, rulesBelow } from '../../tests/support/host-network.ts'
 import { until } from '../../tests/support/until.ts'
 import { isHypemanError } from '../api/errors.ts'
-import { newId } from '../platform/ids.ts'
-import { ioctl, tapRequest, TUNSETIFF } from '../platform/ioctl.ts'
-import { parseSubnet } from '../platform/ipv4.ts'
-import { createHostNetwork, type Attachment, type HostNetwork } from './host-network.ts'
-import { networkNames } from './names.ts'
-import { allocatePorts, type PublishedPort } from './ports.ts'
+import type { Attachment } from './host-network.ts'
+import { allocatePorts } from './ports.ts'
 
 const skip = hasHostNetwork ? false : 'needs root and /dev/net/tun'
-const log = pino({ level: 'silent' })
-
-/** A data directory that is only a name here. */
-const freshRoot = (): string => `/nowhere/${newId()}`
-
-function open(root: string, cidr = '10.214.0.0/24'): HostNetwork {
-  return createHostNetwork(root, { subnet: parseSubnet(cidr) ?? assert.fail(cidr), egressPort: 4974 }, log)
-}
-
-const free = { guestPort: 80, hostPort: 0, protocol: 'tcp', hostAddress: '127.0.0.1', automatic: true } as const satisfies PublishedPort
-
-async function anAttachment(
-  network: HostNetwork,
-  ports: readonly PublishedPort[] = [],
-  others: readonly Attachment[] = [],
-): Promise<Attachment> {
-  using reserved = await network.reserveAddress((address) => others.some((other) => other.address === address))
-  using allocated = await allocatePorts(ports)
-  const limits = { downloadBytesPerSecond: null, uploadBytesPerSecond: null }
-  return { id: newId(), address: reserved.address, ports: allocated.ports, egress: null, ...limits }
-}
-
-/** Lines of the host's rules that lead to a guest. */
-const leadingTo = async (root: string, address: string | null): Promise<number> => {
-  const chain = /-j (HYPEMAN-\w+-PORTS)$/m.exec((await rulesBelow(root)).join('\n'))?.[1]
-  return chain === undefined
-    ? 0
-    : (await rulesBelow(root, `-A ${chain} `)).filter((line) => line.includes(`--to-destination ${address}:`)).length
-}
 
 test(
   'what is attached has a device, limits and rules; what is detached has none of them, also when that is asked for again',
@@ -66,14 +32,6 @@ test(
     assert.deepEqual([await devicesBelow(root), await leadingTo(root, attachment.address)], [[], 0])
   },
 )
-
-/** Has a device as its VMM has it; it can't be removed until that is disposed of. */
-async function useOf(root: string, id: string): Promise<AsyncDisposable> {
-  const [device] = (await devicesBelow(root)).filter(({ alias }) => alias.endsWith(id))
-  const file = await openFile('/dev/net/tun', 'r+')
-  assert.equal(ioctl(file.fd, TUNSETIFF, tapRequest(device?.name ?? '')), 0)
-  return file
-}
 
 test('a device that is still in use when its guest is detached goes with the next guest, or when the server ends', { skip }, async () => {
   const root = freshRoot()
@@ -217,74 +175,4 @@ test('a subnet that the host has for itself is refused, naming the setting', { s
   } finally {
     await run('ip', ['link', 'delete', device])
   }
-})
-
-/** How many rules keep a guest on the proxy or let it ask that, told by its device. */
-const restraining = async (root: string, id: string): Promise<number> => {
-  const device = networkNames(root).tap(id)
-  return (await rulesBelow(root, '-A HYPEMAN-')).filter((line) => line.includes(` -i ${device} `)).length
-}
-
-test(
-  'a guest of the proxy is kept on it from before its device is in use, over another server, until its device is gone',
-  { skip },
-  async () => {
-    const root = freshRoot()
-    const attachment = { ...(await anAttachment(open(root))), egress: 'all' } as const
-    {
-      await using network = open(root)
-      await network.attach(attachment)
-      assert.equal(await restraining(root, attachment.id), 5)
-    }
-    assert.equal(await restraining(root, attachment.id), 5, 'without a server, too')
-    await using next = open(root)
-    await next.recover([attachment])
-    await next.settled()
-    assert.equal(await restraining(root, attachment.id), 5)
-    {
-      await using _inUse = await useOf(root, attachment.id)
-      await assert.rejects(next.detach(attachment.id), /TUNSETIFF failed/)
-      assert.equal(await restraining(root, attachment.id), 5, 'one that can not be taken away is still kept on it')
-    }
-    await next.detach(attachment.id)
-    assert.deepEqual([await devicesBelow(root), await restraining(root, attachment.id)], [[], 0])
-  },
-)
-
-test('a guest whose record can not be read is kept from going out directly, and may not ask the proxy either', { skip }, async () => {
-  const root = freshRoot()
-  const killed = open(root)
-  const attachment = { ...(await anAttachment(killed)), egress: 'http_https_only' } as const
-  await killed.attach(attachment)
-  {
-    await using next = open(root)
-    await next.recover([], new Set([attachment.id]))
-    await next.settled()
-    assert.equal(await restraining(root, attachment.id), 6)
-  }
-  assert.equal(await restraining(root, attachment.id), 6)
-  await using last = open(root)
-  await last.recover([], new Set([attachment.id]))
-  await last.detach(attachment.id)
-  assert.deepEqual([await devicesBelow(root), await restraining(root, attachment.id)], [[], 0])
-  await killed[Symbol.asyncDispose]()
-})
-
-test('where the proxy can not listen, no guest of it is attached, and nothing of it is left', { skip }, async () => {
-  const [root, otherRoot] = [freshRoot(), freshRoot()]
-  await using one = open(otherRoot)
-  const first = { ...(await anAttachment(one)), egress: 'all' } as const
-  await one.attach(first)
-  await using other = open(root)
-  const second = { ...(await anAttachment(other)), egress: 'all' } as const
-  await assert.rejects(
-    other.attach(second),
-    (error) => isHypemanError(error, 'host_unavailable') && /network\.egress_port/.test(error.message),
-  )
-  assert.deepEqual(await devicesBelow(root), [])
-  await one.detach(first.id)
-  await one[Symbol.asyncDispose]()
-  await other.attach(second)
-  assert.equal((await devicesBelow(root)).length, 1)
-  await other.detach(second.id)
 })

@@ -2,7 +2,6 @@
 // in by published ports. What is there is told by the records of instances: this keeps no table of its own on disk (docs/networks.md).
 
 import { readFile, writeFile } from 'node:fs/promises'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { GuestNetwork } from '../agent/contract.ts'
 import { HypemanError } from '../api/errors.ts'
@@ -10,16 +9,16 @@ import type { EgressMode } from '../api/schemas/egress.ts'
 import { messageOf } from '../platform/flow.ts'
 import { whyNotTap } from '../platform/host-rights.ts'
 import { addressOf, numberOf, type Subnet } from '../platform/ipv4.ts'
-import { runTool } from '../platform/tool.ts'
+import { applyRules, savedRules } from './apply-rules.ts'
 import { createEgress } from './egress.ts'
 import { guestFlows, type GuestFlow } from './flows.ts'
 import { holdPorts } from './held-ports.ts'
 import { anyTap, networkNames } from './names.ts'
 import type { PublishedPort } from './ports.ts'
-import { hasRules, presentJumps, removalText, restrictionsOf, rulesText, type Mediated } from './rules.ts'
-import { removeShaper, setLimits, TOOL_LIMIT_MS, type Bandwidth } from './shaping.ts'
+import { hasRules, presentJumps, removalText, restrictionsOf, rulesText, type Mediated, type Source } from './rules.ts'
+import { removeShaper, setLimits, type Bandwidth } from './shaping.ts'
 import { freeAddress, isGuestAddress, overlaps } from './subnet.ts'
-import { guestMtu, hostRoutes, resolversForGuests } from './surroundings.ts'
+import { guestMtu, hostRoutes, isLenient, resolversForGuests } from './surroundings.ts'
 import { listDevices, makeTap, removeTap } from './tap-device.ts'
 
 export interface HostNetworkSettings {
@@ -82,10 +81,16 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
   const egress = createEgress({ subnet, port: settings.egressPort, dnsServer: settings.dnsServer }, log)
   /** By id, from before a device is there until it is gone for sure: a guest that can't be ended has no other way out either. */
   const mediated = new Map<string, Mediated>()
+  /** By id, from before the guest runs until its device is gone for sure: what each may send as. */
+  const sources = new Map<string, Source>()
+  /** The same as it was written last. */
+  let written: ReadonlyMap<string, Source> = new Map()
   /** Rules of guests that are there though their records can't be read: nobody knows whether they may do without. */
   let kept: readonly string[] = []
   /** Guests whose devices could not be removed: it is tried again with the next guest's, and at the end. */
   const left = new Set<string>()
+  /** Guests that are gone, or on their way, and whose rules may still be in force. */
+  const outdated = new Set<string>()
   let retry: Promise<void> | undefined
   let prepared: Promise<void> | undefined
   let isProven = false
@@ -112,23 +117,29 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
       )
       const missing = (jump: { readonly chain: string; readonly target: string }): boolean =>
         present !== undefined && !present.some(({ chain, target }) => chain === jump.chain && target === jump.target)
+      const writing = new Map(sources)
       const rules = {
         subnet: cidr,
         gateway: subnet.gateway,
         proxyPort: settings.egressPort,
         forwarded,
         mediated: [...mediated.values()],
+        sources: [...writing.values()],
         kept,
       }
       await applyRules(rulesText(names, rules, missing))
+      written = writing
       isInForce = true
     })
     return nextWrite
   }
 
+  /** A device that could not be removed may still have a guest, whose rules stay with it. */
+  const isNeeded = (): boolean => attached.size > 0 || left.size > 0 || mediated.size > 0 || kept.length > 0
+
   const removeRules = (): Promise<void> =>
     inTurn(async () => {
-      if (attached.size > 0 || kept.length > 0) return
+      if (isNeeded()) return
       const saved = await savedRules()
       isInForce = false
       if (hasRules(saved, names)) await applyRules(removalText(names, saved))
@@ -142,22 +153,37 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
     log.warn('net.ipv4.ip_forward was off and is on now, for guests on tap devices; see docs/networks.md')
   }
 
+  const bringUpToDate = async (id: string): Promise<void> => {
+    await writeRules()
+    outdated.delete(id)
+  }
+
+  /** Nothing is forgotten before it is done: what fails is tried again with the next guest that goes. */
   const remove = async (id: string): Promise<void> => {
     const known = attached.get(id)
     attached.delete(id)
     left.add(id)
+    if (known !== undefined && known.attachment.ports.length > 0) outdated.add(id)
     egress.dismiss(id)
     {
       await using undo = new AsyncDisposableStack()
       if (known !== undefined) undo.use(known.held)
       undo.defer(() => removeShaper(names.shaper(id)))
       undo.defer(() => removeTap(names.tap(id)))
-      if (known !== undefined && known.attachment.ports.length > 0) undo.defer(writeRules)
+      if (outdated.has(id)) undo.defer(() => bringUpToDate(id))
     }
-    left.delete(id)
+    // Where it may send from is told by a rule that no other device meets: it goes with the next change.
+    sources.delete(id)
     const own = restrictionsOf(kept.join('\n'), names, names.tap(id))
     kept = kept.filter((rule) => !own.includes(rule))
-    if (mediated.delete(id) || own.length > 0) await writeRules()
+    if (mediated.delete(id) || own.length > 0) outdated.add(id)
+    if (outdated.has(id)) await bringUpToDate(id)
+    left.delete(id)
+  }
+
+  /** Where it may send from, as the rules say. */
+  const hold = ({ id, address }: Attachment): void => {
+    if (address !== null) sources.set(id, { device: names.tap(id), address })
   }
 
   /** Lets the guest ask the proxy, and says what rules are to keep it from; these are not in force yet. */
@@ -244,8 +270,12 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
       })
       await setLimits(names.tap(id), names.shaper(id), attachment)
       attached.set(id, { attachment, held })
+      hold(attachment)
       await mediate(attachment)
-      if (ports.length > 0 || mediated.has(id) || !isInForce) await writeRules()
+      // Elsewhere the device itself sees to where it sends from, and rules are not worth the time of a start.
+      const isOther = written.has(id) ? written.get(id)?.address !== address : address !== null && (await isLenient())
+      const needsRules = ports.length > 0 || mediated.has(id) || outdated.size > 0 || isOther
+      if (needsRules || !isInForce) await writeRules()
       undo.move()
     },
     detach,
@@ -270,6 +300,7 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
           return new AsyncDisposableStack()
         })
         attached.set(attachment.id, { attachment, held })
+        hold(attachment)
         await mediate(attachment).catch((error: unknown) =>
           log.error({ instance: attachment.id, error: messageOf(error) }, 'a guest whose only way out is the proxy has none'),
         )
@@ -281,10 +312,10 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
         ),
       )
       // Who may not look at rules has made none.
-      const isNeeded = running.length > 0 || kept.length > 0
-      const work = isNeeded ? writeRules() : process.getuid?.() === 0 ? removeRules() : Promise.resolve()
+      const hasGuests = isNeeded()
+      const work = hasGuests ? writeRules() : process.getuid?.() === 0 ? removeRules() : Promise.resolve()
       work.catch((error: unknown) =>
-        log[isNeeded || stale.length > 0 ? 'error' : 'debug'](
+        log[hasGuests || stale.length > 0 ? 'error' : 'debug'](
           { error: messageOf(error) },
           "the firewall's rules for guests could not be brought up to date",
         ),
@@ -296,7 +327,7 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
       await removeLeft()
       await egress[Symbol.asyncDispose]()
       for (const { held } of attached.values()) await held[Symbol.asyncDispose]()
-      if (attached.size > 0 || kept.length > 0 || !isInForce) return
+      if (isNeeded() || !isInForce) return
       await removeRules().catch((error: unknown) =>
         log.warn({ error: messageOf(error) }, 'rules of the firewall that nobody needs could not be removed'),
       )
@@ -320,25 +351,4 @@ async function whyNot(subnet: Subnet, cidr: string): Promise<string | undefined>
 
 function isTapRoute({ device }: { readonly device: string }): boolean {
   return device.startsWith(anyTap.slice(0, -1))
-}
-
-const forever = new AbortController().signal
-
-async function savedRules(): Promise<string> {
-  return (await runTool('iptables-save', [], { cwd: '/', signal: forever, timeoutMs: TOOL_LIMIT_MS })).toString()
-}
-
-/** How often rules are tried to be changed, and how long after one that failed, in milliseconds: the kernel refuses a change that another program's has overtaken. */
-const [CHANGES_TRIED, RETRY_MS] = [5, 100]
-
-/** All or nothing in each table. */
-async function applyRules(text: string): Promise<void> {
-  for (let attempt = 1; ; attempt += 1)
-    try {
-      await runTool('iptables-restore', ['--noflush', '--wait', '10'], { cwd: '/', signal: forever, timeoutMs: TOOL_LIMIT_MS, input: text })
-      return
-    } catch (error) {
-      if (attempt === CHANGES_TRIED) throw error
-      await delay(RETRY_MS)
-    }
 }

@@ -8,7 +8,15 @@ import { hasRules, presentJumps, removalText, restrictionsOf, rulesText, type Me
 
 const names = networkNames('/var/lib/hypeman')
 const port: PublishedPort = { guestPort: 80, hostPort: 8080, protocol: 'tcp', hostAddress: '127.0.0.1', automatic: false }
-const none: RuleSet = { subnet: '10.100.0.0/16', gateway: '10.100.0.1', forwarded: [], mediated: [], proxyPort: 4974, kept: [] }
+const none: RuleSet = {
+  subnet: '10.100.0.0/16',
+  gateway: '10.100.0.1',
+  forwarded: [],
+  mediated: [],
+  sources: [],
+  proxyPort: 4974,
+  kept: [],
+}
 const everythingMissing = (): boolean => true
 const all = rulesText(
   names,
@@ -80,6 +88,19 @@ test('with http_https_only that is so of ports 80 and 443 alone', () => {
 test('without an address not even the proxy is reached, and without such guests nothing is kept from the host', () => {
   assert.ok(!rulesOf(input, [{ ...guest, address: null }]).some((line) => line.endsWith('-j ACCEPT')))
   assert.deepEqual(rulesOf(input, []), [])
+})
+
+test('a guest sends under its own address alone, told by its device, and that is read back and kept as well', () => {
+  const source = { device: guest.device, address: '10.100.9.7' }
+  const rule = `-A ${names.chains.raw} ! -s 10.100.9.7 -i ${guest.device} -j DROP`
+  const written = rulesText(names, { ...none, sources: [source] }, everythingMissing)
+  assert.ok(written.includes(`${rule}\n`))
+  const saved = written.replace(' 10.100.9.7 ', ' 10.100.9.7/32 ')
+  const kept = restrictionsOf(saved, names, guest.device)
+  assert.deepEqual(kept, [rule.replace(' 10.100.9.7 ', ' 10.100.9.7/32 ')])
+  assert.deepEqual(restrictionsOf(saved, names, names.tap('other')), [])
+  const [raw = ''] = rulesText(names, { ...none, kept }, everythingMissing).split('COMMIT')
+  assert.ok(raw.includes(`${kept[0]}\n`), 'in its own table')
 })
 
 test('what a guest may not do is read back by its device, and kept as it was', () => {

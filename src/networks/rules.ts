@@ -21,6 +21,12 @@ export interface Mediated {
   readonly mode: EgressMode
 }
 
+/** What a guest sends as, on whatever network of its own it says it is. */
+export interface Source {
+  readonly device: string
+  readonly address: string
+}
+
 /** What is to be in force, beside what always is. */
 export interface RuleSet {
   /** In CIDR notation, and the host's address in it. */
@@ -28,6 +34,7 @@ export interface RuleSet {
   readonly gateway: string
   readonly forwarded: readonly Forwarded[]
   readonly mediated: readonly Mediated[]
+  readonly sources: readonly Source[]
   /** The proxy's, on the gateway's address. */
   readonly proxyPort: number
   /** Rules of our chains that stay as they are (`restrictionsOf`). */
@@ -77,9 +84,12 @@ export function hasRules(saved: string, { chains }: NetworkNames): boolean {
   return Object.values(chains).some((chain) => saved.includes(`:${chain} `))
 }
 
-/** The rules (of the output of iptables-save) that keep a guest from going out directly, told by its device. */
+/** The rules (of the output of iptables-save) that keep a guest from going out directly or under another address, told by its device. */
 export function restrictionsOf(saved: string, { chains }: NetworkNames, device: string): readonly string[] {
-  return saved.split('\n').filter((line) => [chains.forward, chains.input].some((chain) => line.startsWith(`-A ${chain} -i ${device} `)))
+  // An address comes before the device there.
+  const begins = [`-A ${chains.raw} (?:! -s \\S+ )?`, `-A ${chains.forward} `, `-A ${chains.input} `]
+  const rule = new RegExp(`^(?:${begins.join('|')})-i ${device} `)
+  return saved.split('\n').filter((line) => rule.test(line))
 }
 
 const REFUSED = '-j REJECT --reject-with tcp-reset'
@@ -98,13 +108,14 @@ function restrictions({ chains }: NetworkNames, { device, mode }: Mediated): rea
 /** All chains of ours with what is to be in force, and the jumps that are `missing`. */
 export function rulesText(
   names: NetworkNames,
-  { subnet, gateway, forwarded, mediated, proxyPort, kept }: RuleSet,
+  { subnet, gateway, forwarded, mediated, sources, proxyPort, kept }: RuleSet,
   missing: (jump: { readonly chain: string; readonly target: string }) => boolean,
 ): string {
   const { chains, tapPrefix } = names
   const taps = `${tapPrefix}+`
   const toProxy = `-p tcp -d ${gateway} --dport ${proxyPort}`
-  const restricted = [...kept, ...mediated.flatMap((guest) => restrictions(names, guest))]
+  const isOfRaw = (rule: string): boolean => rule.startsWith(`-A ${chains.raw} `)
+  const restricted = [...kept.filter((rule) => !isOfRaw(rule)), ...mediated.flatMap((guest) => restrictions(names, guest))]
   const added = (table: Jump['table']): string[] =>
     jumps(names)
       .filter((jump) => jump.table === table && missing({ chain: jump.chain, target: jump.rule.split(' ').at(-1) ?? '' }))
@@ -114,6 +125,9 @@ export function rulesText(
       `:${chains.raw} - [0:0]`,
       // A device that leads connections of the host's own into its guest takes loopback addresses, which are then open to the guest as well.
       `-A ${chains.raw} -i ${taps} -d 127.0.0.0/8 -j DROP`,
+      // The device refuses other addresses by itself (rp_filter), unless the host's setting for all devices is 2, which counts more.
+      ...kept.filter(isOfRaw),
+      ...sources.map(({ device, address }) => `-A ${chains.raw} ! -s ${address} -i ${device} -j DROP`),
       ...added('raw'),
     ],
     nat: [

@@ -42,3 +42,8 @@ export async function guestMtu(): Promise<number> {
   const mtu = Number.parseInt(await readIfThere(path.join('/sys/class/net', device, 'mtu')), 10)
   return Number.isInteger(mtu) ? Math.min(mtu, USUAL_MTU) : USUAL_MTU
 }
+
+/** Whether the host lets a device take packets that it would answer by another one, whatever the device's own setting is (ip-sysctl of the kernel's documentation, rp_filter). */
+export async function isLenient(): Promise<boolean> {
+  return (await readIfThere('/proc/sys/net/ipv4/conf/all/rp_filter')).trim() === '2'
+}

@@ -9,20 +9,28 @@ import { Capacity, nothingHeld, type Holding } from '../platform/capacity.ts'
 import { loadConfig } from '../platform/config.ts'
 import { bytesOf, defaultLink } from './host.ts'
 import { createResourceService, suppliesOf } from './index.ts'
+import type { ResourceOptions } from './service.ts'
 import type { ResourceService } from './types.ts'
 
 const GIB = 1024 ** 3
 /** Whatever is configured on the host that the test runs on. */
 const noFile = { config: '/dev/null' }
 
-async function serviceWith(environment: Record<string, string>, held: readonly Holding[] = [], volumes: readonly string[] = []) {
+type Parts = NonNullable<ReturnType<ResourceOptions['instanceOf']>>
+const bare: Parts = { volumes: [], diskBytesPerSecond: null, network: { kind: 'user' } }
+
+async function serviceWith(
+  environment: Record<string, string>,
+  held: readonly Holding[] = [],
+  instances: Readonly<Record<string, Parts>> = {},
+) {
   const settings = await loadConfig(noFile, environment)
   const capacity = new Capacity(() => suppliesOf(tmpdir(), settings))
   capacity.count(() => held)
   return createResourceService({
     capacity,
     settings,
-    volumesOf: (id) => (id === 'a' ? volumes : []),
+    instanceOf: (id) => instances[id],
     reclaim: () => Promise.reject(new Error('nobody is asked')),
   })
 }
@@ -68,7 +76,8 @@ test('what is promised adds up: processors and memory by instance, the disk also
     { ...nothingHeld, kind: 'image', id: 'sha256:0', name: 'sha256:0', disk: 7 },
     { ...nothingHeld, kind: 'cache', id: 'registry', name: 'registry', disk: 11 },
   ]
-  const { cpu, memory, disk, allocations, disk_breakdown: parts } = told(await serviceWith({ CAPACITY__DISK: '1TB' }, held, ['v', 'gone']))
+  const a: Parts = { ...bare, volumes: [{ volumeId: 'v' }, { volumeId: 'gone' }] }
+  const { cpu, memory, disk, allocations, disk_breakdown: parts } = told(await serviceWith({ CAPACITY__DISK: '1TB' }, held, { a, b: bare }))
   assert.deepEqual([cpu.allocated, memory.allocated, disk.allocated], [2, GIB, 22 * GIB + 18])
   assert.equal(disk.available, disk.effective_limit - disk.allocated)
   assert.deepEqual(parts, { images_bytes: 7, oci_cache_bytes: 11, volumes_bytes: 7 * GIB, overlays_bytes: 15 * GIB })
@@ -76,6 +85,23 @@ test('what is promised adds up: processors and memory by instance, the disk also
     { instance_id: 'a', instance_name: 'web', cpu: 2, memory_bytes: GIB, disk_bytes: 13 * GIB },
     { instance_id: 'b', instance_name: 'db', cpu: 0, memory_bytes: 0, disk_bytes: 5 * GIB },
   ])
+})
+
+test('an instance is told with the limits that it has, in bytes a second, and promises nothing by them', async () => {
+  const held: Holding[] = ['a', 'b'].map((id) => ({ ...nothingHeld, kind: 'instance', id, name: id }))
+  const a: Parts = {
+    ...bare,
+    diskBytesPerSecond: 50 * 1024 ** 2,
+    network: { kind: 'tap', downloadBytesPerSecond: 12.5e6, uploadBytesPerSecond: null },
+  }
+  const b: Parts = { ...bare, network: { kind: 'tap', downloadBytesPerSecond: null, uploadBytesPerSecond: 0.6 } }
+  const { allocations, network } = told(await serviceWith({ CAPACITY__NETWORK: '1Gbps' }, held, { a, b }))
+  const nothing = { cpu: 0, memory_bytes: 0, disk_bytes: 0 }
+  assert.deepEqual(allocations, [
+    { instance_id: 'a', instance_name: 'a', ...nothing, network_download_bps: 12_500_000, disk_io_bps: 50 * 1024 ** 2 },
+    { instance_id: 'b', instance_name: 'b', ...nothing, network_upload_bps: 1 },
+  ])
+  assert.equal(network.allocated, 0)
 })
 
 test('where more is promised than there is, nothing is available', async () => {

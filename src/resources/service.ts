@@ -8,16 +8,26 @@ import type { ResourceService } from './types.ts'
 
 type Status = HostResources['cpu']
 
+/** The disks of an instance beside its own, and what bounds its traffic: in bytes a second, null for no limit. */
+interface InstanceParts {
+  readonly volumes: readonly { readonly volumeId: string }[]
+  readonly diskBytesPerSecond: number | null
+  readonly network:
+    | { readonly kind: 'user' }
+    | { readonly kind: 'tap'; readonly downloadBytesPerSecond: number | null; readonly uploadBytesPerSecond: number | null }
+    | null
+}
+
 export interface ResourceOptions {
   readonly capacity: Pick<Capacity, 'holdings' | 'supplies'>
   readonly settings: Pick<ServerConfig, 'oversubscription' | 'capacity'>
-  /** The disks that an instance has beside its own. */
-  readonly volumesOf: (instanceId: string) => readonly string[]
+  /** What an instance has beside what it holds. */
+  readonly instanceOf: (id: string) => InstanceParts | undefined
   /** Asks the guests, on a host with so much memory. */
   readonly reclaim: (body: ReclaimMemoryBody, hostMemoryBytes: number) => Promise<ReclaimedMemory>
 }
 
-export function createResourceService({ capacity, settings, volumesOf, reclaim }: ResourceOptions): ResourceService {
+export function createResourceService({ capacity, settings, instanceOf, reclaim }: ResourceOptions): ResourceService {
   return {
     get() {
       const holdings = capacity.holdings()
@@ -35,7 +45,7 @@ export function createResourceService({ capacity, settings, volumesOf, reclaim }
         ...(ioBytes === undefined
           ? {}
           : { disk_io: rateStatus('disk_io', ioBytes, { ratio: settings.oversubscription.disk_io, source: 'configured' }) }),
-        allocations: allocationsOf(holdings, volumesOf),
+        allocations: allocationsOf(holdings, instanceOf),
         disk_breakdown: breakdownOf(holdings),
       }
     },
@@ -62,13 +72,28 @@ function rateStatus(type: string, bytesPerSecond: number | undefined, how: Pick<
   return bytesPerSecond === undefined ? status : { ...status, source }
 }
 
-function allocationsOf(holdings: readonly Holding[], volumesOf: ResourceOptions['volumesOf']): HostResources['allocations'] {
+type Allocation = HostResources['allocations'][number]
+
+function allocationsOf(holdings: readonly Holding[], instanceOf: ResourceOptions['instanceOf']): Allocation[] {
   const volumes = new Map(holdings.flatMap(({ kind, id, disk }) => (kind === 'volume' ? [[id, disk] as const] : [])))
   return holdings.flatMap(({ kind, id, name, cpu, memory, disk }) => {
     if (kind !== 'instance') return []
-    const attached = volumesOf(id).reduce((sum, volume) => sum + (volumes.get(volume) ?? 0), 0)
-    return [{ instance_id: id, instance_name: name, cpu, memory_bytes: memory, disk_bytes: disk + attached }]
+    const parts = instanceOf(id)
+    const attached = (parts?.volumes ?? []).reduce((sum, { volumeId }) => sum + (volumes.get(volumeId) ?? 0), 0)
+    return [{ instance_id: id, instance_name: name, cpu, memory_bytes: memory, disk_bytes: disk + attached, ...limitsOf(parts) }]
   })
+}
+
+function limitsOf(parts: InstanceParts | undefined): Pick<Allocation, 'network_download_bps' | 'network_upload_bps' | 'disk_io_bps'> {
+  const tap = parts?.network?.kind === 'tap' ? parts.network : undefined
+  const [down, up, io] = [tap?.downloadBytesPerSecond, tap?.uploadBytesPerSecond, parts?.diskBytesPerSecond].map(
+    (limit) => limit ?? undefined,
+  )
+  return {
+    ...(down === undefined ? {} : { network_download_bps: Math.round(down) }),
+    ...(up === undefined ? {} : { network_upload_bps: Math.round(up) }),
+    ...(io === undefined ? {} : { disk_io_bps: io }),
+  }
 }
 
 function breakdownOf(holdings: readonly Holding[]): NonNullable<HostResources['disk_breakdown']> {

@@ -26,9 +26,9 @@ const allocation = z.object({
   cpu: z.int().optional().meta({ description: 'Virtual CPUs; 0 while no machine of its runs.' }),
   memory_bytes: z.int().optional().meta({ description: 'As `cpu`.' }),
   disk_bytes: z.int().optional().meta({ description: 'Its own disk and the volumes that it attaches, at their full size.' }),
-  network_download_bps: z.int().optional(),
-  network_upload_bps: z.int().optional(),
-  disk_io_bps: z.int().optional(),
+  network_download_bps: z.int().optional().meta({ description: 'What it may receive at most, in bytes a second; absent: no limit.' }),
+  network_upload_bps: z.int().optional().meta({ description: 'What it may send at most; as `network_download_bps`.' }),
+  disk_io_bps: z.int().optional().meta({ description: 'What its disks together may read and write at most; as `network_download_bps`.' }),
 })
 
 const gpu = z.object({

@@ -19,7 +19,7 @@ const operation: Described = {
       },
     },
   },
-  'x-error-codes': ['not_found'],
+  'x-error-codes': ['not_found', 'guest_unreachable'],
 }
 const asked = { operation, method: 'GET', target: '/things/a', headers: {}, body: undefined, isTooLarge: false }
 const answer = (status: number, body: unknown, more: Partial<Answer> = {}): Answer => ({
@@ -48,6 +48,7 @@ test('every other answer is found', () => {
     [/status 302/, answer(302, '')],
     [/x-request-id/, answer(200, { id: 'a' }, { requestId: undefined })],
     [/fault of the server/, answer(500, { code: 'internal_error', message: 'the server failed', request_id: 'b' })],
+    [/status 503, guest_unreachable/, answer(503, { code: 'guest_unreachable', message: 'x' })],
     [/none of ours/, answer(400, { error: 'Bad Request' })],
     [/of type text\/html/, answer(502, '<html>', { type: 'text/html' })],
     [/not in the error table/, answer(400, { code: 'odd', message: 'x' })],

@@ -21,7 +21,7 @@ export interface Finding {
 export interface FuzzReport {
   readonly seed: number
   readonly requests: number
-  /** How many answers had a status, by class: `2xx`, `4xx`, `501`, … */
+  /** How many answers had each status; `none`: how many requests had no answer. */
   readonly statuses: Readonly<Record<string, number>>
   /** Operations that were answered with success at least once. */
   readonly succeeded: ReadonlySet<string>
@@ -53,8 +53,7 @@ export async function fuzz(target: FuzzTarget, { requests, seed }: FuzzOptions):
     const request = `${asked.method} ${path.slice(0, 300)} ${JSON.stringify(asked.headers)} ${asked.body?.toString('utf8').slice(0, 500) ?? ''}`
     try {
       const answer = await send(to.url, to.token, asked, path)
-      const group = answer.status >= 500 ? String(answer.status) : `${Math.trunc(answer.status / 100)}xx`
-      statuses[group] = (statuses[group] ?? 0) + 1
+      statuses[answer.status] = (statuses[answer.status] ?? 0) + 1
       if (answer.status < 300) succeeded.add(asked.operation.operationId)
       const text = answer.text ?? ''
       return { request, answer: `${answer.status} ${text.slice(0, 300)}`, complaints: judge(asked, answer), text }
@@ -94,6 +93,11 @@ async function liveThings(client: Hypeman): Promise<LiveThings> {
       if (known.length > MOST_LIVE) known.shift()
     },
   }
+}
+
+/** How many answers had a status that begins with that digit. */
+export function answersOf({ statuses }: FuzzReport, digit: 2 | 4): number {
+  return Object.entries(statuses).reduce((sum, [status, count]) => (status.startsWith(String(digit)) ? sum + count : sum), 0)
 }
 
 /** A few lines for people. */

@@ -24,6 +24,8 @@ export interface Manner {
   readonly isWild: boolean
   /** Values for fields of a name, where any value of the type would be refused, or would cost the host too much. */
   readonly hints: Readonly<Record<string, fc.Arbitrary<unknown>>>
+  /** Fields that have the values of their hints and no others: what else is a name would have a registry of the world asked for it. */
+  readonly hintedAlone?: ReadonlySet<string>
 }
 
 /** Text that has broken programs before. */
@@ -66,7 +68,9 @@ export const oddValue: fc.Arbitrary<unknown> = fc.oneof(
 /** Mostly what the schema says. */
 export function valueOf(node: unknown, manner: Manner, name = ''): fc.Arbitrary<unknown> {
   const fitting = manner.hints[name] ?? fittingValue(jsonSchema.parse(node ?? {}), manner)
-  return manner.isWild ? fc.oneof({ weight: 12, arbitrary: fitting }, { weight: 1, arbitrary: oddValue }) : fitting
+  return manner.isWild && manner.hintedAlone?.has(name) !== true
+    ? fc.oneof({ weight: 12, arbitrary: fitting }, { weight: 1, arbitrary: oddValue })
+    : fitting
 }
 
 function fittingValue(schema: z.infer<typeof jsonSchema>, manner: Manner): fc.Arbitrary<unknown> {

@@ -43,14 +43,38 @@ type AnswerFits<Method extends ClientMethod, Schema> = Schema extends z.ZodType
     : Misfit<'answer', OnWire<z.output<Schema>>, OnWire<Answered<Method>>>
   : unknown
 
+/** Fields of the client's that ours has not, at whatever depth, as `network.egress` or `volumes[].name`. To the compiler a value with more fields than asked for fits; the server would drop them. */
+type Dropped<Theirs, Ours, Before extends string = ''> = unknown extends Ours
+  ? never
+  : Theirs extends readonly (infer Item)[]
+    ? Dropped<Item, Ours extends readonly (infer Own)[] ? Own : never, `${Before}[]`>
+    : Theirs extends object
+      ? {
+          [Key in keyof Theirs & string]-?: Key extends KeyOf<Ours>
+            ? Dropped<Exclude<Theirs[Key], undefined>, At<Ours, Key>, `${Before}.${Key}`>
+            : `${Before}.${Key}`
+        }[keyof Theirs & string]
+      : never
+
+/** Of any of several forms. */
+type KeyOf<T> = T extends object ? keyof T : never
+type At<T, Key extends PropertyKey> = T extends object ? (Key extends keyof T ? Exclude<T[Key], undefined> : never) : never
+
+/** The client has an id that stands in the path among the fields, if another one stands there after it. */
+type InPath<R> = R extends { readonly at: `${string}/:id/${string}` } ? '.id' : never
+
+type Takes<R, Theirs, Ours> = [Exclude<Dropped<Theirs, Ours>, InPath<R>>] extends [never]
+  ? unknown
+  : Misfit<'dropped', Ours, Exclude<Dropped<Theirs, Ours>, InPath<R>>>
+
 /** What stands in the path is no part of body or query. */
 type RequestFits<Method extends ClientMethod, R> = R extends { readonly body: infer Schema extends z.ZodType }
   ? [OnWire<Asked<Method>>] extends [z.input<Schema>]
-    ? unknown
+    ? Takes<R, OnWire<Asked<Method>>, z.input<Schema>>
     : Misfit<'body', z.input<Schema>, OnWire<Asked<Method>>>
   : R extends { readonly query: infer Schema extends z.ZodType }
     ? [AsQuery<OnWire<Asked<Method>>>] extends [OnWire<z.input<Schema>>]
-      ? unknown
+      ? Takes<R, AsQuery<OnWire<Asked<Method>>>, OnWire<z.input<Schema>>>
       : Misfit<'query', OnWire<z.input<Schema>>, AsQuery<OnWire<Asked<Method>>>>
     : R extends { readonly answer: 'only errors' }
       ? unknown
