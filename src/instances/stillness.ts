@@ -63,7 +63,7 @@ export function stillnessOf(context: InstanceContext, entry: InstanceEntry, flow
 }
 
 const tooOld =
-  "the guest's agent is older than the server and can't have programs stand still: in forks of this memory they may run for a moment before they have their identity; stop and start the instance"
+  "the guest's agent is older than the server and can't have programs stand still: forks of this memory are refused; stop and start the instance"
 
 const nobodys: Stillness = {
   freeze: () => Promise.resolve(),
