@@ -4,7 +4,6 @@
 import { eventsOf } from '../tests/support/instance-events.ts'
 import { hypervisorsUnderTest, startHypervisor, type HypervisorUnderTest } from '../tests/support/hypervisors.ts'
 import type { TestServer } from '../tests/support/server.ts'
-import { hasHostNetwork } from '../tests/support/host-network.ts'
 import { limitRow, timed, type Bench, type Row } from './measure.ts'
 import { settle } from './source.ts'
 
@@ -16,8 +15,8 @@ const flows = { fork: 'instance.fork', restore: 'instance.restore' } as const
 export async function measureOverhead(bench: Bench): Promise<Row[]> {
   const rows: Row[] = []
   for (const hypervisor of hypervisorsUnderTest('all'))
-    if (hypervisor.skip === undefined && (hasHostNetwork || !hypervisor.standIn)) rows.push(...(await measureOn(bench, hypervisor)))
-    else bench.leaveOut('H1', `${hypervisor.name}: ${hypervisor.skip ?? 'its guests need tap devices, which take root'}`)
+    if (hypervisor.skip === undefined) rows.push(...(await measureOn(bench, hypervisor)))
+    else bench.leaveOut('H1', `${hypervisor.name}: ${hypervisor.skip}`)
   return rows
 }
 

@@ -127,7 +127,11 @@ const atCurrentDirectory = -100
 
 // createFile writes beside and renames, and returns the open file. An image may have no /etc.
 func (s *Server) createFile(name, content string, mode uint32) (int, error) {
-	beside := name + spareSuffix
+	return replaceBy(name+spareSuffix, name, content, mode)
+}
+
+// replaceBy writes a file whole under another name and renames it, so that a reader sees the old or the new, and returns it open. A link at the name is replaced, not followed.
+func replaceBy(beside, name, content string, mode uint32) (int, error) {
 	file, err := create(beside, mode)
 	if err != nil {
 		return 0, err

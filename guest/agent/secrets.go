@@ -2,7 +2,6 @@ package agent
 
 import (
 	"errors"
-	"os"
 	"strings"
 	"syscall"
 )
@@ -26,34 +25,15 @@ func (s *Server) secrets(request Identity) []step {
 			return err
 		}
 		for _, file := range request.SecretFiles {
-			if err := writeSecret(s.Root+secretsDirectory, file); err != nil {
+			directory := s.Root + secretsDirectory
+			written, err := replaceBy(directory+nextSecret, directory+"/"+file.Name, file.Text, 0o400)
+			if err != nil {
 				return err
 			}
+			syscall.Close(written)
 		}
 		return nil
 	}}}
-}
-
-// writeSecret gives a file its content, so that a reader sees the old or the new whole. A link at the name is replaced, not followed.
-func writeSecret(directory string, secret SecretFile) error {
-	beside := directory + nextSecret
-	file, err := create(beside, 0o400)
-	if err != nil {
-		return err
-	}
-	written, err := syscall.Write(file, []byte(secret.Text))
-	syscall.Close(file)
-	if err == nil && written != len(secret.Text) {
-		err = syscall.ENOSPC
-	}
-	if err == nil {
-		err = syscall.Rename(beside, directory+"/"+secret.Name)
-	}
-	if err != nil {
-		syscall.Unlink(beside)
-		return &os.PathError{Op: "write", Path: secretsDirectory + "/" + secret.Name, Err: err}
-	}
-	return nil
 }
 
 // addSecret reads "NAME=TEXT".

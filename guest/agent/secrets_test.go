@@ -103,7 +103,7 @@ func TestSecretFilesThatCannotBeWrittenFailTheStepWithoutSayingWhatIsInThem(t *t
 	if err := os.MkdirAll(r.server.Root+secretsDirectory+"/token", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	want := "refused secrets: write /run/secrets/token: " + syscall.EISDIR.Error()
+	want := "refused secrets: replace " + r.server.Root + secretsDirectory + "/token: " + syscall.EISDIR.Error()
 	if got := r.boot(bodyOf("i1", map[string]any{"secret": "token=hush"})); got != want && got != strings.Replace(want, syscall.EISDIR.Error(), syscall.EEXIST.Error(), 1) {
 		t.Fatal(got)
 	}
