@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"hypeman/guest/agent"
@@ -64,6 +65,9 @@ func runInit() {
 	if err := boot.Prepare(); err != nil {
 		fail(guest, err)
 	}
+	if err := calmMonitor(); err != nil { // a guest runs without it, only slower
+		fmt.Fprintf(os.Stderr, "agent: %v\n", err)
+	}
 	programs := &freezer.Freezer{Root: boot.Cgroups}
 	if err := programs.Prepare(); err != nil {
 		fmt.Fprintf(os.Stderr, "agent: control groups: %v\n", err)
@@ -80,6 +84,8 @@ func runInit() {
 	}}
 	server := agent.New(reaper, program, machine, programs)
 	server.Rehearse(network.Preset())
+	// What the start has left is free then, and its pages are there: what a fork allocates is in them, instead of in fresh ones that its kernel has to give it.
+	runtime.GC()
 	fail(guest, wires.serve(server.Handlers()))
 }
 
@@ -128,6 +134,7 @@ func (noGuest) SetHostname(string) error                    { return errNoVM }
 func (noGuest) ReplaceBootID(string) error                  { return errNoVM }
 func (noGuest) SetNetwork(network.Config) error             { return errNoVM }
 func (noGuest) ForgetNeighbours(string) error               { return errNoVM }
+func (noGuest) LookForConnections()                         {}
 func (noGuest) ResetConnections() error                     { return errNoVM }
 func (noGuest) MountVolume(string, string, bool, int) error { return errNoVM }
 func (noGuest) KeepInMemory(string) error                   { return errNoVM }

@@ -10,7 +10,7 @@ import (
 const environmentFile = "/run/hypeman/env"
 
 // environment gives a fork its variables: what exec, hooks and later programs of the agent run has them. A program that goes on keeps what it was started with.
-func (s *Server) environment(request Identity) step {
+func (s *Server) environment(request *Identity) step {
 	return step{"environment", func() error {
 		file, err := s.createFile(s.Root+environmentFile, environmentLines(request.Program.Env), 0o600)
 		if err != nil {

@@ -18,6 +18,8 @@ type Guest interface {
 	SetNetwork(config network.Config) error
 	// ForgetNeighbours drops what is known of the network's other machines; mac is what the interface has.
 	ForgetNeighbours(mac string) error
+	// LookForConnections is asked when programs have come to stand still, ResetConnections before they go on. What nothing was received for since need not be looked for again.
+	LookForConnections()
 	// ResetConnections ends what the guest's programs have open to the outside; network.ErrNoReset of a kernel that can't.
 	ResetConnections() error
 	// MountVolume mounts a disk. What is written goes to the part of the system disk with the number of layer, unless that is 0, and the disk is only read.

@@ -44,7 +44,7 @@ func (s *Server) isThere(path string) bool {
 }
 
 // runHooks runs all hooks, whatever fails, while the programs stand still. The error names those that failed; if none has, it is a note of what they said.
-func (s *Server) runHooks(request Identity, limit time.Duration) error {
+func (s *Server) runHooks(request *Identity, limit time.Duration) error {
 	directory := hooksOf(request.Reason)
 	if !s.isThere(directory) {
 		return nil

@@ -47,7 +47,9 @@ type identityState struct {
 	files      map[string]twins  // of each file that it replaces
 	network    network.Config    // what the guest was given last; empty if that failed
 	jump       int64             // by how much the last restore or fork has stepped the clock, in nanoseconds
-	cachesDue  bool              // caches of names are to be emptied when programs run again
+	// cachesThere tells whether there were caches of names when programs came to stand still, cachesDue whether they are to be emptied when these run again.
+	cachesThere, cachesDue bool
+	hadMore                bool // the runtime had one more processor when programs came to stand still
 
 	generation atomic.Int64 // read by health, which never waits for steps
 }
@@ -90,7 +92,7 @@ func (r stepResult) failed() bool {
 // Rehearse does beforehand what a boot does for every instance: files and links are made, the interface is set up as hosts have it so far. Then a boot has to change
 // what is different, as a fork has. What fails here is tried again when it matters. nil: there is no interface.
 func (s *Server) Rehearse(net *network.Config) {
-	nobody := Identity{Reason: "boot", Hostname: "localhost", MachineID: strings.Repeat("0", 32), TimeUnixNs: "0", Network: net}
+	nobody := &Identity{Reason: "boot", Hostname: "localhost", MachineID: strings.Repeat("0", 32), TimeUnixNs: "0", Network: net}
 	s.identity.mu.Lock()
 	defer s.identity.mu.Unlock()
 	steps := append([]step{s.machineID(nobody), s.hostname(nobody), s.bootID(), s.generationStep(nobody)}, s.network(nobody)...)
@@ -104,7 +106,7 @@ func (s *Server) Rehearse(net *network.Config) {
 }
 
 // boot does what a guest that waits is told once: its identity, its volumes, its program. Told again, it says how the program is.
-func (s *Server) boot(request Identity) []byte {
+func (s *Server) boot(request *Identity) []byte {
 	if s.identity.configured != "" && s.identity.configured != request.InstanceID {
 		return refusal(errors.New("this guest is the instance " + s.identity.configured + " already"))
 	}
@@ -125,7 +127,7 @@ func (s *Server) boot(request Identity) []byte {
 	return append(append(append(answer, "workload "...), s.Workload.Status().State...), '\n')
 }
 
-func (s *Server) bootSteps(request Identity) []step {
+func (s *Server) bootSteps(request *Identity) []step {
 	steps := []step{s.entropy(request), s.clock(request), s.machineID(request), s.hostname(request)}
 	steps = append(steps, s.network(request)...)
 	// These are made now, so that a fork has only to write into them.
@@ -141,7 +143,7 @@ func (s *Server) bootID() step {
 	return step{"boot-id", func() error { return s.Guest.ReplaceBootID(newBootID()) }}
 }
 
-func (s *Server) machineID(request Identity) step {
+func (s *Server) machineID(request *Identity) step {
 	return step{"machine-id", func() error {
 		if len(request.MachineID) != 32 || strings.Trim(request.MachineID, "0123456789abcdef") != "" {
 			return errors.New("the machine-id is not 32 hexadecimal digits")
@@ -150,7 +152,7 @@ func (s *Server) machineID(request Identity) step {
 	}}
 }
 
-func (s *Server) hostname(request Identity) step {
+func (s *Server) hostname(request *Identity) step {
 	return step{"hostname", func() error {
 		if err := s.Guest.SetHostname(request.Hostname); err != nil {
 			return err
@@ -170,7 +172,7 @@ func (s *Server) hostname(request Identity) step {
 	}}
 }
 
-func (s *Server) network(request Identity) []step {
+func (s *Server) network(request *Identity) []step {
 	if request.Network == nil {
 		return nil
 	}
@@ -187,7 +189,7 @@ func (s *Server) network(request Identity) []step {
 	}}}
 }
 
-func hostsFor(request Identity) string {
+func hostsFor(request *Identity) string {
 	own := "127.0.1.1"
 	if request.Network != nil {
 		own, _, _ = strings.Cut(request.Network.Address, "/")

@@ -248,7 +248,7 @@ func TestHooksThatFailAreNamedAndTheOthersRun(t *testing.T) {
 	hook(t, r, "20-runs", "echo ran >"+out, 0o755)
 	hook(t, r, "30-hangs", "exec sleep 1000", 0o755)
 	hook(t, r, "40-late", "true", 0o755)
-	err := r.server.runHooks(Identity{Reason: "fork"}, 300*time.Millisecond)
+	err := r.server.runHooks(&Identity{Reason: "fork"}, 300*time.Millisecond)
 	want := "10-fails: ended with code 3: no credentials; 30-hangs: killed, since the time was up; 40-late: not run, since those before it took all of the time"
 	if err == nil || err.Error() != want || read(t, out) != "ran\n" {
 		t.Fatal(err)

@@ -50,18 +50,18 @@ func (s *Server) Renew(message []byte) (answer []byte) {
 	return append(strconv.AppendInt(answer, time.Now().UnixNano(), 10), '\n')
 }
 
-func (s *Server) renewalSteps(request Identity) []step {
+func (s *Server) renewalSteps(request *Identity) []step {
 	switch request.Reason {
 	case "clock":
 		return []step{s.clock(request)}
 	case "freeze":
-		return []step{{"freeze", s.Programs.Freeze}}
+		return []step{{"freeze", s.standStill}}
 	case "thaw":
 		return s.thawSteps(request)
 	}
 	steps := make([]step, 0, 14)
 	if !s.Programs.Frozen() { // an image that was saved without the agent, or a host that begins once more
-		steps = append(steps, step{"freeze", s.Programs.Freeze})
+		steps = append(steps, step{"freeze", s.standStill})
 	}
 	isRepeated := s.identity.generation.Load() == int64(request.Generation) // by a host that did not hear the answer
 	steps = append(steps, s.entropy(request), step{"clock", func() error { return s.jumpTo(request, isRepeated) }})
@@ -79,14 +79,16 @@ func (s *Server) renewalSteps(request Identity) []step {
 	}
 	request.InstanceID = s.identity.configured
 	s.identity.generation.Store(int64(request.Generation))
-	s.identity.cachesDue = s.isThere(nscdSocket) || s.isThere(resolvedHome)
 	return append(steps, step{"connections", s.resetConnections}, s.generationStep(request),
-		step{"hooks", func() error { return s.runHooks(request, hooksLimit) }})
+		step{"hooks", func() error {
+			s.identity.cachesDue = s.identity.cachesThere
+			return s.runHooks(request, hooksLimit)
+		}})
 }
 
 // returnToNetwork is for a guest that was away: its neighbours may be others since. Where the host could not keep its address, or its resolvers have changed, it is given
 // the new ones. Otherwise /etc/resolv.conf stays as it is: it may be the user's.
-func (s *Server) returnToNetwork(request Identity) []step {
+func (s *Server) returnToNetwork(request *Identity) []step {
 	if request.Network == nil {
 		return nil
 	}
@@ -103,11 +105,14 @@ func (s *Server) returnToNetwork(request Identity) []step {
 }
 
 // thawSteps has the programs go on, with the time as it is now.
-func (s *Server) thawSteps(request Identity) []step {
+func (s *Server) thawSteps(request *Identity) []step {
 	steps := make([]step, 0, 3)
-	if request.TimeUnixNs != "" { // not for a guest that was never away
+	if request.TimeUnixNs != "" {
 		steps = append(steps, s.clock(request))
+	} else if s.identity.hadMore { // a guest that was never away goes on with the requests that it had
+		oneMoreProcessor()
 	}
+	s.identity.hadMore = false
 	steps = append(steps, step{"thaw", s.Programs.Thaw})
 	if s.identity.cachesDue {
 		steps = append(steps, step{"name-caches", func() error {
@@ -126,13 +131,13 @@ func (s *Server) resetConnections() error {
 	return err
 }
 
-func (s *Server) generationStep(request Identity) step {
+func (s *Server) generationStep(request *Identity) step {
 	return step{"generation", func() error { return s.writeGeneration(request) }}
 }
 
 // ParseRenewal reads a renewal's lines.
-func ParseRenewal(message string) (Identity, error) {
-	var request Identity
+func ParseRenewal(message string) (*Identity, error) {
+	request := &Identity{}
 	var net network.Config
 	variables := map[string]string{}
 	for message != "" {
@@ -277,7 +282,7 @@ func oneLine(err error) string {
 	}, err.Error())
 }
 
-func (s *Server) entropy(request Identity) step {
+func (s *Server) entropy(request *Identity) step {
 	return step{"entropy", func() error {
 		bytes, err := base64.StdEncoding.DecodeString(request.Entropy)
 		if err != nil || len(bytes) < 64 {
@@ -287,7 +292,7 @@ func (s *Server) entropy(request Identity) step {
 	}}
 }
 
-func (s *Server) clock(request Identity) step {
+func (s *Server) clock(request *Identity) step {
 	return step{"clock", func() error {
 		now, err := timeOf(request)
 		if err != nil {
@@ -298,7 +303,7 @@ func (s *Server) clock(request Identity) step {
 }
 
 // jumpTo steps the clock over the time in which the guest stood still, and remembers how long that was: all of it, also when it is told once more.
-func (s *Server) jumpTo(request Identity, isRepeated bool) error {
+func (s *Server) jumpTo(request *Identity, isRepeated bool) error {
 	now, err := timeOf(request)
 	if err != nil {
 		return err
@@ -314,7 +319,7 @@ func (s *Server) jumpTo(request Identity, isRepeated bool) error {
 	return nil
 }
 
-func timeOf(request Identity) (time.Time, error) {
+func timeOf(request *Identity) (time.Time, error) {
 	now, err := strconv.ParseInt(request.TimeUnixNs, 10, 64)
 	if err != nil {
 		return time.Time{}, errors.New("the time is not a decimal number")

@@ -28,7 +28,7 @@ func TestProgramsStandStillBeforeAnythingElseAndGoOnWhenTheyAreTold(t *testing.T
 		t.Fatal(got)
 	}
 	calls := strings.Join(r.guest.noted(), "|")
-	if !strings.HasPrefix(calls, "freeze|entropy 64|clock ") || !strings.HasSuffix(calls, "|connections|clock 1700000000000000001|thaw") {
+	if !strings.HasPrefix(calls, "freeze|look for connections|entropy 64|clock ") || !strings.HasSuffix(calls, "|connections|clock 1700000000000000001|thaw") {
 		t.Fatal(calls)
 	}
 	// The guest that was saved goes on with the clock that it has.

@@ -10,7 +10,7 @@ import (
 
 // The files of a guest's identity, by plain system calls: a fork waits for them.
 
-func (s *Server) writeGeneration(request Identity) error {
+func (s *Server) writeGeneration(request *Identity) error {
 	content := `{"generation":` + strconv.Itoa(request.Generation) + `,"instance_id":` + strconv.Quote(request.InstanceID) +
 		`,"reason":"` + request.Reason + `","time_unix_ns":` + strconv.Quote(request.TimeUnixNs) +
 		`,"time_jump_ns":"` + strconv.FormatInt(s.identity.jump, 10) + "\"}\n"

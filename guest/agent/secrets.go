@@ -16,7 +16,7 @@ const nextSecret = "/.next"
 type SecretFile struct{ Name, Text string }
 
 // secrets writes the files that a boot or a fork was given. Others that are there stay.
-func (s *Server) secrets(request Identity) []step {
+func (s *Server) secrets(request *Identity) []step {
 	if len(request.SecretFiles) == 0 {
 		return nil
 	}

@@ -62,6 +62,7 @@ func (s streams) take(session *yamux.Session) {
 		if err != nil {
 			return
 		}
+		oneMoreProcessor()
 		s <- stream
 	}
 }

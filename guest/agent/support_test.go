@@ -57,6 +57,7 @@ func (g *fakeGuest) SetNetwork(config network.Config) error {
 func (g *fakeGuest) ForgetNeighbours(mac string) error {
 	return g.note("neighbours", mac)
 }
+func (g *fakeGuest) LookForConnections()     { _ = g.note("look for connections", "") }
 func (g *fakeGuest) ResetConnections() error { return g.note("connections", "") }
 func (g *fakeGuest) MountVolume(disk, path string, readOnly bool, layer int) error {
 	return g.note("volume", fmt.Sprint(disk, " ", path, " ", readOnly, " ", layer))

@@ -16,6 +16,7 @@ import (
 const (
 	rndAddEntropy  = 0x40085203
 	rndReseedCRNG  = 0x5207
+	mostEntropy    = 256 // bytes; more than the kernel's pool holds
 	clockRealtime  = 0
 	bootIDOverride = "/run/hypeman/boot_id"
 	bootIDFile     = "/proc/sys/kernel/random/boot_id"
@@ -36,12 +37,14 @@ func (Guest) AddEntropy(bytes []byte) error {
 		}
 		random = device
 	}
-	// struct rand_pool_info: bits credited, bytes given, bytes.
-	info := make([]byte, 8+len(bytes))
-	*(*int32)(unsafe.Pointer(&info[0])) = int32(len(bytes) * 8)
-	*(*int32)(unsafe.Pointer(&info[4])) = int32(len(bytes))
-	copy(info[8:], bytes)
-	if err := ioctl(uintptr(random), "RNDADDENTROPY", rndAddEntropy, unsafe.Pointer(&info[0])); err != nil {
+	info := struct { // struct rand_pool_info
+		bitsCredited, bytesGiven int32
+		bytes                    [mostEntropy]byte
+	}{bitsCredited: int32(len(bytes) * 8), bytesGiven: int32(len(bytes))}
+	if copy(info.bytes[:], bytes) < len(bytes) {
+		return fmt.Errorf("%d bytes of entropy are more than the %d that are taken at once", len(bytes), mostEntropy)
+	}
+	if err := ioctl(uintptr(random), "RNDADDENTROPY", rndAddEntropy, unsafe.Pointer(&info)); err != nil {
 		return err
 	}
 	return ioctl(uintptr(random), "RNDRESEEDCRNG", rndReseedCRNG, nil)
@@ -95,6 +98,9 @@ func (Guest) SetNetwork(config network.Config) error {
 
 // ForgetNeighbours drops what is known of the network's other machines: they may be others since.
 func (Guest) ForgetNeighbours(mac string) error { return network.ForgetNeighbours(mac) }
+
+// LookForConnections does for ResetConnections what can be done when programs have come to stand still.
+func (Guest) LookForConnections() { network.LookForConnections() }
 
 // ResetConnections ends all TCP connections to the outside. The error is network.ErrNoReset of a kernel that leaves them to time out, as after the loss of a network.
 func (Guest) ResetConnections() error {

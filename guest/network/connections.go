@@ -26,7 +26,62 @@ var ErrNoReset = errors.New("this kernel can't reset connections")
 
 // ResetConnections ends every TCP connection to the outside, so that programs are told at once that it is gone. It returns their number.
 func ResetConnections() (int, error) {
+	if lonely.stillIs() {
+		return 0, nil
+	}
 	return resetConnections(toTheOutside)
+}
+
+// LookForConnections is called when programs have come to stand still, and does ResetConnections' work beforehand where there is none: what nobody asks for from the inside can
+// only come in from the outside, and then the interface has received something.
+func LookForConnections() { lonely.look() }
+
+var lonely = solitude{received: receivedSoFar, connections: func() (int, error) { return countConnections(toTheOutside) }}
+
+// solitude tells whether there was no connection to the outside when it was looked last, and how many packets had been received before that.
+type solitude struct {
+	received    func() (string, error)
+	connections func() (int, error)
+	known       bool
+	before      string
+}
+
+func (s *solitude) look() {
+	s.known = false
+	before, err := s.received()
+	if err != nil {
+		return // there is no interface, or nothing is known of it
+	}
+	found, err := s.connections()
+	s.before, s.known = before, err == nil && found == 0
+}
+
+func (s *solitude) stillIs() bool {
+	if !s.known {
+		return false
+	}
+	now, err := s.received()
+	return err == nil && now == s.before
+}
+
+// counter stays open, as control does.
+var counter = -1
+
+// receivedSoFar is the number of packets that the interface has received.
+func receivedSoFar() (string, error) {
+	if counter < 0 {
+		file, err := syscall.Open("/sys/class/net/"+iface+"/statistics/rx_packets", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			return "", os.NewSyscallError("open", err)
+		}
+		counter = file
+	}
+	var digits [32]byte
+	n, err := syscall.Pread(counter, digits[:], 0)
+	if err != nil {
+		return "", os.NewSyscallError("pread", err)
+	}
+	return string(digits[:n]), nil
 }
 
 // end is one of the two of a connection.
@@ -66,10 +121,21 @@ func openDiagnosis() error {
 }
 
 func resetConnections(wanted func(local, remote end) bool) (int, error) {
+	return diagnose(wanted, destroy)
+}
+
+func countConnections(wanted func(local, remote end) bool) (int, error) {
+	return diagnose(wanted, func(int, byte, []byte, []byte) error { return nil })
+}
+
+// act does something with one connection.
+type act func(fd int, family byte, id, buffer []byte) error
+
+func diagnose(wanted func(local, remote end) bool, do act) (int, error) {
 	if err := openDiagnosis(); err != nil {
 		return 0, err
 	}
-	count, err := resetBy(diagnosis, wanted)
+	count, err := doBy(diagnosis, wanted, do)
 	if err != nil && !errors.Is(err, ErrNoReset) {
 		// What the kernel has still to answer would be taken for the answer to the next question.
 		syscall.Close(diagnosis)
@@ -78,7 +144,7 @@ func resetConnections(wanted func(local, remote end) bool) (int, error) {
 	return count, err
 }
 
-func resetBy(fd int, wanted func(local, remote end) bool) (int, error) {
+func doBy(fd int, wanted func(local, remote end) bool, do act) (int, error) {
 	count := 0
 	buffer := make([]byte, 4096) // what the kernel packs into one answer for a reader that offers no more
 	for _, family := range []byte{syscall.AF_INET, syscall.AF_INET6} {
@@ -95,7 +161,7 @@ func resetBy(fd int, wanted func(local, remote end) bool) (int, error) {
 			if !wanted(local, remote) {
 				continue
 			}
-			switch err := destroy(fd, family, id, buffer); {
+			switch err := do(fd, family, id, buffer); {
 			case err == nil:
 				count++
 			case errors.Is(err, syscall.ENOENT): // it has ended by itself

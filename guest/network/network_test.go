@@ -115,24 +115,34 @@ func TestConnectionsOfBothFamiliesAreResetAtBothEndsAndListenersAreNot(t *testin
 // skipWithoutResets skips a test where this process can't reset connections.
 func skipWithoutResets(t *testing.T) {
 	t.Helper()
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	client, err := net.Dial("tcp4", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client, _ := connected(t)
 	port := portOf(client.LocalAddr())
-	_, err = resetConnections(func(local, _ end) bool { return local.port == port })
+	_, err := resetConnections(func(local, _ end) bool { return local.port == port })
 	if errors.Is(err, ErrNoReset) || errors.Is(err, syscall.EPERM) {
 		t.Skipf("connections can't be reset here; run as root of a Linux with CONFIG_INET_DIAG_DESTROY: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// connected is a connection of this machine with itself, until the test ends.
+func connected(t *testing.T) (client, server net.Conn) {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if client, err = net.Dial("tcp4", listener.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if server, err = listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	return client, server
 }
 
 func portOf(address net.Addr) uint16 { return uint16(address.(*net.TCPAddr).Port) }
@@ -146,5 +156,59 @@ func TestOnlyConnectionsToTheOutsideAreReset(t *testing.T) {
 		if got := toTheOutside(end{ip: net.ParseIP(ends[0])}, end{ip: net.ParseIP(ends[1])}); got != want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+func TestConnectionsNeedNotBeLookedForAgainWhileNothingIsReceived(t *testing.T) {
+	broken := errors.New("broken")
+	type seen struct {
+		received string
+		err      error
+	}
+	for name, one := range map[string]struct {
+		first, later seen
+		connections  int
+		failure      error
+		want         bool
+	}{
+		"nothing came":               {first: seen{"7", nil}, later: seen{"7", nil}, want: true},
+		"something came":             {first: seen{"7", nil}, later: seen{"8", nil}},
+		"there were some":            {first: seen{"7", nil}, later: seen{"7", nil}, connections: 1},
+		"they could not be counted":  {first: seen{"7", nil}, later: seen{"7", nil}, failure: broken},
+		"there was no interface":     {first: seen{"", broken}, later: seen{"", nil}},
+		"the interface has gone":     {first: seen{"7", nil}, later: seen{"7", broken}},
+		"an interface came after it": {first: seen{"", broken}, later: seen{"0", nil}},
+	} {
+		now := one.first
+		s := solitude{
+			received:    func() (string, error) { return now.received, now.err },
+			connections: func() (int, error) { return one.connections, one.failure },
+		}
+		if s.stillIs() {
+			t.Errorf("%s: it is believed before anybody has looked", name)
+		}
+		s.look()
+		now = one.later
+		if got := s.stillIs(); got != one.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestConnectionsAreCountedAndLeftAsTheyAre(t *testing.T) {
+	client, server := connected(t)
+	port := portOf(client.LocalAddr())
+	count, err := countConnections(func(local, _ end) bool { return local.port == port })
+	if errors.Is(err, ErrNoReset) {
+		t.Skip("this kernel does not list connections")
+	}
+	if err != nil || count != 1 {
+		t.Fatal(count, err)
+	}
+	if _, err := client.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
 	}
 }
