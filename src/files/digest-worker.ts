@@ -37,7 +37,7 @@ port.on('message', (message: ToWorker) => {
 async function digest({ id, file, fromDisk }: ToWorker & { readonly kind: 'digest' }): Promise<void> {
   const cancel = new AbortController()
   current = { id, cancel }
-  let told = performance.now()
+  let told = -Infinity // the first piece at once: who shows progress then has something to show
   const onProgress = (readBytes: number): void => {
     if (performance.now() - told < TELL_EVERY_MS) return
     told = performance.now()

@@ -156,12 +156,11 @@ export class Digests implements AsyncDisposable {
     if (job?.id !== message.id) return
     if (message.kind === 'progress') return job.onProgress?.(message.readBytes)
     this.#current = undefined
-    if (message.kind === 'done') {
-      if (job.kind === 'file') job.resolve(message.result)
-    } else if (message.kind === 'digested-output') {
-      if (job.kind === 'output') job.resolve(message.digest)
-    } else if (job.signal?.aborted === true) job.reject(job.signal.reason)
-    else job.reject(Object.assign(new Error(message.message), message.code === undefined ? {} : { code: message.code }))
+    // An order to cancel that comes when the last of the file was read cancels nothing; whoever gave it is told the same.
+    if (job.signal?.aborted === true) job.reject(job.signal.reason)
+    else if (message.kind === 'failed') job.reject(failureOf(message))
+    else if (message.kind === 'done' && job.kind === 'file') job.resolve(message.result)
+    else if (message.kind === 'digested-output' && job.kind === 'output') job.resolve(message.digest)
     this.#next()
   }
 
@@ -183,4 +182,8 @@ export class Digests implements AsyncDisposable {
       this.#worker?.postMessage({ kind: 'cancel', id: job.id } satisfies ToWorker)
     }
   }
+}
+
+function failureOf({ message, code }: Extract<FromWorker, { kind: 'failed' }>): Error {
+  return Object.assign(new Error(message), code === undefined ? {} : { code })
 }

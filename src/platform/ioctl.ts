@@ -26,6 +26,7 @@ export function ioctl(fd: number, number: number, argument: Buffer | number): nu
 
 /** linux/if_tun.h */
 export const TUNSETIFF = 0x4004_54ca
+export const TUNSETOWNER = 0x4004_54cc
 const IFF_TAP = 0x0002
 const IFF_NO_PI = 0x1000
 /** struct ifreq: a name of 16 bytes, then a union of 24. */

@@ -1,14 +1,14 @@
-// Pipes of our own making. That a descriptor arrives at another program is shown with QEMU (hypervisors/qemu/memory-stream.test.ts).
+// Pipes of our own making. That a descriptor arrives at another program is shown with QEMU (hypervisors/qemu/live-memory.test.ts).
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { existsSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, existsSync, openSync, readSync, writeSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
-import { openPipe, sendWithDescriptor } from './pipe.ts'
+import { openPipe, resizePipe, sendWithDescriptor } from './pipe.ts'
 
 test('what is written at one end comes out at the other, up to what the pipe holds, and then the end', () => {
   using pipe = openPipe(1024 ** 2)
@@ -19,6 +19,17 @@ test('what is written at one end comes out at the other, up to what the pipe hol
   for (let at = 0; at < read.length;) at += readSync(pipe.readEnd, read, at, read.length - at, null)
   assert.ok(read.equals(data))
   assert.equal(readSync(pipe.readEnd, read), 0)
+})
+
+test('a pipe holds as much as it is told to, by either end, or what the system gives', () => {
+  using pipe = openPipe(4096)
+  const write = openSync(`/proc/self/fd/${pipe.writeEnd}`, constants.O_WRONLY | constants.O_NONBLOCK)
+  assert.equal(writeSync(write, Buffer.alloc(2 ** 21)), 4096)
+  resizePipe(pipe.readEnd, 2 ** 16)
+  assert.equal(writeSync(write, Buffer.alloc(2 ** 21)), 2 ** 16 - 4096)
+  resizePipe(pipe.readEnd, 2 ** 62)
+  assert.throws(() => writeSync(write, 'x'), /EAGAIN/, 'a pipe is not as large')
+  closeSync(write)
 })
 
 test('a pipe that is disposed of is closed, once', () => {

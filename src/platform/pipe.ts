@@ -41,11 +41,11 @@ export interface Pipe extends Disposable {
 
 /** Disposing it closes what of it is open here. `bytes`: how much it should hold; a system that allows less gives what it has. */
 export function openPipe(bytes: number): Pipe {
-  const { pipe2, fcntl } = bindCalls()
+  const { pipe2 } = bindCalls()
   const ends = new Int32Array(2)
   if (pipe2(ends, O_CLOEXEC) !== 0) throw new Error(`the system gives no pipe (errno ${koffi.errno()})`)
   const [readEnd = -1, writeEnd = -1] = ends
-  fcntl(writeEnd, F_SETPIPE_SZ, 'int', bytes)
+  resizePipe(writeEnd, bytes)
   const open = new Set([readEnd, writeEnd])
   const close = (end: number): void => {
     if (open.delete(end)) closeSync(end)
@@ -59,6 +59,11 @@ export function openPipe(bytes: number): Pipe {
       close(writeEnd)
     },
   }
+}
+
+/** How much a pipe, by either end, should hold from now on; a system that does not allow it changes nothing. */
+export function resizePipe(end: number, bytes: number): void {
+  bindCalls().fcntl(end, F_SETPIPE_SZ, 'int', bytes)
 }
 
 /** Sends a message whole, with a descriptor, over a unix socket that has room for it. */

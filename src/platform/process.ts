@@ -7,6 +7,7 @@ import { constants } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../api/errors.ts'
 import { withoutHugePages } from './huge-pages.ts'
+import { jailedDirectory } from './jailed-directory.ts'
 import { spawnSession, type Spawned } from './spawn.ts'
 
 /** Identity of a process that survives recycling of pids: field 22 of `/proc/<pid>/stat` (clock ticks since boot) and the host's boot id. */
@@ -94,9 +95,13 @@ function identityOrKill(pid: number): ProcessIdentity | undefined {
   }
 }
 
-/** Absolute and without links; undefined if the process is gone or not ours to look at. */
-export async function workingDirectory(pid: number): Promise<string | undefined> {
-  return readlink(`/proc/${pid}/cwd`).catch(() => undefined)
+/**
+ * Absolute and without links; undefined if the process is gone or not ours to look at. Of a process in a jail: the directory that the jail was made for (jailed-directory.ts), by the name
+ * that is, or begins with, `known` where it has several.
+ */
+export async function workingDirectory(pid: number, known: string): Promise<string | undefined> {
+  const directory = await readlink(`/proc/${pid}/cwd`).catch(() => undefined)
+  return directory === '/' ? ((await jailedDirectory(pid, known)) ?? directory) : directory
 }
 
 /** Watches a process that another server process started; undefined if it is gone or the pid is another's by now. */

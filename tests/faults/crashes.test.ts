@@ -1,11 +1,13 @@
 // The server is killed in the middle of what it does, at named steps, and started again: the list is true, what was committed works, nothing is left over.
 
 import assert from 'node:assert/strict'
+import { readdirSync, statSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { runMachine, shell, small, untilRunning } from '../support/machine.ts'
 import { startServer } from '../support/server.ts'
+import { until } from '../support/until.ts'
 import { vmmOf, vmmsOf } from '../support/vmm.ts'
 import { countVm } from '../support/vm-count.ts'
 
@@ -86,6 +88,43 @@ for (const [fault, act] of [
     else await server.client.snapshots.delete(made.id)
     await assertNothingLeft()
   })
+
+/** A part of memory has been written into a directory that is not committed yet. */
+function isCopying(): boolean {
+  const staging = path.join(server.dataDirectory, 'staging')
+  return readdirSync(staging, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('memory-1.base'))
+    .some((name) => (statSync(path.join(staging, name), { throwIfNoEntry: false })?.blocks ?? 0) > 0)
+}
+
+test('killed while memory is copied from a machine that goes on: it goes on all the same, and the next snapshot is taken', async () => {
+  await shell(
+    server,
+    origin,
+    'mkdir -p /mnt/much && mount -t tmpfs -o size=100M none /mnt/much && dd if=/dev/urandom of=/mnt/much/file bs=1M count=64 2>/dev/null',
+  )
+  await shell(
+    server,
+    origin,
+    '(i=0; while :; do i=$((i+1)); echo $i > /mnt/much/next; mv /mnt/much/next /mnt/much/now; done) </dev/null >/dev/null 2>&1 & echo $! > /run/counting',
+  )
+  const outcome = snapshot().then(
+    () => 'went through',
+    () => 'failed',
+  )
+  await until('memory is copied', isCopying)
+  await server.crash()
+  assert.equal(await outcome, 'failed')
+  await server.restart({})
+  await assertNothingLeft()
+  const now = (): Promise<string> => shell(server, origin, 'cat /mnt/much/now')
+  const before = await now()
+  await until('its programs go on', async () => (await now()) !== before)
+  const made = (await snapshot()) as { readonly id: string }
+  await server.client.snapshots.delete(made.id)
+  await shell(server, origin, 'kill $(cat /run/counting); umount -l /mnt/much')
+  await assertNothingLeft()
+})
 
 test('killed after a snapshot was committed: it is there and forks', async () => {
   await crashAt('snapshot.create/commit@after:kill', snapshot)

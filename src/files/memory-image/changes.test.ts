@@ -10,7 +10,7 @@ import fc from 'fast-check'
 import { makeBase, mappingOf, pages, ramBytes, range, somePages, write } from '../../../tests/support/guest-memory.ts'
 import { run } from '../../../tests/support/command.ts'
 import { mapPrivately } from '../../../tests/support/private-mapping.ts'
-import { capturePages, saveChanges, type SavedChanges } from './changes.ts'
+import { capturePages, makeRoom, saveChanges, type SavedChanges } from './changes.ts'
 import { checkDiff } from './diff-file.ts'
 import { applyDiffs, mergeDiff } from './image.ts'
 import { pageBytes, privatePages, type Mapping } from './private-pages.ts'
@@ -31,8 +31,8 @@ interface Guest extends AsyncDisposable {
   readonly memory: Buffer
   readonly mapping: Mapping
   drop(first: number, pagesToDrop: number): void
-  /** Saves what changed over the diffs; the guest writes on while that is compared. */
-  save(diffs: readonly string[], mostHeld?: number): Promise<Generation>
+  /** Saves what changed over the diffs; the guest writes on while that is compared, and where room is made before. */
+  save(diffs: readonly string[], mostHeld?: number, withRoom?: boolean): Promise<Generation>
 }
 
 interface Generation extends SavedChanges {
@@ -47,17 +47,28 @@ async function startGuest(filled: ReadonlySet<number>): Promise<Guest> {
   const mapped = mapPrivately(base, ramBytes)
   const mapping = await mappingOf(base)
   let generation = 0
+  /** Made while all that the guest ever wrote is something else, and before it wrote some of that. */
+  const roomFor = async (whole: string, mostHeld?: number): Promise<Buffer | undefined> => {
+    const memory = Buffer.from(mapped.bytes)
+    const own = await privatePages(mapping)
+    for (const { first, count: length } of own) mapped.bytes.fill('earlier', first * pageBytes, (first + length) * pageBytes)
+    const room = await makeRoom(mapping, own.slice(0, Math.ceil(own.length * 0.7)), whole, undefined, mostHeld ?? ramBytes)
+    for (const { first, count: length } of own)
+      memory.copy(mapped.bytes, first * pageBytes, first * pageBytes, (first + length) * pageBytes)
+    return room
+  }
   return {
     directory,
     base,
     memory: mapped.bytes,
     mapping,
     drop: (first, pagesToDrop) => mapped.advise('drop', first * pageBytes, (first + pagesToDrop) * pageBytes),
-    async save(diffs, mostHeld) {
+    async save(diffs, mostHeld, withRoom = false) {
       const file = path.join(directory, `memory-${(generation += 1)}.diff`)
       const whole = path.join(directory, `whole-${generation}`)
-      const captured = await capturePages(mapping, await privatePages(mapping), whole, undefined, mostHeld)
-      assert.equal(captured.held === undefined, captured.runs.length > 0 && mostHeld === 0)
+      const options = { ...(mostHeld === undefined ? {} : { mostHeld }), ...(withRoom ? { room: await roomFor(whole, mostHeld) } : {}) }
+      const captured = await capturePages(mapping, await privatePages(mapping), whole, options)
+      if (!withRoom) assert.equal(captured.held === undefined, captured.runs.length > 0 && mostHeld === 0)
       const expected = Buffer.from(mapped.bytes)
       mapped.bytes.fill('after', 0, 3 * pageBytes)
       const saved = await saveChanges(captured, { base, diffs }, file)
@@ -106,9 +117,12 @@ const deeds = fc.record({
   dropped: fc.array(fc.tuple(fc.nat(pages - 1), fc.integer({ min: 1, max: 200 })), { maxLength: 4 }),
 })
 
-for (const [where, mostHeld] of [
-  ['held in memory', undefined],
-  ['written to a file', 0],
+for (const [where, mostHeld, withRoom] of [
+  ['held in memory', undefined, false],
+  ['written to a file', 0, false],
+  ['held in memory that was made ready', undefined, true],
+  ['written over what a file got of them before', 0, true],
+  ['now few enough to be held, now too many', 40 * pageBytes, true],
 ] as const)
   test(`every generation is what the process saw, and takes what changed since the last one; its pages ${where}`, async () => {
     await fc.assert(
@@ -121,7 +135,7 @@ for (const [where, mostHeld] of [
           for (const page of written) if (page % 3 === 0) guest.memory.fill(value, page * pageBytes, (page + 1) * pageBytes)
           for (const [first, length] of dropped) guest.drop(first, Math.min(length, pages - first))
           const earlier = saved.at(-1)
-          const next = await guest.save(earlier?.diffs ?? [], mostHeld)
+          const next = await guest.save(earlier?.diffs ?? [], mostHeld, withRoom)
           const before = next.over.length === 0 ? ofBase : earlier?.expected
           assert.ok(before !== undefined && (next.over.length === 0 || next.over.length === earlier?.diffs.length))
           assert.ok(next.bytes <= mostBytes(changedPages(before, next.expected)))

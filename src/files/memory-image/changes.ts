@@ -5,11 +5,12 @@ import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { diskErrors } from '../../platform/disk-error.ts'
 import { diffBytes, pagesOf, readDiff, writeDiff } from './diff-file.ts'
-import { COPY_BYTES, pageBytes, readBatches, readFully, type Mapping, type PageRun } from './private-pages.ts'
+import { COPY_BYTES, pageBytes, readAll, readBatches, readFully, type Mapping, type PageRun } from './private-pages.ts'
 import { groupsOf, stretchesOf, type Stretch } from './stretches.ts'
 
-/** Most that is kept in memory of what was read, in bytes: what a guest has to stand still for is then the reading alone. */
-const HELD_BYTES = 16 * 1024 ** 2
+/** Most that is kept in memory of what was read, in bytes, and as a share of what is to be had: what a guest has to stand still for is then the reading alone. */
+const HELD_BYTES = 256 * 1024 ** 2
+const HELD_SHARE = 1 / 8
 const PAGES_AT_ONCE = COPY_BYTES / pageBytes
 /** Links are not followed, and what is no plain file keeps nobody waiting. */
 const READ_PLAINLY = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
@@ -33,31 +34,74 @@ export interface CapturedPages {
   readonly file: string
 }
 
-/** Reads pages out of a process: when it returns, the process may go on. More than `mostHeld` bytes are written to `file` by then, less is held in memory. */
+/** A process that runs on may have so many pages more when it is read, in bytes. */
+const MORE_BYTES = 1024 ** 2
+
+/**
+ * Makes room for the pages of a process by reading them while it runs. Memory that the system has not given out for long, blocks of a file that are new to its disk, and
+ * pages that no cache holds take several times as long as what was copied just now: so all is done once before it counts, and what was read is of no use but for that. Returns
+ * memory for them; undefined if they are too many to be held.
+ */
+export async function makeRoom(
+  mapping: Mapping,
+  runs: readonly PageRun[],
+  file: string,
+  signal: AbortSignal | undefined,
+  mostHeld: number,
+): Promise<Buffer | undefined> {
+  const bytes = pagesOf(runs) * pageBytes
+  if (bytes <= mostHeld) {
+    const held = Buffer.allocUnsafeSlow(bytes + MORE_BYTES)
+    await readAll(mapping, runs, held.subarray(0, bytes))
+    return held.fill(0, bytes)
+  }
+  await writeDiff(file, mapping.bytes, runs, batchesOf(mapping, runs, signal), 'over')
+  return undefined
+}
+
+/**
+ * Reads pages out of a process: when it returns, the process may go on. What does not fit into the room that was made, and is more than `mostHeld` bytes, is written to
+ * `file` by then, over what it may hold; less is held in memory.
+ */
 export async function capturePages(
   mapping: Mapping,
   runs: readonly PageRun[],
   file: string,
-  signal?: AbortSignal,
-  mostHeld = HELD_BYTES,
+  {
+    signal,
+    room,
+    mostHeld = mostHeldNow(),
+  }: { readonly signal?: AbortSignal; readonly room?: Buffer | undefined; readonly mostHeld?: number } = {},
 ): Promise<CapturedPages> {
   signal?.throwIfAborted()
   const captured = { ramBytes: mapping.bytes, runs, bytes: diffBytes(runs), file }
-  const pagesBytes = pagesOf(runs) * pageBytes
-  if (pagesBytes <= mostHeld) {
-    const held = Buffer.allocUnsafeSlow(pagesBytes)
-    let at = 0
-    for (const _batch of readBatches(mapping, runs, (length) => held.subarray(at, (at += length))));
+  const bytes = pagesOf(runs) * pageBytes
+  if (bytes <= Math.max(mostHeld, room?.length ?? 0)) {
+    const held = room !== undefined && bytes <= room.length ? room.subarray(0, bytes) : Buffer.allocUnsafeSlow(bytes)
+    await readAll(mapping, runs, held)
     return { ...captured, held }
   }
-  // The next batch is read while one is written.
+  await writeDiff(file, mapping.bytes, runs, batchesOf(mapping, runs, signal), 'over')
+  return { ...captured, held: undefined }
+}
+
+/** Bytes of pages that may be held in memory now. */
+export function mostHeldNow(): number {
+  return Math.min(HELD_BYTES, process.availableMemory() * HELD_SHARE)
+}
+
+/** Writes captured pages that are held to their file, as a diff; others are there. */
+export async function storeHeld({ held, file, ramBytes, runs }: CapturedPages): Promise<void> {
+  if (held !== undefined) await writeDiff(file, ramBytes, runs, [held], 'over')
+}
+
+/** What the pages hold, in batches: the next one is read while one is written. */
+function batchesOf(mapping: Mapping, runs: readonly PageRun[], signal?: AbortSignal): Iterable<Buffer> {
   const next = buffersInTurn()
-  const batches = readBatches(mapping, runs, (length) => next().subarray(0, length)).map(({ data }) => {
+  return readBatches(mapping, runs, (length) => next().subarray(0, length)).map(({ data }) => {
     signal?.throwIfAborted()
     return data
   })
-  await writeDiff(file, mapping.bytes, runs, batches)
-  return { ...captured, held: undefined }
 }
 
 /** Two buffers for batches, one of which is written while the other is filled. */

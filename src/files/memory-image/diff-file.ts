@@ -3,6 +3,7 @@
 //   header: "HMMDIFF1" · u32 page size · u32 0 · u64 RAM bytes · u64 number of runs · u64 offset of the first page · zeros
 //   run:    u64 first page · u64 number of pages
 
+import { constants } from 'node:fs'
 import { open, type FileHandle } from 'node:fs/promises'
 import { HypemanError } from '../../api/errors.ts'
 import { diskErrors } from '../../platform/disk-error.ts'
@@ -12,6 +13,7 @@ const magic = Buffer.from('HMMDIFF1', 'latin1')
 const HEADER_BYTES = 64
 const RUN_BYTES = 16
 const zeroPage = Buffer.alloc(pageBytes)
+const OVER = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW
 
 /** Bytes of the file of a diff with these runs. */
 export function diffBytes(runs: readonly PageRun[]): number {
@@ -26,27 +28,32 @@ function dataOffsetOf(runCount: number): number {
   return Math.ceil((HEADER_BYTES + runCount * RUN_BYTES) / pageBytes) * pageBytes
 }
 
+/** `new`: the file is not there yet, and pages of zeros become holes. `over`: it may be there, and what it holds is written over, its blocks and cached pages used again. */
+type HowWritten = 'new' | 'over'
+
 /**
- * Writes a diff: the pages of its runs come in batches, those of zeros become holes. A batch is written while the next one is taken, and no longer used when the
- * one after that is. Returns the bytes of the file.
+ * Writes a diff: the pages of its runs come in batches. A batch is written while the next one is taken, and no longer used when the one after that is. Returns the
+ * bytes of the file.
  */
 export async function writeDiff(
   file: string,
   ramBytes: number,
   runs: readonly PageRun[],
   batches: Iterable<Buffer> | AsyncIterable<Buffer>,
+  how: HowWritten = 'new',
 ): Promise<number> {
   const table = tableOf(ramBytes, runs)
   const bytes = diffBytes(runs)
+  const write = how === 'new' ? writeNonZero : writeFully
   await diskErrors(file, async () => {
-    await using target = await open(file, 'wx', 0o600)
+    await using target = await open(file, how === 'new' ? 'wx' : OVER, 0o600)
     await writeFully(target, table, 0)
     let position = table.length
     let writing: Promise<unknown> = Promise.resolve()
     try {
       for await (const data of batches) {
         await writing
-        writing = writeNonZero(target, data, position)
+        writing = write(target, data, position)
         writing.catch(() => undefined) // whoever waits for it is told
         position += data.length
       }
@@ -112,18 +119,24 @@ export async function readDiff(handle: FileHandle, file: string, ramBytes: numbe
   return { runs, dataOffset }
 }
 
-/** The pages of a diff, in pieces of at most `COPY_BYTES`. The buffer is reused. */
+/** The pages of a diff, in pieces of at most `COPY_BYTES`. Runs lie one behind the other in the file: many short ones are read at once. The buffer is reused. */
 export async function* diffPages(file: string, ramBytes: number): AsyncGenerator<{ readonly page: number; readonly data: Buffer }> {
   await using handle = await open(file, 'r')
   const { runs, dataOffset } = await readDiff(handle, file, ramBytes)
   const buffer = Buffer.allocUnsafeSlow(COPY_BYTES)
-  let position = dataOffset
+  let [position, left] = [dataOffset, pagesOf(runs) * pageBytes]
+  let read = buffer.subarray(0, 0)
   for (const run of runs)
     for (let done = 0; done < run.count;) {
-      const data = buffer.subarray(0, Math.min(COPY_BYTES, (run.count - done) * pageBytes))
-      await readFully(handle, data, position)
+      if (read.length === 0) {
+        read = buffer.subarray(0, Math.min(COPY_BYTES, left))
+        await readFully(handle, read, position)
+        position += read.length
+        left -= read.length
+      }
+      const data = read.subarray(0, Math.min(read.length, (run.count - done) * pageBytes))
       yield { page: run.first + done, data }
-      position += data.length
+      read = read.subarray(data.length)
       done += data.length / pageBytes
     }
 }
@@ -145,7 +158,7 @@ export async function writeNonZero(target: FileHandle, data: Buffer, position: n
 }
 
 /** Stretches of a page-aligned buffer that hold something else than zeros. */
-function* nonZeroPieces(data: Buffer): Generator<{ readonly from: number; readonly to: number }> {
+export function* nonZeroPieces(data: Buffer): Generator<{ readonly from: number; readonly to: number }> {
   let from = -1
   for (let at = 0; at < data.length; at += pageBytes) {
     const isZero = data.compare(zeroPage, 0, pageBytes, at, at + pageBytes) === 0

@@ -9,10 +9,10 @@ import fc from 'fast-check'
 import { isHypemanError } from '../../api/errors.ts'
 import { makeBase as makeBaseFile, mappingOf, pages, ramBytes, range, somePages, write } from '../../../tests/support/guest-memory.ts'
 import { mapPrivately } from '../../../tests/support/private-mapping.ts'
-import { capturePages, saveChanges } from './changes.ts'
+import { capturePages, makeRoom, saveChanges } from './changes.ts'
 import { checkDiff } from './diff-file.ts'
 import { applyDiffs, createHoles, mergeDiff, saveAsBase } from './image.ts'
-import { findMapping, isMappedFile, pageBytes, privatePages, type Mapping } from './private-pages.ts'
+import { findMapping, isMappedFile, pageBytes, privatePages, readAll, type Mapping } from './private-pages.ts'
 
 const root = await mkdtemp(path.join(os.tmpdir(), 'image-'))
 after(() => rm(root, { recursive: true }))
@@ -210,6 +210,33 @@ test('the mapping of a file is found after it was removed, and is not taken for 
   await assert.rejects(findMapping(2 ** 30, /./, ramBytes), /can't be read through \/proc/)
 })
 
+test('pages are read in their order, few and many, in one run and in many; one that is not there is an error that says why', async () => {
+  const file = fresh('memory-1.base')
+  const manyPages = (24 * 1024 ** 2) / pageBytes
+  await createHoles(file, manyPages * pageBytes)
+  using mapped = mapPrivately(file, manyPages * pageBytes)
+  for (const page of range(0, manyPages)) mapped.bytes.writeUInt32LE(page, page * pageBytes + 8)
+  const mapping = await findMapping(process.pid, /memory-1\.base$/, manyPages * pageBytes)
+  const numbersIn = (read: Buffer): number[] => range(0, read.length / pageBytes).map((at) => read.readUInt32LE(at * pageBytes + 8))
+  for (const wanted of [range(5, 300), range(0, manyPages), range(0, manyPages).filter((page) => page % 3 !== 0)]) {
+    const runs: { first: number; count: number }[] = []
+    for (const page of wanted) {
+      const last = runs.at(-1)
+      if (last !== undefined && last.first + last.count === page) last.count += 1
+      else runs.push({ first: page, count: 1 })
+    }
+    const read = Buffer.alloc(wanted.length * pageBytes)
+    await readAll(mapping, runs, read)
+    assert.deepEqual(numbersIn(read), wanted)
+  }
+  for (const count of [10, manyPages]) {
+    const gone = { ...mapping, pid: 2 ** 30 }
+    await assert.rejects(readAll(gone, [{ first: 0, count }], Buffer.alloc(count * pageBytes)), /can't be read \(errno 3\)/)
+    const nowhere = { ...mapping, address: 2 * pageBytes }
+    await assert.rejects(readAll(nowhere, [{ first: 0, count }], Buffer.alloc(count * pageBytes)), /can't be read \(errno 14\)/)
+  }
+})
+
 test('an abort ends a save between pieces', async () => {
   const base = await makeBase(new Set())
   using mapped = mapPrivately(base, ramBytes)
@@ -217,7 +244,9 @@ test('an abort ends a save between pieces', async () => {
   const mapping = await mappingOf(base)
   const runs = await privatePages(mapping)
   const enough = AbortSignal.abort(new Error('enough'))
-  for (const save of [saveAsBase, capturePages]) await assert.rejects(save(mapping, runs, fresh('aborted'), enough), /enough/)
+  const inFile = (...[, , file]: Parameters<typeof saveAsBase>): Promise<unknown> => makeRoom(mapping, runs, file, enough, 0)
+  for (const save of [saveAsBase, inFile]) await assert.rejects(save(mapping, runs, fresh('aborted'), enough), /enough/)
+  await assert.rejects(capturePages(mapping, runs, fresh('aborted'), { signal: enough }), /enough/)
   const captured = await capturePages(mapping, runs, fresh('whole'))
   await assert.rejects(saveChanges(captured, { base, diffs: [] }, fresh('aborted'), enough), /enough/)
 })

@@ -1,11 +1,12 @@
 // Which pages of a privately mapped file a process has made its own, and copying them out of (or into) its memory.
 // Facts: proc(5), Documentation/admin-guide/mm/pagemap.rst: one 64-bit entry a page; bit 63 present, 62 swapped, 61 file page or shared.
 
+import { writeSync } from 'node:fs'
 import { open, readFile, stat, type FileHandle } from 'node:fs/promises'
 import { setImmediate } from 'node:timers/promises'
 import { HypemanError } from '../../api/errors.ts'
 import { scanPrivate } from './pagemap-scan.ts'
-import { MOST_PARTS, readParts } from './process-memory.ts'
+import { MOST_PARTS, readParts, readPartsElsewhere } from './process-memory.ts'
 
 export const pageBytes = 4096
 /** Pagemap entries read at once: 256 KiB of pagemap, 128 MiB of guest memory. */
@@ -117,11 +118,14 @@ function* groupsOf(runs: readonly PageRun[]): Generator<readonly PageRun[]> {
   if (group.length > 0) yield group
 }
 
-/**
- * Reads the pages of the runs out of a process, in order. `room` gives the buffer for the next `bytes`, at most `COPY_BYTES`. The call waits for pages that are
- * swapped out, so that whoever reads much takes turns with others between batches.
- */
-export function* readBatches(mapping: Mapping, runs: readonly PageRun[], room: (bytes: number) => Buffer): Generator<PageBatch> {
+/** What one call reads: the addresses and lengths of its runs, in turns. */
+interface PageRead {
+  readonly runs: readonly PageRun[]
+  readonly parts: BigUint64Array
+  readonly bytes: number
+}
+
+function* readsOf(mapping: Mapping, runs: readonly PageRun[]): Generator<PageRead> {
   for (const group of groupsOf(runs)) {
     const parts = new BigUint64Array(group.length * 2)
     let bytes = 0
@@ -130,10 +134,39 @@ export function* readBatches(mapping: Mapping, runs: readonly PageRun[], room: (
       parts[index * 2 + 1] = BigInt(count * pageBytes)
       bytes += count * pageBytes
     }
+    yield { runs: group, parts, bytes }
+  }
+}
+
+/**
+ * Reads the pages of the runs out of a process, in order. `room` gives the buffer for the next `bytes`, at most `COPY_BYTES`. The call waits for pages that are
+ * swapped out, so that whoever reads much takes turns with others between batches.
+ */
+export function* readBatches(mapping: Mapping, runs: readonly PageRun[], room: (bytes: number) => Buffer): Generator<PageBatch> {
+  for (const { runs: group, parts, bytes } of readsOf(mapping, runs)) {
     const data = room(bytes)
     readParts(mapping.pid, parts, data)
     yield { runs: group, data }
   }
+}
+
+/** Less is read at once in less time than a thread takes to hear of it. */
+const MUCH_BYTES = 8 * COPY_BYTES
+/** Reads under way at once: as many as Node has threads for them. */
+const READS_AT_ONCE = 4
+
+/** Reads the pages of the runs, which are as many as `into` has room for, one behind the other. Many are read by several threads: one is not as fast as the memory. */
+export async function readAll(mapping: Mapping, runs: readonly PageRun[], into: Buffer): Promise<void> {
+  let at = 0
+  const reads = readsOf(mapping, runs).map((read) => ({ ...read, data: into.subarray(at, (at += read.bytes)) }))
+  if (into.length < MUCH_BYTES) {
+    for (const { parts, data } of reads) readParts(mapping.pid, parts, data)
+    return
+  }
+  const inTurn = async (): Promise<void> => {
+    for (const { parts, data } of reads) await readPartsElsewhere(mapping.pid, parts, data)
+  }
+  await Promise.all(Array.from({ length: READS_AT_ONCE }, inTurn))
 }
 
 /** Reads the pages of the runs out of the process, in pieces of at most `COPY_BYTES`, in order. The buffer is reused: consume it before the next. */
@@ -154,11 +187,18 @@ export async function* readPages(
   }
 }
 
+/** What is written without handing it to Node's threads, which takes longer than writing a few pages to memory. In between, each piece of `COPY_BYTES` is read by them. */
+const AT_ONCE_BYTES = 64 * 1024
+
 /** Opens the process's memory for writing pages into it, before its guest runs. */
 export async function openMemory(mapping: Mapping): Promise<{ writePages(page: number, data: Buffer): Promise<void> } & AsyncDisposable> {
   const memory = await openProc(`/proc/${mapping.pid}/mem`, 'r+')
   return {
-    writePages: (page, data) => writeFully(memory, data, mapping.address + page * pageBytes),
+    async writePages(page, data) {
+      const position = mapping.address + page * pageBytes
+      if (data.length > AT_ONCE_BYTES) return await writeFully(memory, data, position)
+      for (let done = 0; done < data.length;) done += writeSync(memory.fd, data, done, data.length - done, position + done)
+    },
     [Symbol.asyncDispose]: () => memory.close(),
   }
 }

@@ -15,7 +15,7 @@ export const qemuFiles = {
 } as const
 
 /** QEMU's name of the guest's memory. */
-export const memoryBlock = 'mem'
+const memoryBlock = 'mem'
 
 /** QMP and `-drive` id of the writable system disk. */
 export const systemDisk = 'system'

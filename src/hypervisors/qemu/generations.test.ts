@@ -30,7 +30,7 @@ interface Guest extends AsyncDisposable {
   readonly ramBytes: number
   readonly memory: PrivateMapping
   /** Into a directory of its own, or the guest's. */
-  save(target?: string): Promise<Saved>
+  save(target?: string, mostHeld?: number): Promise<Saved>
 }
 
 interface Saved {
@@ -51,9 +51,18 @@ async function startGuest(ramBytes: number): Promise<Guest> {
     directory,
     ramBytes,
     memory,
-    async save(given) {
+    async save(given, mostHeld) {
       const target = given ?? (await freshDirectory())
-      const saved = await (await prepareSave(process.pid, ramBytes, directory, target))(never)
+      const save = await prepareSave({
+        pid: process.pid,
+        ramBytes,
+        source: directory,
+        target,
+        running: given === undefined,
+        signal: never,
+        ...(mostHeld === undefined ? {} : { mostHeld }),
+      })
+      const saved = await save(never)
       const expected = Buffer.from(memory.bytes)
       const { memoryBytes } = await finishImage(saved, directory, target, 1, never)
       return { directory: target, manifest: await checkedManifest(target), memoryBytes, expected }
@@ -180,28 +189,43 @@ test('what is saved into the own directory lies over the same diffs, and leaves 
   await assert.rejects(checkedManifest(earlier[1]?.directory ?? ''), /memory-2.diff is damaged/)
 })
 
-test('more than can be held in memory is compared in a file, of which nothing is left', async () => {
-  await using guest = await startGuest(48 * MIB)
-  const [pages, more] = [(20 * MIB) / pageBytes, 256]
-  fill(guest, 'much', 1, pages)
-  const first = await guest.save()
-  fill(guest, 'more', 1 + pages, more)
-  const second = await guest.save()
-  assert.deepEqual(await memoryFiles(second.directory), ['memory-1.base', 'memory-1.diff', 'memory-2.diff', 'memory.json'])
-  assert.ok(second.memoryBytes <= more * pageBytes + HEADER_BYTES)
-  for (const saved of [first, second]) await assertHolds(saved)
+test('what QEMU says of its devices is kept byte for byte, and its zeros take no room', async () => {
+  await using guest = await startGuest(MIB)
+  const devices = Buffer.alloc(50 * pageBytes + 700)
+  devices.write('first')
+  devices.write('middle', 20 * pageBytes + 5)
+  devices.write('last', devices.length - 4)
+  const target = await freshDirectory()
+  await writeFile(path.join(target, 'device.state'), devices)
+  await guest.save(target)
+  assert.ok((await readFile(path.join(target, 'device.state'))).equals(devices))
+  assert.ok((await stat(path.join(target, 'device.state'))).blocks * 512 <= 3 * pageBytes)
 })
 
-test('when much was written, it is merged into a base of its own without diffs, wherever it is saved', async () => {
-  await using guest = await startGuest(96 * MIB)
-  fill(guest, 'first', 1, 100)
-  const before = await guest.save()
-  fill(guest, 'much', 1, (70 * MIB) / pageBytes)
-  const merged = await guest.save()
-  assert.deepEqual(await memoryFiles(merged.directory), ['memory-2.base', 'memory.json'])
-  assert.deepEqual(await memoryFiles(guest.directory), ['memory-1.base'])
-  const standby = await guest.save(guest.directory)
-  assert.deepEqual(await memoryFiles(guest.directory), ['memory-1.base', 'memory-2.base', 'memory.json'])
-  assert.equal((await readWholeManifest(guest.directory))?.mapped, 'memory-1.base')
-  for (const saved of [before, merged, standby]) await assertHolds(saved)
-})
+for (const mostHeld of [undefined, 0, 10 * MIB])
+  test(`much is compared ${mostHeld === undefined ? 'in memory' : `in a file, if no more than ${mostHeld} bytes may be held`}, and nothing is left of that`, async () => {
+    await using guest = await startGuest(48 * MIB)
+    const [pages, more] = [(20 * MIB) / pageBytes, 256]
+    fill(guest, 'much', 1, pages)
+    const first = await guest.save(undefined, mostHeld)
+    fill(guest, 'more', 1 + pages, more)
+    const second = await guest.save(undefined, mostHeld)
+    assert.deepEqual(await memoryFiles(second.directory), ['memory-1.base', 'memory-1.diff', 'memory-2.diff', 'memory.json'])
+    assert.ok(second.memoryBytes <= more * pageBytes + HEADER_BYTES)
+    for (const saved of [first, second]) await assertHolds(saved)
+  })
+
+for (const mostHeld of [undefined, 0])
+  test(`when much was written, it is merged into a base of its own without diffs, wherever it is saved; held bytes ${mostHeld ?? 'by default'}`, async () => {
+    await using guest = await startGuest(96 * MIB)
+    fill(guest, 'first', 1, 100)
+    const before = await guest.save(undefined, mostHeld)
+    fill(guest, 'much', 1, (70 * MIB) / pageBytes)
+    const merged = await guest.save(undefined, mostHeld)
+    assert.deepEqual(await memoryFiles(merged.directory), ['memory-2.base', 'memory.json'])
+    assert.deepEqual(await memoryFiles(guest.directory), ['memory-1.base'])
+    const standby = await guest.save(guest.directory, mostHeld)
+    assert.deepEqual(await memoryFiles(guest.directory), ['memory-1.base', 'memory-2.base', 'memory.json'])
+    assert.equal((await readWholeManifest(guest.directory))?.mapped, 'memory-1.base')
+    for (const saved of [before, merged, standby]) await assertHolds(saved)
+  })

@@ -57,8 +57,8 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     memory: memorySnapshots(program, versions),
     partOf: (file) => imagePart(file) ?? (layerNumber(file) === undefined ? undefined : 'disk'),
     stamp: versions.stamp,
-    unavailable: () =>
-      binaries.usual().then(
+    unavailable: (version) =>
+      versions.programFor(version).then(
         () => undefined,
         (error: unknown) => messageOf(error),
       ),
@@ -73,7 +73,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     },
     async adopt(spec, process) {
       // A record that was copied names the process of the instance that it was copied from.
-      const found = (await workingDirectory(process.pid)) === spec.directory ? adoptProcess(process) : undefined
+      const found = (await workingDirectory(process.pid, spec.directory)) === spec.directory ? adoptProcess(process) : undefined
       return found === undefined ? undefined : new QemuMachine(found, spec.directory, true)
     },
     async share(directory, target, withMemory) {

@@ -1,5 +1,6 @@
 // Capture, suspend and restore: in which order memory, devices and disks are frozen, and what is undone when a step fails.
 
+import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { socketPath } from '../../platform/socket-path.ts'
 import { isListening } from '../../platform/unix-http.ts'
@@ -10,11 +11,11 @@ import type { Versions } from '../versions.ts'
 import { qemuFiles } from './command-line.ts'
 import { joinLayers, linkLayers } from './layers.ts'
 import { prepareLayer } from './live-layer.ts'
+import { earlierStreamEnded, liveRefusal, NotLive, prepareLive } from './live-memory.ts'
 import { QemuMachine } from './machine.ts'
-import { earlierStreamEnded, prepareStream, streamRefusal } from './memory-stream.ts'
 import {
   finishImage,
-  finishStreamed,
+  finishLive,
   holdsImage,
   mappedBase,
   noBase,
@@ -34,21 +35,26 @@ function stoodStill(reason: string | undefined): string {
   return `the guest stood still while all of its memory was copied${because}; later snapshots of its forks, and of it after a restore, copy what changed`
 }
 
-const nothing: AroundPause = { before: () => Promise.resolve(), after: () => undefined }
-
 export function memorySnapshots(program: QemuProgram, versions: Versions): MemorySnapshots {
   return {
     movable: true,
     tellsPause: true,
 
-    async capture(machine, spec, target, signal, around = nothing) {
+    async capture(machine, spec, target, signal, around) {
       const qemu = asQemu(machine)
       const wasRunning = (await qemu.status(signal)) === 'running'
       const isFile = (await mappedBase(qemu.process.pid, ramBytesOf(spec))) !== undefined
       if (!isFile) await earlierStreamEnded(qemu, signal)
       const canGoOn = wasRunning && !isFile
-      const refusal = canGoOn ? await streamRefusal(qemu, signal) : program.whyNotLive
-      if (canGoOn && refusal === undefined) return captureLive(qemu, { spec, target, signal, around })
+      let refusal = canGoOn ? await liveRefusal(qemu, signal) : program.whyNotLive
+      if (canGoOn && refusal === undefined)
+        try {
+          return await captureLive(qemu, { spec, target, signal, around })
+        } catch (error) {
+          if (!(error instanceof NotLive)) throw error
+          refusal = error.message
+          await earlierStreamEnded(qemu, signal)
+        }
       const { copiedAll, ...report } = await captureStopped(qemu, { spec, target, signal, around }, wasRunning)
       return copiedAll ? { ...report, note: stoodStill(refusal) } : report
     },
@@ -65,7 +71,14 @@ export function memorySnapshots(program: QemuProgram, versions: Versions): Memor
       undo.defer(() => forgetImage(spec.directory, keep, diffs))
       await forgetImage(spec.directory, keep, diffs)
       if (mapped === undefined) await earlierStreamEnded(qemu, signal)
-      const save = await prepareSave(qemu.process.pid, ramBytes, spec.directory, spec.directory)
+      const save = await prepareSave({
+        pid: qemu.process.pid,
+        ramBytes,
+        source: spec.directory,
+        target: spec.directory,
+        running: false,
+        signal,
+      })
       const saved = await save(signal)
       await saveDevices(qemu, path.join(spec.directory, stateFile))
       await joinLayers(spec.directory, layer - 1, signal)
@@ -98,7 +111,7 @@ interface Capture {
   readonly spec: MachineSpec
   readonly target: string
   readonly signal: AbortSignal
-  readonly around: AroundPause
+  readonly around: AroundPause | undefined
 }
 
 /** Freezes a machine, copies what it wrote, and lets it go on. */
@@ -107,7 +120,14 @@ async function captureStopped(
   { spec, target, signal, around }: Capture,
   wasRunning: boolean,
 ): Promise<CaptureReport & { readonly copiedAll: boolean }> {
-  const save = await prepareSave(qemu.process.pid, ramBytesOf(spec), spec.directory, target)
+  const save = await prepareSave({
+    pid: qemu.process.pid,
+    ramBytes: ramBytesOf(spec),
+    source: spec.directory,
+    target,
+    running: wasRunning,
+    signal,
+  })
   await using layer = await prepareLayer(qemu, spec.directory)
   signal.throwIfAborted()
   const { frozen: saved, report } = await whilePaused(qemu, wasRunning, around, async () => {
@@ -123,27 +143,28 @@ async function captureStopped(
   return { ...report, memoryBytes, copiedAll: saved.kind === 'base' }
 }
 
-/**
- * Freezes a machine whose memory is no file for its devices alone. The disk's pivot comes first, since QEMU lets the guest run again by itself: if what
- * follows fails, the machine has one frozen layer more, which does no harm.
- */
+/** Freezes a machine whose memory is no file, for its devices alone: what it was in that instant is copied when it runs again, and before it changes. */
 async function captureLive(qemu: QemuMachine, { spec, target, signal, around }: Capture): Promise<CaptureReport> {
   await using undo = new AsyncDisposableStack()
+  const state = path.join(target, stateFile)
+  undo.defer(() => rm(state, { force: true }))
   const layer = undo.use(await prepareLayer(qemu, spec.directory))
-  const stream = undo.use(await prepareStream(qemu, { ramBytes: ramBytesOf(spec), target, signal, resumed: () => around.after() }))
+  // The first to be undone: before that QEMU may wait for it, and answer nobody.
+  const live = undo.use(await prepareLive(qemu, { ramBytes: ramBytesOf(spec), target, signal }))
+  const beganMs = await live.begin()
   signal.throwIfAborted()
-  await around.before()
-  const started = performance.now()
-  undo.defer(() => qemu.resume())
-  await qemu.pause()
-  await layer.pivot()
-  const { bytes, resumedAt } = await stream.save()
-  await stream[Symbol.asyncDispose]()
+  const { report } = await whilePaused(qemu, true, around, async () => {
+    await live.protect()
+    await saveDevices(qemu, state)
+    await layer.pivot()
+  })
+  const memoryBytes = await live.save()
+  await live[Symbol.asyncDispose]()
   undo.move()
   await joinLayers(spec.directory, layer.below - 1, signal)
   await linkLayers(spec.directory, target, layer.below)
-  await finishStreamed(spec.directory, target, ramBytesOf(spec), layer.below)
-  return { pausedMs: resumedAt - started, memoryBytes: bytes }
+  await finishLive(spec.directory, target, ramBytesOf(spec), layer.below)
+  return { ...report, pausedMs: report.pausedMs + beganMs, memoryBytes }
 }
 
 function ramBytesOf(spec: MachineSpec): number {

@@ -11,11 +11,12 @@ import { link, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
-import { capturePages, type CapturedPages } from '../../files/memory-image/changes.ts'
+import { capturePages, makeRoom, mostHeldNow, storeHeld, type CapturedPages } from '../../files/memory-image/changes.ts'
 import { checkDiff } from '../../files/memory-image/diff-file.ts'
 import { createHoles, mergeDiff, saveAsBase } from '../../files/memory-image/image.ts'
 import { findMapping, isMappedFile, lookForMapping, privatePages, type Mapping } from '../../files/memory-image/private-pages.ts'
 import { defineRecord } from '../../files/record-format.ts'
+import { punchZeros } from '../../files/sparse.ts'
 import { removeFile, syncDirectory, syncFile } from '../../files/stage.ts'
 import { damagedImage, imageManifest, manifestFile, sizeOf } from '../image-manifest.ts'
 import { lastLayer, layerName, linkLayers } from './layers.ts'
@@ -103,8 +104,22 @@ export type SavedPages = { readonly mapping: Mapping } & (
 /** Copies the private pages of a process that is paused by then. */
 export type SavePages = (signal: AbortSignal) => Promise<SavedPages>
 
-/** Looks, while the process runs, how its pages are to be saved into `target`: as a new base if it started cold, else as a diff over the base in `source`. */
-export async function prepareSave(pid: number, ramBytes: number, source: string, target: string): Promise<SavePages> {
+export interface SaveOptions {
+  readonly pid: number
+  readonly ramBytes: number
+  /** With the base that the process maps. */
+  readonly source: string
+  readonly target: string
+  /** Whether the guest runs until its pages are saved, so that whatever is done before shortens the time for which it stands still. */
+  readonly running: boolean
+  readonly signal: AbortSignal
+  /** Most pages that are held in memory, in bytes; without it, by what the host has. */
+  readonly mostHeld?: number
+}
+
+/** Looks how the pages of a process are to be saved: as a new base if it started cold, else as a diff over the base that it maps. */
+export async function prepareSave(options: SaveOptions): Promise<SavePages> {
+  const { pid, ramBytes, source, target, running, signal: preparing, mostHeld = mostHeldNow() } = options
   const mapping = (await lookForMapping(pid, basePattern, ramBytes)) ?? (await findMapping(pid, anonymous, ramBytes))
   const asBase = async (name: string, signal: AbortSignal): Promise<number> =>
     saveAsBase(mapping, await privatePages(mapping), path.join(target, name), signal)
@@ -117,21 +132,27 @@ export async function prepareSave(pid: number, ramBytes: number, source: string,
       `${base} is not the file that the VMM maps; stop and start the instance before its memory can be saved`,
     )
   if (statSync(base).blocks === 0) return async (signal) => ({ mapping, kind: 'base', bytes: await asBase(nextBase(mapping), signal) })
+  const whole = path.join(target, wholeFile)
+  const room = running ? await makeRoom(mapping, await privatePages(mapping), whole, preparing, mostHeld) : undefined
   return async (signal) => {
-    const pages = await capturePages(mapping, await privatePages(mapping), path.join(target, wholeFile), signal)
+    const pages = await capturePages(mapping, await privatePages(mapping), whole, {
+      signal,
+      mostHeld,
+      ...(room === undefined ? {} : { room }),
+    })
     return { mapping, kind: 'diff', pages }
   }
 }
 
 /** The name of a mapping that is no file's. */
-const anonymous = /^$/
+export const anonymous = /^$/
 /** What a process maps whose memory is no file: a name that no file has. */
 export const noBase = baseName(0)
 /** Where the memory of such a process is saved. */
 export const firstBase = baseName(1)
 
-/** Completes an image whose memory came as a stream into `firstBase`. */
-export async function finishStreamed(source: string, target: string, ramBytes: number, layer: number): Promise<void> {
+/** Completes an image whose memory was copied into `firstBase` while the guest ran. */
+export async function finishLive(source: string, target: string, ramBytes: number, layer: number): Promise<void> {
   const image = { version: 2, mapped: noBase, ramBytes, lastLayer: layer, base: firstBase, diffs: [] } as const
   return writeManifest(source, target, image)
 }
@@ -161,6 +182,7 @@ export async function finishImage(
   const base = path.join(source, mapping.file)
   const { bytes } = saved.pages
   if (bytes > MERGE_ABOVE_BYTES && bytes > statSync(base).blocks * 512 * MERGE_ABOVE_SHARE) {
+    await storeHeld(saved.pages)
     await mergeDiff(base, path.join(target, wholeFile), path.join(target, nextBase(mapping)), signal)
     await rm(path.join(target, wholeFile))
     await removeDiffs(source)
@@ -176,6 +198,8 @@ export async function finishImage(
 
 /** The manifest comes last. In an instance's own directory (`source`) everything it names is on disk before it; a staged one is synced by its commit. */
 async function writeManifest(source: string, target: string, value: MemoryManifest): Promise<void> {
+  // Of QEMU's devices most is zeros: as holes they take no room, and need not be written.
+  await punchZeros(path.join(target, stateFile))
   if (source !== target) return manifest.stage(target, value)
   await Promise.all([...partsOf(value), layerName(value.lastLayer)].map((name) => syncFile(path.join(target, name))))
   await syncDirectory(target)

@@ -1,7 +1,7 @@
-// Memory that is no file comes as a stream while the machine runs, and out of the process while it is paused: on a QEMU without a guest.
+// Memory that is no file is copied out of the process while the machine runs, or while it is paused: on a QEMU without a guest.
 
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -9,6 +9,8 @@ import { isHypemanError } from '../../api/errors.ts'
 import { bareHost } from '../../../tests/support/bare-qemu.ts'
 import { checkChain, files, startFaulty } from '../../../tests/support/faulty-qemu.ts'
 import { diskMissing, mountDisk } from '../../../tests/support/loop-disk.ts'
+import { until } from '../../../tests/support/until.ts'
+import { hasThreadIn } from '../../platform/threads.ts'
 import { layerName } from './layers.ts'
 import { QemuMachine } from './machine.ts'
 
@@ -58,7 +60,19 @@ test('a paused machine whose memory is no file stays paused; its fork has byte f
   assert.ok((await dump(machine, spec.directory)).equals(await dump(fork, directory)))
 })
 
-const streamed = startFaulty(host, 'no file')
+test('QEMU waits, and so releases no page itself, when the machine is stopped for its memory', async () => {
+  const { machine, spec } = await host.start(QemuMachine, 'no file')
+  const command = machine.command.bind(machine)
+  const waited: boolean[] = []
+  machine.command = async (...call) => {
+    if (call[0] === 'stop') waited.push(await hasThreadIn(machine.process.pid, 'pipe_write'))
+    return command(...call)
+  }
+  await memory.capture(machine, spec, await host.directory(), never)
+  assert.deepEqual(waited, [true])
+})
+
+const shared = startFaulty(host, 'no file')
 
 /** Not by its own word alone: its firmware counts time in memory (the BIOS data area has a tick count at 0x46c). */
 async function untilItRuns(machine: QemuMachine): Promise<void> {
@@ -69,10 +83,13 @@ async function untilItRuns(machine: QemuMachine): Promise<void> {
   assert.equal(await machine.status(), 'running')
 }
 
-for (const command of ['query-migrate', 'migrate-set-capabilities', 'blockdev-add', 'stop', 'blockdev-snapshot', 'getfd', 'migrate'])
+for (const command of [
+  ...['query-migrate', 'migrate-set-capabilities', 'blockdev-add', 'getfd', 'migrate'],
+  ...['stop', 'xen-save-devices-state', 'blockdev-snapshot'],
+])
   for (const when of ['before', 'after'] as const)
     test(`a live capture that fails ${when} ${command} leaves the machine running on a sound disk, and the next one works`, async () => {
-      const { machine, spec } = await streamed
+      const { machine, spec } = await shared
       const target = await host.directory()
       machine.faults = { [command]: when }
       await assert.rejects(memory.capture(machine, spec, target, never), new RegExp(`fault ${when} ${command}`))
@@ -103,23 +120,63 @@ test('a machine that QEMU can not save while it runs stands still for it, and th
   assert.equal(await memory.holdsMemory(payload), true)
 })
 
-test('an abort in the middle of a live capture ends it, the machine runs on, and the next capture works', async () => {
-  const { machine, spec } = await streamed
-  const target = await host.directory()
-  const abort = new AbortController()
-  const command = machine.command.bind(machine)
-  machine.command = async (...call) => {
-    const answer = await command(...call)
-    if (call[0] === 'migrate') abort.abort(new Error('enough'))
-    return answer
-  }
-  await assert.rejects(memory.capture(machine, spec, target, abort.signal), /enough/)
-  machine.command = command
-  await untilItRuns(machine)
-  assert.deepEqual(await files(target), [])
-  const next = await host.directory()
-  await memory.capture(machine, spec, next, never)
-  assert.equal(await memory.holdsMemory(next), true)
+for (const command of ['migrate', 'stop', 'cont'])
+  test(`an abort of a live capture after ${command} ends it, the machine runs on, and the next capture works`, async () => {
+    const { machine, spec } = await shared
+    const target = await host.directory()
+    const abort = new AbortController()
+    const ask = machine.command.bind(machine)
+    machine.command = async (...call) => {
+      const answer = await ask(...call)
+      if (call[0] === command) abort.abort(new Error('enough'))
+      return answer
+    }
+    await assert.rejects(memory.capture(machine, spec, target, abort.signal), /enough/)
+    machine.command = ask
+    await untilItRuns(machine)
+    assert.deepEqual(await files(target), [])
+    const next = await host.directory()
+    await memory.capture(machine, spec, next, never)
+    assert.equal(await memory.holdsMemory(next), true)
+  })
+
+/** Processes that copy the memory of a machine. */
+async function copiersOf({ process: { pid } }: QemuMachine): Promise<number[]> {
+  const lines = await Promise.all(
+    (await readdir('/proc'))
+      .filter((name) => /^\d+$/.test(name))
+      .map(async (name) => [Number(name), await readFile(`/proc/${name}/cmdline`, 'latin1').catch(() => '')] as const),
+  )
+  return lines.filter(([, line]) => line.includes(`live-copy-process.ts\0${pid}\0`)).map(([name]) => name)
+}
+
+for (const command of ['stop', 'cont'])
+  test(`a process that is killed while it copies, after ${command}, costs the capture; later ones stand still and say why`, async () => {
+    const { machine, spec } = await host.start(QemuMachine, 'no file')
+    const target = await host.directory()
+    const ask = machine.command.bind(machine)
+    machine.command = async (...call) => {
+      const answer = await ask(...call)
+      if (call[0] === command) for (const pid of await copiersOf(machine)) process.kill(pid, 'SIGKILL')
+      return answer
+    }
+    await assert.rejects(memory.capture(machine, spec, target, never), /ended too early/)
+    machine.command = ask
+    await untilItRuns(machine)
+    assert.deepEqual(await files(target), [])
+    const next = await host.directory()
+    assert.match(
+      (await memory.capture(machine, spec, next, never)).note ?? '',
+      /stood still while all of its memory was copied \(QEMU refused/,
+    )
+    await untilItRuns(machine)
+    assert.equal(await memory.holdsMemory(next), true)
+  })
+
+test('nobody is left of captures when their streams have run out', async () => {
+  const { machine, spec } = await host.start(QemuMachine, 'no file')
+  await memory.capture(machine, spec, await host.directory(), never)
+  await until('the process has ended', async () => (await copiersOf(machine)).length === 0)
 })
 
 test('a machine whose memory is no file goes to standby and comes back, and forgets an image when it goes on', async () => {
