@@ -41,7 +41,7 @@ export async function installProgram(
   if (sum !== wanted)
     throw new Error(`${source} has the SHA-256 ${sum}, not ${wanted}; nothing was installed: do not use that file unless you know why`)
   if (published.member === undefined) await rename(fetched, file)
-  else await unpackMember(fetched, published.member, file, fetching.signal)
+  else await unpack(fetched, published.member, published, file, fetching.signal)
   await rm(fetched, { force: true })
   await chmod(file, 0o755)
   const said = await versionOf(release, file, version)
@@ -52,6 +52,15 @@ export async function installProgram(
   await moveToTrash(layout, final)
   await staged.commit(final)
   return { path: path.join(final, program), version: said }
+}
+
+/** The program, and what the archive holds to be put beside it. */
+async function unpack(archive: string, member: string, { beside }: PublishedProgram, file: string, signal: AbortSignal): Promise<void> {
+  if (!(await unpackMember(archive, member, file, signal)))
+    throw new Error(`the archive holds no ${member}; it is not what the project publishes`)
+  if (beside === undefined) return
+  const other = path.join(path.dirname(file), beside.program)
+  if (await unpackMember(archive, beside.member, other, signal)) await chmod(other, 0o755)
 }
 
 function publishedFor(release: Release, version: string): PublishedProgram {

@@ -59,8 +59,9 @@ export function probeHypervisors(
         return lacking(canInstall ? { ...wording, fix } : wording, reason)
       }
       const { version } = await driver.stamp()
+      const jailed = (await driver.jailed?.()) === true ? ', jailed' : ''
       const others = (await installedOf(layout, releases, name)).flatMap((one) => (one.version === version ? [] : [one.version]))
-      return found(wording, others.length === 0 ? version : `${version}, and for older memory ${others.join(', ')}`)
+      return found(wording, others.length === 0 ? `${version}${jailed}` : `${version}${jailed}, and for older memory ${others.join(', ')}`)
     }),
   )
 }

@@ -42,7 +42,12 @@ after(() => {
 const releases: readonly Release[] = [
   {
     ...firecrackerRelease,
-    published: (version) => ({ url: `${base}/${version}.tgz`, sha256Url: `${base}/${version}.tgz.sha256.txt`, member: MEMBER }),
+    published: (version) => ({
+      url: `${base}/${version}.tgz`,
+      sha256Url: `${base}/${version}.tgz.sha256.txt`,
+      member: MEMBER,
+      beside: { member: 'release/jailer', program: 'jailer' },
+    }),
   },
   { ...cloudHypervisorRelease, published: (version) => ({ url: `${base}/ch-${version}`, sha256Url: undefined, member: undefined }) },
 ]
@@ -109,6 +114,16 @@ async function nothingIsThere(): Promise<void> {
   assert.deepEqual(await installed(), [])
   assert.deepEqual(await readdir(layout.staging).catch(() => []), [])
 }
+
+test('the jailer of a release is installed beside its program, and goes with it', async () => {
+  await publish('1.9.0', [entry('release/jailer', programSaying('Jailer v1.9.0')), ...goodEntries('1.9.0')])
+  assert.equal((await run('install', 'firecracker@1.9.0', ...here())).code, 0)
+  const directory = path.join(layout.hypervisor('firecracker'), '1.9.0')
+  assert.deepEqual((await readdir(directory)).toSorted(), ['firecracker', 'jailer'])
+  assert.equal((await stat(path.join(directory, 'jailer'))).mode & 0o777, 0o755)
+  assert.equal((await run('remove', 'firecracker@1.9.0', ...here())).code, 0)
+  assert.deepEqual(await installed(), [])
+})
 
 test('a release is installed when its checksum is right, and new machines start on the newest', async () => {
   for (const version of ['1.9.0', '1.10.1']) await publish(version, goodEntries(version))
@@ -288,6 +303,7 @@ test('releases are named for both processors, and for no other', () => {
     url: 'https://github.com/firecracker-microvm/firecracker/releases/download/v1.10.1/firecracker-v1.10.1-aarch64.tgz',
     sha256Url: 'https://github.com/firecracker-microvm/firecracker/releases/download/v1.10.1/firecracker-v1.10.1-aarch64.tgz.sha256.txt',
     member: 'release-v1.10.1-aarch64/firecracker-v1.10.1-aarch64',
+    beside: { member: 'release-v1.10.1-aarch64/jailer-v1.10.1-aarch64', program: 'jailer' },
   })
   assert.equal(
     cloudHypervisorRelease.published('41.0', 'x64')?.url,

@@ -22,6 +22,10 @@ const { values: options } = parseArgs({
     'log-path': { type: 'string' },
     level: { type: 'string' },
     'snapshot-version': { type: 'boolean' },
+    // Of the jailer.
+    'start-time-us': { type: 'string' },
+    'start-time-cpu-us': { type: 'string' },
+    'parent-cpu-time-us': { type: 'string' },
   },
 })
 

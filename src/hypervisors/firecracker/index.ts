@@ -12,6 +12,8 @@ import { balloon } from './balloon.ts'
 import { MAX_VOLUMES } from './configuration.ts'
 import { addRawParts, createRawDisk, exportRawDisk, importRawDisk, linkDisk, linkFrozen } from './disks.ts'
 import { partOf } from './files.ts'
+import { jailOfProcess } from './jail.ts'
+import { findJailers, type Jailing } from './jailer.ts'
 import { FirecrackerMachine } from './machine.ts'
 import { linkImage } from './memory.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
@@ -25,6 +27,8 @@ export interface FirecrackerDriverOptions {
   readonly kernelImage: (kernel: string) => Promise<string>
   /** Why KVM can't be used here, in one sentence; undefined if it can. */
   readonly whyNoKvm: () => Promise<string | undefined>
+  /** Whether processes are started by Firecracker's jailer; by default they are not. */
+  readonly jailing?: Jailing | undefined
   /** Whether the file system of a directory tells pages from holes beside them; by default it is asked. */
   readonly pageHoles?: ((directory: string) => Promise<boolean>) | undefined
   /** Until a started process must answer for the first time, in milliseconds. */
@@ -35,7 +39,7 @@ export interface FirecrackerDriverOptions {
 const OLDEST = [1, 8] as const
 
 export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hypervisor {
-  const { layout, command = 'firecracker', kernelImage, whyNoKvm, pageHoles = tellsPageHoles, startLimitMs } = options
+  const { layout, command = 'firecracker', kernelImage, whyNoKvm, pageHoles = tellsPageHoles, startLimitMs, jailing = 'off' } = options
   const advice = 'install it (hypeman hypervisor install firecracker@<version>), or name its program in the setting hypervisor.firecracker'
   const binaries = findBinaries({
     command,
@@ -43,6 +47,7 @@ export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hype
     pattern: /^Firecracker v(\S+)/,
     advice,
   })
+  const jailers = findJailers(jailing, process.getuid?.() === 0, layout.root)
   const arch = process.arch === 'arm64' ? 'arm64' : 'x64'
   const versions = versionsOf(binaries, { hypervisor: 'firecracker', machineType: `firecracker-${arch}`, accelerator: 'kvm' })
   return {
@@ -51,15 +56,18 @@ export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hype
     features: ['snapshots', 'standby', 'fork', 'pause', 'balloon-control', 'vsock', 'disk-io-limit'],
     networks: ['tap'],
     maxVolumes: MAX_VOLUMES,
-    memory: memorySnapshots(versions, { pageHoles: () => pageHoles(layout.staging), startLimitMs }),
+    memory: memorySnapshots(versions, { pageHoles: () => pageHoles(layout.staging), startLimitMs, jailers }),
     balloon,
     partOf,
     program: async () => (await binaries.usual()).path,
     stamp: versions.stamp,
-    async unavailable() {
+    jailed: async () => (await jailers.of(await binaries.usual())) !== undefined,
+    async unavailable(wanted) {
       try {
-        const { version } = await binaries.usual()
-        return tooOld(version) ?? (await whyNoKvm())
+        const program = await versions.programFor(wanted)
+        const problem = tooOld(program.version) ?? (await whyNoKvm())
+        if (problem === undefined) await jailers.of(program)
+        return problem
       } catch (error) {
         return messageOf(error)
       }
@@ -73,13 +81,14 @@ export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hype
       const problem = tooOld(binary.version)
       if (problem !== undefined) throw new HypemanError('host_unavailable', problem)
       const kernel = await kernelImage(spec.kernel)
-      return versions.onSameVersion(() => startCold({ ...binary, startLimitMs }, spec, kernel, signal))
+      const jailer = await jailers.of(binary)
+      return versions.onSameVersion(() => startCold({ ...binary, jailer, startLimitMs }, spec, kernel, signal))
     },
     async adopt({ directory }, process) {
       // A record that was copied names the process of the instance that it was copied from.
-      const found = (await workingDirectory(process.pid)) === directory ? adoptProcess(process) : undefined
+      const found = (await workingDirectory(process.pid, directory)) === directory ? adoptProcess(process) : undefined
       if (found === undefined) return undefined
-      const machine = new FirecrackerMachine(found, directory, true)
+      const machine = new FirecrackerMachine(found, directory, { mayBeSaved: true, jail: await jailOfProcess(process.pid) })
       machine.followLog(undefined)
       return machine
     },

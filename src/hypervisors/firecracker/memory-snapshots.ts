@@ -3,7 +3,6 @@
 import path from 'node:path'
 import { copyPayload } from '../../files/copy.ts'
 import { removeFile } from '../../files/stage.ts'
-import { socketPath } from '../../platform/socket-path.ts'
 import { isListening } from '../../platform/unix-http.ts'
 import type { CaptureReport, Machine, MachineSpec, MemorySnapshots } from '../driver.ts'
 import { orFull } from '../full-disk.ts'
@@ -12,13 +11,15 @@ import type { Versions } from '../versions.ts'
 import { isRefusal, MEMORY_LIMIT_MS } from './api.ts'
 import { freezeDisk } from './disks.ts'
 import { diskFiles, firecrackerFiles, memoryFiles } from './files.ts'
-import { FirecrackerMachine } from './machine.ts'
+import type { Jailers } from './jailer.ts'
+import { FirecrackerMachine, hasJailedIn } from './machine.ts'
 import { commitManifest, discardImage, holdsImage, planSave, removeImage, stageManifest, type PlannedSave } from './memory.ts'
 import { startFromImage, type Program } from './start.ts'
 
 interface Host extends Pick<Program, 'startLimitMs'> {
   /** Whether the file system of the data directory tells pages from holes beside them (files/sparse.ts). */
   pageHoles(): Promise<boolean>
+  readonly jailers: Jailers
 }
 
 export function memorySnapshots(versions: Versions, host: Host): MemorySnapshots {
@@ -64,12 +65,14 @@ export function memorySnapshots(versions: Versions, host: Host): MemorySnapshots
 
     async restore(spec, wanted, signal) {
       const writer = await versions.writerOf(wanted)
-      return versions.onSameVersion(() => startFromImage({ ...writer, startLimitMs: host.startLimitMs }, spec, signal))
+      const jailer = await host.jailers.of(writer)
+      return versions.onSameVersion(() => startFromImage({ ...writer, jailer, startLimitMs: host.startLimitMs }, spec, signal))
     },
 
     holdsMemory: async (directory) => holdsImage(directory),
     async discardMemory(directory) {
-      await ((await isListening(socketPath(directory, firecrackerFiles.api))) ? removeImage(directory) : discardImage(directory))
+      const runs = hasJailedIn(directory) || (await isListening(path.join(directory, firecrackerFiles.api)))
+      await (runs ? removeImage(directory) : discardImage(directory))
     },
     // What a running process counts from stays beside it.
     consumeMemory: removeImage,
@@ -84,12 +87,15 @@ const coarseHoles =
 
 /** Memory first, then devices, both by Firecracker. No abort cuts it short, since Firecracker would go on writing the files. */
 async function saveMachine(machine: FirecrackerMachine, save: PlannedSave, target: string): Promise<void> {
-  const body = { snapshot_type: save.kind, snapshot_path: path.join(target, memoryFiles.state), mem_file_path: save.file }
+  const [state, memory] = [machine.writes(path.join(target, memoryFiles.state)), machine.writes(save.file)]
+  const body = { snapshot_type: save.kind, snapshot_path: state.name, mem_file_path: memory.name }
   try {
     await machine.ask({ method: 'PUT', path: '/snapshot/create', body, limitMs: MEMORY_LIMIT_MS })
+    for (const written of [state, memory]) await written.done()
   } catch (error) {
     // Asked before what was written makes room again.
     const failure = isRefusal(error) ? await orFull(target, error) : error
+    for (const written of [state, memory]) await written.undo()
     await removeFile(save.file)
     throw failure
   } finally {

@@ -14,6 +14,11 @@ export const firecrackerRelease: Release = {
     if (name === undefined) return undefined
     const build = `v${version}-${name}`
     const url = `${releases}/v${version}/firecracker-${build}.tgz`
-    return { url, sha256Url: `${url}.sha256.txt`, member: `release-${build}/firecracker-${build}` }
+    return {
+      url,
+      sha256Url: `${url}.sha256.txt`,
+      member: `release-${build}/firecracker-${build}`,
+      beside: { member: `release-${build}/jailer-${build}`, program: 'jailer' },
+    }
   },
 }
