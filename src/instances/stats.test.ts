@@ -6,6 +6,7 @@ import { test } from 'node:test'
 import { stateOnly, testContext, type TestContext } from '../../tests/support/instance-context.ts'
 import type { AgentClient } from '../agent/contract.ts'
 import { HypemanError, isHypemanError } from '../api/errors.ts'
+import type { Machine } from '../hypervisors/driver.ts'
 import { withinLimit } from './agent-limit.ts'
 import type { InstanceEntry } from './entry.ts'
 import { statsOf } from './stats.ts'
@@ -44,6 +45,46 @@ test("of a guest whose agent never answers, or is gone, the host's own numbers a
   gone.catch(() => undefined) // the one who asks is told
   const mute = { stats: untilAborted } as unknown as AgentClient
   for (const agent of [never, gone, Promise.resolve(mute)]) await hasHostsNumbers(world, await running(world, agent))
+})
+
+/** A Running instance whose VMM says this of its traffic. */
+async function counting(world: TestContext, agent: Promise<AgentClient>, traffic: Machine['traffic']): Promise<InstanceEntry> {
+  const entry = await running(world, agent)
+  assert.ok(entry.machine !== undefined && traffic !== undefined)
+  entry.machine = { ...entry.machine, traffic }
+  return entry
+}
+
+const { signal: noEnd } = new AbortController()
+const network = { receivedBytes: 7, sentBytes: 5 }
+const ofGuest = { stats: async () => ({ networkReceivedBytes: 70, networkSentBytes: 50 }) } as unknown as AgentClient
+
+test('what the VMM has counted is told, and its guest is not asked', async () => {
+  await using world = await testContext()
+  const entry = await counting(world, never, async () => ({ network, disks: { readBytes: 3, writtenBytes: 2 } }))
+  const stats = await statsOf(world.context, entry, noEnd, 60_000)
+  assert.deepEqual([stats.network_rx_bytes, stats.network_tx_bytes], [7, 5])
+  assert.deepEqual([stats.disk_read_bytes, stats.disk_written_bytes], [3, 2])
+})
+
+test('where the VMM does not count, is not understood or never answers, the guest is asked, and nothing is told of disks', async () => {
+  await using world = await testContext()
+  const strange = (): Promise<never> => Promise.reject(new HypemanError('host_unavailable', "the answer can't be understood"))
+  for (const traffic of [async () => ({}), strange, untilAborted]) {
+    const entry = await counting(world, Promise.resolve(ofGuest), traffic)
+    const stats = await statsOf(world.context, entry, noEnd, 20)
+    assert.deepEqual([stats.network_rx_bytes, stats.network_tx_bytes], [70, 50])
+    assert.equal('disk_read_bytes' in stats || 'disk_written_bytes' in stats, false)
+  }
+})
+
+test('who goes away before the VMM has answered gets no numbers', async () => {
+  await using world = await testContext()
+  const entry = await counting(world, never, untilAborted)
+  const gone = new AbortController()
+  const told = statsOf(world.context, entry, gone.signal, 60_000)
+  gone.abort(new Error('nobody waits'))
+  await assert.rejects(told, /nobody waits/)
 })
 
 test('who goes away before the guest has answered gets no numbers', async () => {

@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { test } from 'node:test'
 import { hostOf } from '../../tests/support/capacity.ts'
-import { aRecord, testContext } from '../../tests/support/instance-context.ts'
+import { aRecord, stateOnly, testContext } from '../../tests/support/instance-context.ts'
 import { aSnapshot } from '../../tests/support/records.ts'
 import { InstanceEntry } from '../instances/index.ts'
 import { nothingHeld, type Capacity } from '../platform/capacity.ts'
@@ -106,6 +106,20 @@ test('a VMM that does not answer holds up no scrape: it is told of once its stat
   assert.deepEqual(await world.samples('hypeman_snapshots'), ['hypeman_snapshots{kind="Standby"} 0', 'hypeman_snapshots{kind="Stopped"} 0'])
   resolve({ state: 'Running' })
   assert.deepEqual(await world.samples('hypeman_instances'), ['hypeman_instances{state="Running",hypervisor="qemu"} 1'])
+})
+
+test('traffic is told by hypervisor and kind, of what has been counted since the first scrape', async () => {
+  await using world = await openWorld()
+  const entry = new InstanceEntry({ ...aRecord(), hypervisor: 'cloud-hypervisor' }, false)
+  // Of a process that is not there: nothing else of it can be looked at.
+  const process = { pid: 2 ** 30, startTicks: '0', bootId: '' }
+  entry.machine = { ...stateOnly('running'), process, traffic: async () => ({ disks: { readBytes: 7, writtenBytes: 5 } }) }
+  world.add(entry)
+  assert.deepEqual(await world.samples('hypeman_vmm_traffic_bytes_total'), [
+    'hypeman_vmm_traffic_bytes_total{hypervisor="cloud-hypervisor",kind="disk_read"} 0',
+    'hypeman_vmm_traffic_bytes_total{hypervisor="cloud-hypervisor",kind="disk_written"} 0',
+  ])
+  assert.deepEqual(world.failures, [])
 })
 
 test('flows and steps are told by how they ended', async () => {

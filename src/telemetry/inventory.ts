@@ -1,15 +1,16 @@
 // Metrics of what there is: instances, snapshots, forks, the memory of the VMMs, and what of the host is promised. A scrape reads what is in memory; whatever has to be asked of
 // processes or read from disk is looked at in the background and told as it was last seen (sampled.ts).
 
-import { Gauge, type Registry } from 'prom-client'
+import { Counter, Gauge, type Registry } from 'prom-client'
 import type { DataLayout } from '../files/layout.ts'
 import { usageOf, type InstanceEntry, type InstanceStore, type Spares } from '../instances/index.ts'
 import { limitOf, resources, sumOf, type Capacity } from '../platform/capacity.ts'
 import { SnapshotUsage, type SnapshotStore } from '../snapshots/index.ts'
 import { Sampled } from './sampled.ts'
+import { sumTraffic } from './traffic.ts'
 
 /** Younger looks at states, memory and disk are good enough, in milliseconds. To read how much memory a VMM has takes the kernel milliseconds. */
-const FRESH_MS = { states: 1_000, memory: 15_000, disk: 1_000 } as const
+const FRESH_MS = { states: 1_000, memory: 15_000, traffic: 15_000, disk: 1_000 } as const
 /** A scrape waits at most this long for a look, in milliseconds. */
 const PATIENCE_MS = 500
 /** VMMs that are asked at the same time. */
@@ -109,6 +110,20 @@ export function describeInventory(
       this.reset()
       for (const [hypervisor, { vmms: _, ...bytes }] of seen)
         for (const [kind, value] of Object.entries(bytes)) this.set({ hypervisor, kind }, value)
+    },
+  })
+  const look = sumTraffic()
+  const traffic = sampled('traffic', (signal) => look([...instances.entries()], signal))
+  new Counter({
+    name: 'hypeman_vmm_traffic_bytes_total',
+    help: 'What VMMs have moved for their guests while the server ran, where they count it: over the network, from disks and to disks',
+    labelNames: ['hypervisor', 'kind'],
+    registers,
+    async collect() {
+      const sums = await traffic.value()
+      if (sums === undefined) return
+      this.reset()
+      for (const { hypervisor, kind, bytes } of sums) this.inc({ hypervisor, kind }, bytes)
     },
   })
   const usage = new SnapshotUsage(layout, snapshots)

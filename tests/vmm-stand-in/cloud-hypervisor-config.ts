@@ -27,7 +27,9 @@ export const configuration = z.looseObject({
   payload: z.looseObject({ kernel: z.string().nullish(), initramfs: z.string().nullish(), cmdline: z.string().nullish() }),
   rate_limit_groups: z.array(z.looseObject({ id: z.string(), rate_limiter_config: limiter })).nullish(),
   disks: z.array(disk).nullish(),
-  net: z.array(z.looseObject({ tap: z.string().nullish(), mac: z.string().default('2e:00:00:00:00:01') })).nullish(),
+  net: z
+    .array(z.looseObject({ id: z.string().nullish(), tap: z.string().nullish(), mac: z.string().default('2e:00:00:00:00:01') }))
+    .nullish(),
   balloon: z.looseObject({ size: z.number() }).nullish(),
   serial: console.default({ mode: 'Null' }),
   console: console.default({ mode: 'Tty' }),

@@ -5,6 +5,7 @@ import { access, constants, readFile, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
 import { configuration, guestOf, whyNotValid, written, type Configuration } from './cloud-hypervisor-config.ts'
+import { countersOf } from './cloud-hypervisor-counters.ts'
 import type { Guest, startGuest } from './guest.ts'
 import { openVsock, type VsockBridge } from './vsock-bridge.ts'
 
@@ -231,8 +232,7 @@ export function openVm({ startGuest: start, hasUserfaultfd, describes, log, even
           return { config: written(of), state, memory_actual_size: of.memory.size }
         }
         case 'vm.counters':
-          booted('The counters are not available')
-          return {}
+          return countersOf(created('The counters are not available'), await booted('The counters are not available').guest.traffic())
         case 'vm.create':
           return create(body)
         case 'vm.boot':

@@ -8,8 +8,9 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import path from 'node:path'
 import { z } from 'zod'
-import { guestMemory, type GuestMemory } from './memory.ts'
+import { copyData, guestMemory, type GuestMemory } from './memory.ts'
 import { connectQmp, type Qmp } from './qmp.ts'
+import { guestTraffic, tapTraffic, type GuestTraffic } from './traffic.ts'
 
 export interface GuestDisk {
   readonly path: string
@@ -59,6 +60,8 @@ export interface Guest {
   saveDevices(file: string): Promise<void>
   /** Limits what the disk at this place reads and writes; 0: no limit. */
   limitDisk(place: number, bytesPerSecond: number): Promise<void>
+  /** What it has moved since this process of it began. */
+  traffic(): Promise<GuestTraffic>
   /** The stream to a virtio-serial port; undefined while the guest has not opened it. */
   port(name: string): Promise<Duplex | undefined>
   kill(): Promise<void>
@@ -73,13 +76,15 @@ export async function startGuest(description: GuestDescription, saved?: SavedGue
   await using files = new AsyncDisposableStack()
   const bytes = description.memoryMib * 1024 ** 2
   // Kept open: the files that it was started from may lose their names.
-  const memoryFile = saved === undefined ? await nameless(bytes) : await open(saved.memoryFile, 'r+')
+  const memoryFile = saved === undefined ? await nameless(bytes) : await openMemory(saved.memoryFile, bytes)
   if ((await memoryFile.stat()).size !== bytes) {
     await memoryFile.close()
     throw new Error(`the memory file has another size than ${bytes} bytes`)
   }
   const devices = files.use(await nameless(0))
   if (saved !== undefined) await devices.writeFile(saved.devices)
+  const tap = description.network?.tap
+  const before = tap === undefined ? undefined : await tapTraffic(tap)
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...qemuArguments(description, saved !== undefined)], {
     cwd: '/',
     stdio: [
@@ -90,6 +95,7 @@ export async function startGuest(description: GuestDescription, saved?: SavedGue
       'pipe',
       await reopened(devices, files),
       ...description.ports.map(() => 'pipe' as const),
+      ...(writesOwnOutput(description) ? [1] : []),
     ],
   })
   const exited = Promise.withResolvers<void>()
@@ -102,12 +108,14 @@ export async function startGuest(description: GuestDescription, saved?: SavedGue
   })
   if (saved !== undefined) await loaded(qmp)
   const memory = guestMemory(child.pid ?? -1, memoryFile, bytes)
-  return guestOf(child, { qmp, memory, ended: ended.promise, exited: exited.promise, ports: description.ports })
+  const traffic = (): Promise<GuestTraffic> => guestTraffic(qmp, description.disks.length, tap, before)
+  return guestOf(child, { qmp, memory, traffic, ended: ended.promise, exited: exited.promise, ports: description.ports })
 }
 
 interface Parts {
   readonly qmp: Qmp
   readonly memory: GuestMemory
+  readonly traffic: Guest['traffic']
   readonly ended: Promise<GuestEnd>
   readonly exited: Promise<void>
   readonly ports: readonly string[]
@@ -116,7 +124,7 @@ interface Parts {
 const status = z.object({ status: z.string() })
 const chardevs = z.array(z.object({ label: z.string(), 'frontend-open': z.boolean() }))
 
-function guestOf(child: ChildProcess, { qmp, memory, ended, exited, ports }: Parts): Guest {
+function guestOf(child: ChildProcess, { qmp, memory, traffic, ended, exited, ports }: Parts): Guest {
   // Read when a bridge takes them; what nobody waits for is not kept.
   const streams = new Map(ports.map((name, index) => [name, streamOf(child, firstPortFd + index)]))
   for (const stream of streams.values()) {
@@ -125,6 +133,7 @@ function guestOf(child: ChildProcess, { qmp, memory, ended, exited, ports }: Par
   }
   return {
     memory,
+    traffic,
     ended,
     async pause() {
       await qmp.command('stop')
@@ -166,11 +175,24 @@ async function loaded(qmp: Qmp): Promise<void> {
 
 /** A file without a name: it is gone when nobody has it open any more. */
 async function nameless(bytes: number): Promise<FileHandle> {
-  const name = `vmm-stand-in-${process.pid}-${process.hrtime.bigint()}.tmp`
+  const name = `${process.env['STAND_IN_SCRATCH'] ?? '.'}/vmm-stand-in-${process.pid}-${process.hrtime.bigint()}.tmp`
   const handle = await open(name, 'wx+', 0o600)
   await rm(name)
   await handle.truncate(bytes)
   return handle
+}
+
+/** QEMU opens memory for writing, though it maps it privately. In a jail nobody may: there it gets a copy. */
+async function openMemory(file: string, bytes: number): Promise<FileHandle> {
+  try {
+    return await open(file, 'r+')
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && (error.code === 'EROFS' || error.code === 'EACCES'))) throw error
+  }
+  await using saved = await open(file, 'r')
+  const copy = await nameless(bytes)
+  await copyData(saved, bytes, copy, file)
+  return copy
 }
 
 /** A descriptor of the same file that stands at its beginning. */
@@ -204,6 +226,7 @@ function qemuArguments(description: GuestDescription, goesOn: boolean): string[]
     ...['-object', `memory-backend-file,id=mem,size=${description.memoryMib}M,mem-path=/proc/self/fd/${memoryFd},share=off`],
     ...(goesOn ? ['-incoming', `fd:${incomingFd}`, '-S'] : started),
     ...['-chardev', `socket,id=qmp,fd=${controlFd}`, '-mon', 'chardev=qmp,mode=control'],
+    ...(writesOwnOutput(description) ? ['-add-fd', `fd=${firstPortFd + description.ports.length},set=1`] : []),
     ...['-chardev', `file,id=console,path=${escaped(description.console)},append=on`, '-serial', 'chardev:console'],
     ...description.disks.flatMap(diskArguments),
     ...['-device', 'virtio-serial-pci'],
@@ -226,6 +249,11 @@ function qemuArguments(description: GuestDescription, goesOn: boolean): string[]
   ]
 }
 
+/** A console of the guest, or both, is the stand-in's own standard output. */
+function writesOwnOutput({ console, virtioConsole }: GuestDescription): boolean {
+  return console === ownOutput || virtioConsole === ownOutput
+}
+
 /** It has the first port of the serial device, which is kept for consoles. */
 function virtioConsoleOf({ virtioConsole }: GuestDescription): string[] {
   if (virtioConsole === undefined) return []
@@ -245,5 +273,5 @@ function escaped(file: string): string {
   return file.replaceAll(',', ',,')
 }
 
-/** The stand-in's own standard output, for a guest's console. */
-export const ownOutput = '/proc/self/fd/1'
+/** The stand-in's own standard output, for a guest's console: by its descriptor, since a stand-in in a jail may not open what it was given open. */
+export const ownOutput = '/dev/fdset/1'

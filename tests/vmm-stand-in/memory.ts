@@ -55,7 +55,7 @@ export function guestMemory(pid: number, base: FileHandle, bytes: number): Guest
     async saveAll(file) {
       await using target = await open(file, 'w', 0o600)
       await target.truncate(bytes)
-      await copyBase(base, bytes, target, file)
+      await copyData(base, bytes, target, file)
       const isHoles = (await base.stat()).blocks === 0
       await writePages(target, (page) => !isHoles || !page.equals(zeroPage))
     },
@@ -72,7 +72,8 @@ export function guestMemory(pid: number, base: FileHandle, bytes: number): Guest
   }
 }
 
-async function copyBase(base: FileHandle, bytes: number, target: FileHandle, file: string): Promise<void> {
+/** The stretches of a file that are no holes. */
+export async function copyData(base: FileHandle, bytes: number, target: FileHandle, file: string): Promise<void> {
   const buffer = Buffer.alloc(COPY_BYTES)
   for (const { from, to } of extentsOf(base.fd, bytes, file))
     for (let at = from; at < to;) {

@@ -28,6 +28,7 @@ export async function startPaperGuest(description: GuestDescription, saved?: Sav
   if (saved === undefined) for (const page of [0, 7, bytes / PAGE - 1]) write(page, `boot ${page}`)
   const ended = Promise.withResolvers<GuestEnd>()
   const [host, guest] = duplexPair()
+  const disks = description.disks.map(() => ({ readBytes: 0, writtenBytes: 0, reads: 0, writes: 0 }))
   let paused = saved === undefined ? undefined : Promise.withResolvers<void>()
 
   const read = async (page: number): Promise<Buffer> => {
@@ -56,7 +57,14 @@ export async function startPaperGuest(description: GuestDescription, saved?: Sav
     }
     if (command === 'disk') {
       await using disk = await open(description.disks[1]?.path ?? '', 'r+')
-      if (words.length === 0) return textOf((await disk.read(Buffer.alloc(PAGE), 0, PAGE, 0)).buffer)
+      const counts = disks[1] ?? { readBytes: 0, writtenBytes: 0, reads: 0, writes: 0 }
+      if (words.length === 0) {
+        counts.readBytes += PAGE
+        counts.reads += 1
+        return textOf((await disk.read(Buffer.alloc(PAGE), 0, PAGE, 0)).buffer)
+      }
+      counts.writtenBytes += PAGE
+      counts.writes += 1
       await disk.write(pageOf(words.join(' ')), 0, PAGE, 0)
     }
     return 'ok'
@@ -92,6 +100,7 @@ export async function startPaperGuest(description: GuestDescription, saved?: Sav
     async pressKeys() {},
     saveDevices: (file) => writeFile(file, 'paper'),
     async limitDisk() {},
+    traffic: () => Promise.resolve({ disks, network: undefined }),
     port: (name) => Promise.resolve(streams.get(name)),
     async kill() {
       ended.resolve('gone')

@@ -115,6 +115,10 @@ for (const [what, text] of [
   test(`an answer that is ${what} is an error that says what to do`, async () => {
     await using api = await stage(saying(200, text))
     await assert.rejects(
+      api.vmm.counters(),
+      (error) => isHypemanError(error, 'host_unavailable') && /answer to vm.counters can't be understood/.test(error.message),
+    )
+    await assert.rejects(
       api.vmm.info(),
       (error) =>
         isHypemanError(error, 'host_unavailable') &&

@@ -33,6 +33,11 @@ const infoAnswer = z.object({
 
 export type VmInfo = z.infer<typeof infoAnswer>
 
+/** By device and by the counter's name. Numbers are looked at where they are used: a latency that was never measured is as large as 64 bits can say. */
+const countersAnswer = z.record(z.string(), z.record(z.string(), z.unknown()))
+
+export type VmCounters = z.infer<typeof countersAnswer>
+
 export interface RestoreRequest {
   /** Absolute path of a directory with a snapshot. */
   readonly directory: string
@@ -46,6 +51,8 @@ export interface Vmm {
   version(signal?: AbortSignal, limitMs?: number): Promise<string>
   /** Undefined where no machine was created. */
   info(signal?: AbortSignal): Promise<VmInfo | undefined>
+  /** What the process has counted since it began. */
+  counters(signal?: AbortSignal): Promise<VmCounters>
   create(config: VmConfig, signal?: AbortSignal): Promise<void>
   command(name: 'boot' | 'pause' | 'resume' | 'power-button', signal?: AbortSignal): Promise<void>
   /** Into an existing, empty directory. Whoever gives up waiting leaves the VMM writing. */
@@ -90,6 +97,7 @@ export function vmmAt(socket: string, gone: AbortSignal): Vmm {
         throw error
       }
     },
+    counters: (signal) => get('vm.counters', countersAnswer, signal),
     create: (config, signal) => put('vm.create', config, signal),
     command: (name, signal) => put(`vm.${name}`, undefined, signal),
     snapshot: (directory, limitMs) => put('vm.snapshot', { destination_url: `file://${directory}` }, undefined, limitMs),

@@ -55,9 +55,9 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
     partOf,
     program: async () => (await binaries.usual()).path,
     stamp: versions.stamp,
-    async unavailable() {
+    async unavailable(version) {
       try {
-        await binaries.usual()
+        await versions.programFor(version)
         return await whyNoKvm()
       } catch (error) {
         return messageOf(error)
@@ -73,7 +73,7 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
     },
     async adopt(spec, process) {
       // A record that was copied names the process of the instance that it was copied from.
-      const found = (await workingDirectory(process.pid)) === spec.directory ? adoptProcess(process) : undefined
+      const found = (await workingDirectory(process.pid, spec.directory)) === spec.directory ? adoptProcess(process) : undefined
       if (found === undefined) return undefined
       const machine = new CloudHypervisorMachine(found, spec.directory, true)
       machine.endOnReset()

@@ -8,9 +8,10 @@ import { removeFile } from '../../files/stage.ts'
 import { killProcess, type DetachedProcess, type ProcessEnd, type ProcessIdentity } from '../../platform/process.ts'
 import { socketPath } from '../../platform/socket-path.ts'
 import { connectVsock } from '../../platform/vsock-socket.ts'
-import type { Machine, MachineStatus } from '../driver.ts'
+import type { Machine, MachineStatus, Traffic } from '../driver.ts'
 import { diskNumber, isDiskBelow } from '../raw-disks.ts'
 import { vmmAt, VmmError, type Vmm, type VmInfo } from './api.ts'
+import { trafficOf } from './counters.ts'
 import { vmmFiles } from './files.ts'
 import { holdsImage, removeImage } from './images.ts'
 import { watchResets } from './resets.ts'
@@ -64,6 +65,10 @@ export class CloudHypervisorMachine implements Machine {
   async status(signal?: AbortSignal): Promise<MachineStatus> {
     const info = await this.vmm.info(signal)
     return info === undefined ? 'created' : statusOf[info.state]
+  }
+
+  async traffic(signal: AbortSignal): Promise<Traffic> {
+    return trafficOf(await this.vmm.counters(signal))
   }
 
   async pause(): Promise<void> {

@@ -65,6 +65,23 @@ test('a program that is missing, or is something else, is told by what to do', a
   assert.equal(await driver.unavailable(), undefined)
 })
 
+test('memory goes on by the version that wrote it where the program of new machines is broken, and only that memory', async () => {
+  const [installed, spec] = [path.join(host.layout.hypervisor('cloud-hypervisor'), '52.0'), await standby()]
+  await promises.mkdir(installed, { recursive: true })
+  await promises.copyFile(host.program, path.join(installed, 'cloud-hypervisor'))
+  const stamp = await driver.stamp()
+  await host.installScript('exit 1')
+  const other = host.driverWith({})
+  for (const version of [undefined, '51.1']) assert.match((await other.unavailable(version)) ?? '', /can't be run/)
+  assert.equal(await other.unavailable('52.0'), undefined)
+  assert.deepEqual(await other.stamp('52.0'), stamp)
+  assert.ok(other.memory)
+  const machine = host.owns(await other.memory.restore(spec, stamp, never))
+  await machine.resume()
+  assert.equal(await tell(machine, 'memory 100'), 'kept')
+  await promises.rm(installed, { recursive: true })
+})
+
 test('a program that was replaced while the server runs does not start, and the next attempt takes the new one', async () => {
   const spec = await stopped()
   assert.equal((await driver.stamp()).version, '52.0')
