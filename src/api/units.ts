@@ -95,6 +95,8 @@ export function parseBandwidth(text: string): number | undefined {
   const match = bitPattern.exec(text.trim())
   if (match === null || text.trim().endsWith('Bps')) return parseRate(text)
   const [, digits = '', letter = ''] = match
-  const bytes = Math.ceil((Number(digits) * (bitFactors[letter.toLowerCase()] ?? Number.NaN)) / 8)
+  const bits = Number(digits) * (bitFactors[letter.toLowerCase()] ?? Number.NaN)
+  // The product of 269858.351 and 1e6 is off in its last digit, which is no part of a bit to round up.
+  const bytes = Math.ceil((Number.isInteger(bits) ? bits : Number(bits.toPrecision(15))) / 8)
   return Number.isSafeInteger(bytes) ? bytes : undefined
 }

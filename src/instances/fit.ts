@@ -7,13 +7,17 @@ import { demandDiskLimit } from './machine.ts'
 import { demandNetwork, forkedNetwork } from './network.ts'
 import type { InstanceRecord } from './record.ts'
 
-/** `host_unavailable` where the hypervisor can't run here, `not_supported` for the first thing of the record that its machines can't have. */
+/**
+ * `host_unavailable` where the hypervisor can't run here, `not_supported` for the first thing of the record that its machines can't have. `memoryOf` is the version that wrote the memory
+ * which the machine goes on from: without one it boots.
+ */
 export async function demandFit(
   context: Pick<InstanceContext, 'hostNetwork'>,
   driver: Hypervisor,
   record: Pick<InstanceRecord, 'volumes' | 'diskBytesPerSecond' | 'network'>,
+  memoryOf?: string,
 ): Promise<void> {
-  await demandAvailable(driver)
+  await demandAvailable(driver, memoryOf)
   const { length } = record.volumes
   if (length > driver.maxVolumes)
     throw new HypemanError(
@@ -25,7 +29,7 @@ export async function demandFit(
 }
 
 /** `host_unavailable` with the driver's own reason. */
-export async function demandAvailable(driver: Hypervisor): Promise<void> {
-  const reason = await driver.unavailable()
+export async function demandAvailable(driver: Hypervisor, memoryOf?: string): Promise<void> {
+  const reason = await driver.unavailable(memoryOf)
   if (reason !== undefined) throw new HypemanError('host_unavailable', `${driver.name} can't run here: ${reason}`)
 }

@@ -78,20 +78,20 @@ const at = (local: string, remote: string, endedMs: number | null = null): HostC
 
 test('a connection leads into a port that is published on its address, or on all', () => {
   const into = at('192.168.1.2 8080', '10.1.1.1 5000')
-  for (const hostAddress of ['192.168.1.2', '0.0.0.0']) assert.equal(sourceOf(into, { hostPort: 8080, hostAddress }), '10.1.1.1')
+  for (const hostAddress of ['192.168.1.2', '0.0.0.0']) assert.equal(sourceOf(into, { hostPort: 8080, hostAddress })?.address, '10.1.1.1')
   for (const [hostPort, hostAddress] of [
     [8081, '0.0.0.0'],
     [8080, '127.0.0.1'],
   ] as const)
-    assert.equal(sourceOf(into, { hostPort, hostAddress }), undefined)
+    assert.equal(sourceOf(into, { hostPort, hostAddress })?.address, undefined)
 })
 
 test('the client of this host that closed first tells of a connection that is over; a connection of the host to such a port elsewhere is none', () => {
   const published = { hostPort: 8080, hostAddress: '0.0.0.0' }
-  assert.equal(sourceOf(at('127.0.0.1 5000', '127.0.0.1 8080', 10), published), '127.0.0.1')
-  assert.equal(sourceOf(at('192.168.1.2 5000', '192.168.1.2 8080', 10), published), '192.168.1.2')
-  assert.equal(sourceOf(at('192.168.1.2 5000', '10.1.1.1 8080', 10), published), undefined)
-  assert.equal(sourceOf(at('127.0.0.1 5000', '127.0.0.1 8080'), published), undefined, 'its other end is in the list, too')
+  assert.equal(sourceOf(at('127.0.0.1 5000', '127.0.0.1 8080', 10), published)?.address, '127.0.0.1')
+  assert.equal(sourceOf(at('192.168.1.2 5000', '192.168.1.2 8080', 10), published)?.address, '192.168.1.2')
+  assert.equal(sourceOf(at('192.168.1.2 5000', '10.1.1.1 8080', 10), published)?.address, undefined)
+  assert.equal(sourceOf(at('127.0.0.1 5000', '127.0.0.1 8080'), published)?.address, undefined, 'its other end is in the list, too')
 })
 
 test("this kernel's own list shows a connection while it is open, and for a while after either side has closed it", async () => {
@@ -100,7 +100,7 @@ test("this kernel's own list shows a connection while it is open, and for a whil
   const { port } = server.address() as AddressInfo
   const seen = async (): Promise<(number | null)[]> =>
     (await hostConnections(new Set([port]))).flatMap((one) =>
-      sourceOf(one, { hostPort: port, hostAddress: '127.0.0.1' }) === '127.0.0.1' ? [one.endedMs] : [],
+      sourceOf(one, { hostPort: port, hostAddress: '127.0.0.1' })?.address === '127.0.0.1' ? [one.endedMs] : [],
     )
   assert.deepEqual(await seen(), [])
   for (const first of ['client', 'server'] as const) {

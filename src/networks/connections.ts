@@ -94,13 +94,13 @@ interface Published {
 }
 
 /**
- * Who has connected to a published port by a connection: the address of its other end; undefined if it does not lead there. Of one from this very host that is over, either end may be
+ * Who has connected to a published port by a connection: its other end; undefined if it does not lead there. Of one from this very host that is over, either end may be
  * what is left.
  */
-export function sourceOf({ local, remote, endedMs }: HostConnection, { hostPort, hostAddress }: Published): string | undefined {
-  if (local.port === hostPort && listensOn(hostAddress, local.address)) return remote.address
+export function sourceOf({ local, remote, endedMs }: HostConnection, { hostPort, hostAddress }: Published): Endpoint | undefined {
+  if (local.port === hostPort && listensOn(hostAddress, local.address)) return remote
   const isOfThisHost = endedMs !== null && (remote.address === local.address || /^(127\.|::1$)/.test(remote.address))
-  return isOfThisHost && remote.port === hostPort && listensOn(hostAddress, remote.address) ? local.address : undefined
+  return isOfThisHost && remote.port === hostPort && listensOn(hostAddress, remote.address) ? local : undefined
 }
 
 function listensOn(hostAddress: string, address: string): boolean {

@@ -18,7 +18,7 @@ const endOf = (line: string): unknown => {
 
 test('who was connected to and who has connected are told by both directions', () => {
   assert.deepEqual(parseFlows(`${flow('ESTABLISHED', 431_999)}\n`, remembered), [
-    { guest: '10.100.9.7', guestPort: 80, source: '127.0.0.1', endedMs: null },
+    { guest: '10.100.9.7', guestPort: 80, source: '127.0.0.1', sourcePort: 40_000, endedMs: null },
   ])
 })
 

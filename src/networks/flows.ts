@@ -6,8 +6,9 @@ export interface GuestFlow {
   /** Address and port of the guest that was connected to. */
   readonly guest: string
   readonly guestPort: number
-  /** Address of who has connected. */
+  /** Address and port of who has connected. */
   readonly source: string
+  readonly sourcePort: number
   /** How long ago it ended, in milliseconds; null while it is open. */
   readonly endedMs: number | null
 }
@@ -33,13 +34,15 @@ export async function guestFlows(): Promise<readonly GuestFlow[]> {
 export function parseFlows(text: string, remembered: ReadonlyMap<string, number>): readonly GuestFlow[] {
   return text.split('\n').flatMap((line) => {
     const match =
-      /^ipv4\s+2 tcp\s+6 (\d+) ([A-Z_0-9]+) src=(\S+) dst=\S+ sport=\d+ dport=\d+ (?:\[UNREPLIED\] )?src=(\S+) dst=\S+ sport=(\d+) dport=\d+ /.exec(
+      /^ipv4\s+2 tcp\s+6 (\d+) ([A-Z_0-9]+) src=(\S+) dst=\S+ sport=(\d+) dport=\d+ (?:\[UNREPLIED\] )?src=(\S+) dst=\S+ sport=(\d+) dport=\d+ /.exec(
         line,
       )
     if (match === null) return []
-    const [, left = '', state = '', source = '', guest = '', guestPort = ''] = match
+    const [, left = '', state = '', source = '', sourcePort = '', guest = '', guestPort = ''] = match
     const limit = remembered.get(state)
     const endedMs = limit === undefined ? null : Math.max(0, limit - Number(left)) * 1000
-    return limit !== undefined || open.has(state) ? [{ guest, guestPort: Number(guestPort), source, endedMs }] : []
+    return limit !== undefined || open.has(state)
+      ? [{ guest, guestPort: Number(guestPort), source, sourcePort: Number(sourcePort), endedMs }]
+      : []
   })
 }

@@ -10,7 +10,9 @@ import { devicesBelow, hasHostNetwork, rulesBelow } from '../../tests/support/ho
 import { until } from '../../tests/support/until.ts'
 import { isHypemanError } from '../api/errors.ts'
 import type { Attachment } from './host-network.ts'
+import { networkNames } from './names.ts'
 import { allocatePorts } from './ports.ts'
+import { listDevices } from './tap-device.ts'
 
 const skip = hasHostNetwork ? false : 'needs root and /dev/net/tun'
 
@@ -32,6 +34,23 @@ test(
     assert.deepEqual([await devicesBelow(root), await leadingTo(root, attachment.address)], [[], 0])
   },
 )
+
+test('whether bandwidth can be limited is found out by doing it, by all who ask at once, and leaves no device', { skip }, async () => {
+  const root = freshRoot()
+  await using network = open(root)
+  assert.deepEqual(await Promise.all([network.whyUnlimited(), network.whyUnlimited()]), [undefined, undefined])
+  const devices = (await listDevices()).filter((name) => name.startsWith(networkNames(root).shaperPrefix))
+  assert.deepEqual(devices, [])
+  const searched = process.env['PATH']
+  await using lacking = open(freshRoot())
+  process.env['PATH'] = '/nowhere'
+  try {
+    assert.match((await lacking.whyUnlimited()) ?? '', /setpriv|not installed/)
+  } finally {
+    process.env['PATH'] = searched
+  }
+  assert.equal(await lacking.whyUnlimited(), undefined)
+})
 
 test('a device that is still in use when its guest is detached goes with the next guest, or when the server ends', { skip }, async () => {
   const root = freshRoot()

@@ -16,7 +16,7 @@ import { holdPorts } from './held-ports.ts'
 import { anyTap, networkNames } from './names.ts'
 import type { PublishedPort } from './ports.ts'
 import { hasRules, presentJumps, removalText, restrictionsOf, rulesText, type Mediated, type Source } from './rules.ts'
-import { removeShaper, setLimits, type Bandwidth } from './shaping.ts'
+import { limitProbe, removeShaper, setLimits, type Bandwidth } from './shaping.ts'
 import { freeAddress, isGuestAddress, overlaps } from './subnet.ts'
 import { guestMtu, hostRoutes, isLenient, resolversForGuests } from './surroundings.ts'
 import { listDevices, makeTap, removeTap } from './tap-device.ts'
@@ -49,6 +49,8 @@ export interface HostNetwork extends AsyncDisposable {
   readonly proxyUrl: string
   /** Why no guest can be on it (one sentence that says what to do); undefined if one can. */
   unavailable(): Promise<string | undefined>
+  /** Why no guest on it can be held to a bandwidth; undefined if one can. */
+  whyUnlimited(): Promise<string | undefined>
   /** A free address, nobody else's until the result is disposed of; by then a record has it. `isTaken` tells of those that records have. */
   reserveAddress(isTaken: (address: string) => boolean): Promise<{ readonly address: string } & Disposable>
   /** Whether a guest that had the address before may have it again, as far as this host is concerned. */
@@ -163,21 +165,26 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
     const known = attached.get(id)
     attached.delete(id)
     left.add(id)
-    if (known !== undefined && known.attachment.ports.length > 0) outdated.add(id)
+    const restrictions = restrictionsOf(kept.join('\n'), names, names.tap(id))
+    const isRestricted = mediated.has(id) || restrictions.length > 0
+    if (isRestricted || (known !== undefined && known.attachment.ports.length > 0)) outdated.add(id)
     egress.dismiss(id)
     {
       await using undo = new AsyncDisposableStack()
       if (known !== undefined) undo.use(known.held)
       undo.defer(() => removeShaper(names.shaper(id)))
-      undo.defer(() => removeTap(names.tap(id)))
-      if (outdated.has(id)) undo.defer(() => bringUpToDate(id))
+      // All of its rules at once. What leads to it goes before its device, unless there is what it may not do: that goes after it.
+      const update = (): Promise<void> => (outdated.has(id) ? bringUpToDate(id) : Promise.resolve())
+      if (isRestricted) undo.defer(update)
+      undo.defer(async () => {
+        await removeTap(names.tap(id))
+        mediated.delete(id)
+        kept = kept.filter((rule) => !restrictions.includes(rule))
+        // Where it may send from is told by a rule that no other device meets: it goes with the next change.
+        sources.delete(id)
+      })
+      if (!isRestricted) undo.defer(update)
     }
-    // Where it may send from is told by a rule that no other device meets: it goes with the next change.
-    sources.delete(id)
-    const own = restrictionsOf(kept.join('\n'), names, names.tap(id))
-    kept = kept.filter((rule) => !own.includes(rule))
-    if (mediated.delete(id) || own.length > 0) outdated.add(id)
-    if (outdated.has(id)) await bringUpToDate(id)
     left.delete(id)
   }
 
@@ -226,6 +233,7 @@ export function createHostNetwork(root: string, settings: HostNetworkSettings, l
       isProven = reason === undefined
       return reason
     },
+    whyUnlimited: limitProbe(names.shaper('limit'), names.shaper('probe')),
     async reserveAddress(isTaken) {
       const routes = await hostRoutes()
       const routed = new Set(routes.filter(({ first, last }) => first === last).map(({ first }) => addressOf(first)))

@@ -1,7 +1,8 @@
 // Limits of bandwidth on a tap device, by tc(8): a token bucket on what goes to the guest, and another on a device of its own (ifb) through which goes what comes from it, since
 // a device can only hold back what it sends.
 
-import { runTool } from '../platform/tool.ts'
+import { messageOf } from '../platform/flow.ts'
+import { runTool, type ToolRun } from '../platform/tool.ts'
 import { isDevice } from './tap-device.ts'
 
 /** In bytes per second; null: no limit. */
@@ -28,11 +29,7 @@ export async function setLimits(
   shaper: string,
   { downloadBytesPerSecond: down, uploadBytesPerSecond: up }: Bandwidth,
 ): Promise<void> {
-  const limits = { cwd: '/', signal: new AbortController().signal, timeoutMs: TOOL_LIMIT_MS }
-  if (up !== null) {
-    await removeShaper(shaper)
-    await runTool('ip', ['-batch', '-'], { ...limits, input: `link add ${shaper} type ifb\nlink set ${shaper} up\n` })
-  }
+  if (up !== null) await makeShaper(shaper)
   const lines = [
     ...(down === null ? [] : [`qdisc replace dev ${tap} root ${bucketOf(down)}`]),
     ...(up === null
@@ -43,13 +40,46 @@ export async function setLimits(
           `filter add dev ${tap} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev ${shaper}`,
         ]),
   ]
-  if (lines.length > 0) await runTool('tc', ['-batch', '-'], { ...limits, input: `${lines.join('\n')}\n` })
+  if (lines.length > 0) await runTool('tc', ['-batch', '-'], { ...toolLimits(), input: `${lines.join('\n')}\n` })
 }
 
 /** The tap's own limits go with it. */
 export async function removeShaper(shaper: string): Promise<void> {
   if (!isDevice(shaper)) return
-  await runTool('ip', ['link', 'delete', shaper], { cwd: '/', signal: new AbortController().signal, timeoutMs: TOOL_LIMIT_MS })
+  await runTool('ip', ['link', 'delete', shaper], toolLimits())
+}
+
+/** Tells why no limit can be set here, by setting one on two devices that are gone afterwards; undefined if one can. That is found out once, and again after a failure. */
+export function limitProbe(device: string, shaper: string): () => Promise<string | undefined> {
+  let known: Promise<string | undefined> | undefined
+  return () => {
+    known ??= whyNoLimit(device, shaper).then((reason) => {
+      if (reason !== undefined) known = undefined
+      return reason
+    })
+    return known
+  }
+}
+
+async function whyNoLimit(device: string, shaper: string): Promise<string | undefined> {
+  try {
+    await using undo = new AsyncDisposableStack()
+    for (const one of [device, shaper]) undo.defer(() => removeShaper(one))
+    await makeShaper(device)
+    await setLimits(device, shaper, { downloadBytesPerSecond: 1e6, uploadBytesPerSecond: 1e6 })
+    return undefined
+  } catch (error) {
+    return messageOf(error)
+  }
+}
+
+async function makeShaper(name: string): Promise<void> {
+  await removeShaper(name)
+  await runTool('ip', ['-batch', '-'], { ...toolLimits(), input: `link add ${name} type ifb\nlink set ${name} up\n` })
+}
+
+function toolLimits(): ToolRun {
+  return { cwd: '/', signal: new AbortController().signal, timeoutMs: TOOL_LIMIT_MS }
 }
 
 /** tc's `bps` are bytes per second. */

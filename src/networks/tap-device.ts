@@ -2,17 +2,21 @@
 // 5 ms and a process (two cores, November 2026).
 
 import { existsSync } from 'node:fs'
-import { open, readdir, writeFile } from 'node:fs/promises'
+import { readdir, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import koffi from 'koffi'
 import { isMissing } from '../files/tree.ts'
-import { IFREQ_NAME_BYTES, interfaceRequest, ioctl, TUNSETIFF, tapRequest } from '../platform/ioctl.ts'
+import { IFREQ_NAME_BYTES, interfaceRequest, ioctl, TUNSETOWNER } from '../platform/ioctl.ts'
+import { attachTap, checkCall } from '../platform/tap.ts'
 
 /** linux/if_tun.h */
 const TUNSETPERSIST = 0x4004_54cb
-const TUNSETOWNER = 0x4004_54cc
 /** Fails if the device is there already, instead of joining it. */
 const IFF_TUN_EXCL = 0x8000
+/** Until a VMM that was ended must have let its device go, in milliseconds: what it ran its guest by may end a little later than itself. */
+const BUSY_LIMIT_MS = 5_000
+/** The same where nobody waits for the device: what can't be removed yet is removed later. */
+const REMOVED_LIMIT_MS = 1_000
 /** linux/sockios.h */
 const SIOCSIFFLAGS = 0x8914
 const SIOCSIFADDR = 0x8916
@@ -51,24 +55,27 @@ export interface TapDevice {
   readonly fromLoopback: boolean
 }
 
-/** Makes the device, up and persistent, for VMMs of this user. One of that name that is there is replaced. If it throws, the device is not there. */
+/**
+ * Makes the device, up and persistent, for VMMs of this user. One of that name that is there is replaced, as soon as a VMM that is about to end has let it go. If it throws, the device is not
+ * there.
+ */
 export async function makeTap(device: TapDevice): Promise<void> {
   const { name } = device
-  await removeTap(name)
+  await removeTap(name, BUSY_LIMIT_MS)
   await using undo = new AsyncDisposableStack()
   undo.defer(() => removeTap(name))
-  await attachTo(name, IFF_TUN_EXCL, (fd) => {
-    check(ioctl(fd, TUNSETOWNER, process.getuid?.() ?? 0), 'TUNSETOWNER', name)
-    check(ioctl(fd, TUNSETPERSIST, 1), 'TUNSETPERSIST', name)
+  await attachTap(name, IFF_TUN_EXCL, (fd) => {
+    checkCall(ioctl(fd, TUNSETOWNER, process.getuid?.() ?? 0), 'TUNSETOWNER', name)
+    checkCall(ioctl(fd, TUNSETPERSIST, 1), 'TUNSETPERSIST', name)
   })
   await configure(device)
   undo.move()
 }
 
-/** Removes the device; nothing if it is not there. It must not be a VMM's any more. */
-export async function removeTap(name: string): Promise<void> {
+/** Removes the device; nothing if it is not there. It must not be a VMM's any more when the time is over. */
+export async function removeTap(name: string, busyLimitMs = REMOVED_LIMIT_MS): Promise<void> {
   if (!isDevice(name)) return
-  await attachTo(name, 0, (fd) => check(ioctl(fd, TUNSETPERSIST, 0), 'TUNSETPERSIST', name))
+  await attachTap(name, 0, (fd) => checkCall(ioctl(fd, TUNSETPERSIST, 0), 'TUNSETPERSIST', name), busyLimitMs)
 }
 
 export function isDevice(name: string): boolean {
@@ -78,13 +85,6 @@ export function isDevice(name: string): boolean {
 /** Names of all network devices of the host. */
 export function listDevices(): Promise<string[]> {
   return readdir('/sys/class/net')
-}
-
-/** Opens the device for `act`. Closing it, which removes one that nothing keeps, takes the kernel some milliseconds: not on this thread. */
-async function attachTo(name: string, flags: number, act: (fd: number) => void): Promise<void> {
-  await using file = await open('/dev/net/tun', 'r+')
-  check(ioctl(file.fd, TUNSETIFF, tapRequest(name, flags)), 'TUNSETIFF', name)
-  act(file.fd)
 }
 
 async function configure({ name, alias, addresses, fromLoopback }: TapDevice): Promise<void> {
@@ -101,7 +101,7 @@ async function configure({ name, alias, addresses, fromLoopback }: TapDevice): P
   })
   const { socket, close } = bindCalls()
   const fd = socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0)
-  check(Math.min(fd, 0), 'socket', name)
+  checkCall(Math.min(fd, 0), 'socket', name)
   try {
     if (addresses !== null) {
       // While it is down: with the first of these the address has the mask of its class, which would be a route.
@@ -112,7 +112,7 @@ async function configure({ name, alias, addresses, fromLoopback }: TapDevice): P
     }
     const up = interfaceRequest(name)
     up.writeUInt16LE(IFF_UP, IFREQ_NAME_BYTES)
-    check(ioctl(fd, SIOCSIFFLAGS, up), 'SIOCSIFFLAGS', name)
+    checkCall(ioctl(fd, SIOCSIFFLAGS, up), 'SIOCSIFFLAGS', name)
   } finally {
     close(fd)
   }
@@ -122,13 +122,9 @@ function setAddress(fd: number, number: number, name: string, address: string): 
   const request = interfaceRequest(name)
   request.writeUInt16LE(AF_INET, IFREQ_NAME_BYTES) // struct sockaddr_in: family, port, address
   for (const [index, byte] of address.split('.').entries()) request.writeUInt8(Number(byte), IFREQ_NAME_BYTES + 4 + index)
-  check(ioctl(fd, number, request), 'ioctl', name)
+  checkCall(ioctl(fd, number, request), 'ioctl', name)
 }
 
 function setting(family: 'ipv4' | 'ipv6', device: string, name: string, value: string): Promise<void> {
   return writeFile(path.join('/proc/sys/net', family, 'conf', device, name), value)
-}
-
-function check(result: number, call: string, device: string): void {
-  if (result !== 0) throw new Error(`${call} failed for the network device ${device} (errno ${koffi.errno()})`)
 }

@@ -118,6 +118,8 @@ const settings = z.strictObject({
         .default(path.join(import.meta.dirname, '..', '..', 'vz', 'build', 'hypeman-vz')),
       /** Firecracker's program: absolute, or a name that is found on PATH. */
       firecracker: z.string().min(1).default('firecracker'),
+      /** Whether Firecracker's processes are started by its jailer. */
+      jailer: z.enum(['off', 'auto', 'on']).default('off'),
       /** Cloud Hypervisor's program: absolute, or a name that is found on PATH. */
       cloud_hypervisor: z.string().min(1).default('cloud-hypervisor'),
       /** False: hypervisors that run on KVM alone are started without it, too. For stand-ins of theirs. */
