@@ -1,14 +1,14 @@
-// One health check of an instance: asks its guest, keeps what was seen (health.ts), and hands an unhealthy one to its restart policy.
+// One health check of an instance: asks its guest, or from the host where its agent is not to be asked, keeps what was seen (health.ts), and hands an unhealthy one to its restart policy.
 
-import type { AgentClient, ExecSession } from '../agent/contract.ts'
+import type { AgentClient, ExecSession, ProbeAnswer } from '../agent/contract.ts'
 import { isHypemanError } from '../api/errors.ts'
 import { messageOf } from '../platform/flow.ts'
 import { lockInstance, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { isUnhealthy, judge, noHealth, type HealthCheck, type Outcome } from './health.ts'
+import { askFromHost, requestOf, type NetworkProbe } from './host-check.ts'
 import { agentOf, waitFor } from './machine.ts'
 import { addressOf } from './network.ts'
-import type { InstanceRecord } from './record.ts'
 import { afterUnhealthy, withoutPlan } from './restart-policy.ts'
 
 /** The guest keeps the time of a check; one that does not even say that it is over is given up this much later, in milliseconds. */
@@ -53,8 +53,7 @@ async function ask(context: InstanceContext, entry: InstanceEntry, check: Health
   const limit = AbortSignal.timeout(Math.ceil(check.timeoutMs) + SILENCE_MS)
   const signal = AbortSignal.any([limit, entry.stopWaiting.signal, context.stopping])
   try {
-    const agent = await agentOf(entry, context, signal)
-    const error = await waitFor(failureOf(agent, check, entry.record.network, signal), signal)
+    const error = await waitFor(failureOf(context, entry, check, signal), signal)
     return error === undefined ? { kind: 'passed' } : { kind: 'failed', error }
   } catch (error) {
     if (limit.aborted) return { kind: 'failed', error: 'the guest agent did not answer in time' }
@@ -64,18 +63,32 @@ async function ask(context: InstanceContext, entry: InstanceEntry, check: Health
 
 /** Why the check did not pass; undefined if it did. */
 async function failureOf(
-  agent: AgentClient,
-  { probe, timeoutMs }: HealthCheck,
-  network: InstanceRecord['network'],
+  context: InstanceContext,
+  entry: InstanceEntry,
+  { probe, timeoutMs: exactMs }: HealthCheck,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  if (probe.type === 'exec') return commandFailure(agent, probe, Math.ceil(timeoutMs), signal)
+  const timeoutMs = Math.ceil(exactMs)
+  if (probe.type === 'exec') return commandFailure(await agentOf(entry, context, signal), probe, timeoutMs, signal)
+  const { error, status } = entry.record.skipGuestAgent
+    ? await askFromHost(entry, probe, timeoutMs, signal)
+    : await askInGuest(context, entry, probe, timeoutMs, signal)
+  if (error !== undefined || probe.type === 'tcp') return error
+  return status === probe.expectedStatus ? undefined : `status ${status} instead of ${probe.expectedStatus}`
+}
+
+async function askInGuest(
+  context: InstanceContext,
+  entry: InstanceEntry,
+  probe: NetworkProbe,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<ProbeAnswer> {
+  const agent = await agentOf(entry, context, signal)
+  const { network } = entry.record
   const host = network === null ? null : addressOf(network)
-  if (host === null) return 'it has no network'
-  const target = { host, port: probe.port, timeoutMs: Math.ceil(timeoutMs) }
-  if (probe.type === 'tcp') return (await agent.probe({ type: 'tcp', ...target }, signal)).error
-  const { error, status } = await agent.probe({ type: probe.scheme, ...target, path: probe.path }, signal)
-  return error ?? (status === probe.expectedStatus ? undefined : `status ${status} instead of ${probe.expectedStatus}`)
+  if (host === null) return { error: 'it has no network' }
+  return agent.probe(requestOf(probe, { host, port: probe.port, timeoutMs }), signal)
 }
 
 async function commandFailure(

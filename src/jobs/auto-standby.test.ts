@@ -171,6 +171,21 @@ test('a connection that was over before anybody looked counts from its end', asy
   await untilAsleep(entry)
 })
 
+test('a health check from the host keeps nobody awake, and somebody who has its port after it does', async () => {
+  await using world = await startWorld()
+  const [checked, used] = [await world.running(), await world.running()]
+  const probe = checked.idle.ownProbes.begin(50_000)
+  used.idle.ownProbes.begin(50_000)[Symbol.dispose]()
+  world.connections = [from('127.0.0.1')]
+  await world.pass(3)
+  probe[Symbol.dispose]()
+  world.connections = [from('127.0.0.1', 8000, 100)]
+  await world.pass(3)
+  await untilAsleep(checked)
+  assert.deepEqual(world.paused, [checked])
+  assert.equal((await world.service.autoStandbyStatus(used.id)).last_inbound_activity_at?.slice(11, 19), '08:00:03')
+})
+
 test('who comes while the guest is asked whether it is there calls the standby off', async () => {
   await using world = await startWorld()
   const entry = await world.running()

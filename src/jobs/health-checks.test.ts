@@ -1,6 +1,9 @@
 // Health checks are made in their time, one at a time for each instance, and not while it stands still. The guest's answers are the test's, and so is the time.
 
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { mock, test } from 'node:test'
 import { pino } from 'pino'
 import { createFakeAgent, type FakeAgent } from '../../tests/support/fake-agent.ts'
@@ -189,6 +192,35 @@ test('http is judged by its status, a command by its exit code, and an agent tha
   await becomes(exec, 'unhealthy')
   assert.deepEqual(seen[0], [['check', 'it'], '/srv', 2_000])
   assert.match(exec.health?.lastError ?? '', /^exit code 3: x{200}$/)
+})
+
+test('one whose agent is not to be waited for is asked from the host, by its published port; its agent is not asked at all', async () => {
+  await using world = await startWorld()
+  let status = 500
+  const program = createServer((request, response) => {
+    response.statusCode = request.headers.host === '10.0.2.15:80' ? status : 400
+    response.end()
+  }).listen(0, '127.0.0.1')
+  await once(program, 'listening')
+  const { port } = program.address() as AddressInfo
+  const probe = { type: 'http', port: 80, path: '/', scheme: 'http', expectedStatus: 204 } as const
+  const ports = [{ guestPort: 80, hostPort: port, protocol: 'tcp', hostAddress: '0.0.0.0', automatic: false } as const]
+  const network = { kind: 'user', mac: '02:00:00:00:00:01', ports } as const
+  const entry = await world.running({ skipGuestAgent: true, healthCheck: { ...check, probe }, network })
+  await becomes(entry, 'unhealthy')
+  assert.equal(entry.health?.lastError, 'status 500 instead of 204')
+  status = 204
+  await becomes(entry, 'healthy')
+  program.closeAllConnections()
+  program.close()
+  await becomes(entry, 'unhealthy')
+  assert.match(entry.health?.lastError ?? '', /ECONNREFUSED/)
+  assert.equal(world.asked.size, 0)
+
+  // As one may be after it was restored on another hypervisor.
+  const unreachable = await world.running({ skipGuestAgent: true, network })
+  await becomes(unreachable, 'unknown')
+  assert.match(unreachable.health?.lastError ?? '', /always pass/)
 })
 
 test('many instances that are due at once are asked a few at a time, and all of them', async () => {
