@@ -6,7 +6,7 @@ import { HypemanError, type ErrorCode } from '../api/errors.ts'
 import { parseReference } from './reference.ts'
 import { ToolError } from '../platform/tool.ts'
 import type { RegistryCredentials } from './types.ts'
-import { explainUpload } from './upload.ts'
+import { explainUpload, mayPass } from './upload.ts'
 
 const target = parseReference('registry.example.com/team/app:1')
 const blob = `sha256:${'1'.repeat(64)}`
@@ -57,13 +57,18 @@ const cases: readonly (readonly [said: string, credentials: RegistryCredentials 
   [`reading blob ${blob}: open /data/images/rootfs/1/blobs/1: no such file or directory`, undefined, 'conflict', /damaged.*pull it again/],
 ]
 
+function failure(said: string, timedOut = false): ToolError {
+  return new ToolError(
+    'skopeo',
+    `time="2026-11-29T11:11:05Z" level=fatal msg="${said.replaceAll('"', String.raw`\"`)}"`,
+    timedOut,
+    undefined,
+  )
+}
+
 for (const [said, credentials, code, words] of cases)
   test(`"${said.slice(-50)}" is ${code}`, () => {
-    const error = explainUpload(
-      new ToolError('skopeo', `time="2026-11-29T11:11:05Z" level=fatal msg="${said.replaceAll('"', String.raw`\"`)}"`, false, undefined),
-      target,
-      credentials,
-    )
+    const error = explainUpload(failure(said), target, credentials)
     assert.ok(error instanceof HypemanError)
     assert.equal(error.code, code)
     assert.match(error.message, words)
@@ -73,4 +78,15 @@ for (const [said, credentials, code, words] of cases)
 test('what no tool said is no failure of the registry', () => {
   const error = new Error('of ours')
   assert.equal(explainUpload(error, target, undefined), error)
+})
+
+test('what the network says is tried again, and neither an answer nor what takes too long', () => {
+  const sent =
+    'Patch "http://127.0.0.1:5000/v2/app/blobs/uploads/1": readfrom tcp 127.0.0.1:54686->127.0.0.1:5000: write tcp 127.0.0.1:54686->127.0.0.1:5000: write: '
+  for (const broken of [`${sent}broken pipe`, `${sent}connection reset by peer`, 'Put "http://127.0.0.1:5000/v2/": EOF', 'status code 503'])
+    assert.ok(mayPass(failure(broken)), broken)
+  for (const [said, , code] of cases) if (code !== 'registry_unavailable') assert.ok(!mayPass(failure(said)), said)
+  assert.ok(!mayPass(failure('manifest invalid: manifest invalid')))
+  assert.ok(!mayPass(failure(`${sent}broken pipe`, true)))
+  assert.ok(!mayPass(new Error('broken pipe')))
 })

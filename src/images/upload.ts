@@ -1,6 +1,7 @@
 // Sends an image that was kept to another registry: with skopeo, which asks first for each blob that is there already, has blobs of the same registry
 // mounted, sends the others in streams and the manifest last. Whole blobs are sent again after a broken connection, and what had arrived is not.
 
+import { setTimeout as delay } from 'node:timers/promises'
 import { HypemanError } from '../api/errors.ts'
 import { hasCredentials } from './credentials.ts'
 import type { Reference } from './reference.ts'
@@ -20,8 +21,8 @@ export interface Upload {
   readonly signal: AbortSignal
 }
 
-/** After a network error, waiting 1, 2 and 4 seconds. */
-const RETRIES = 3
+/** Before each further attempt after a network error, in milliseconds. Skopeo's own attempts leave out errors that pass, such as a broken pipe. */
+const PAUSES_MS = [1_000, 2_000, 4_000]
 /** What hangs is ended when even a slow line would be done: after so many milliseconds, and what the layers take at so many bytes a second. */
 const LONGEST_MS = 5 * 60_000
 const SLOWEST_BYTES_PER_SECOND = 50_000
@@ -31,24 +32,34 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1
 /** Resolves once the target names the image. */
 export async function uploadImage({ image, target, credentials, insecure, work, signal }: Upload): Promise<void> {
   await using access = await openRegistryAccess(work, target, credentials, { upload: true, insecure })
-  try {
-    await runTool(
+  const limitMs = Math.min(LONGEST_MS + Math.ceil((1_000 * image.layerBytes) / SLOWEST_BYTES_PER_SECOND), LONGEST_TIMER_MS)
+  const copy = (): Promise<unknown> =>
+    runTool(
       'skopeo',
       [
-        ...['--tmpdir', work, 'copy', '--quiet', '--retry-times', String(RETRIES), '--preserve-digests'],
+        ...['--tmpdir', work, 'copy', '--quiet', '--preserve-digests'],
         ...[`--dest-tls-verify=${access.tlsVerify}`, `dir:${image.directory}`, access.address({ tag: target.tag ?? 'latest' })],
       ],
-      {
-        cwd: work,
-        signal,
-        env: access.env,
-        inherit: access.inherit,
-        timeoutMs: Math.min(LONGEST_MS + Math.ceil((1_000 * image.layerBytes) / SLOWEST_BYTES_PER_SECOND), LONGEST_TIMER_MS),
-      },
+      { cwd: work, signal, env: access.env, inherit: access.inherit, timeoutMs: limitMs },
     )
-  } catch (error) {
-    throw explainUpload(error, target, credentials)
+  for (const pauseMs of [...PAUSES_MS, undefined]) {
+    try {
+      await copy()
+      return
+    } catch (error) {
+      if (pauseMs === undefined || !mayPass(error)) throw explainUpload(error, target, credentials)
+      await delay(pauseMs, undefined, { signal })
+    }
   }
+}
+
+/** What was said by the network, or by a registry that is not there for now. */
+const ofNetwork =
+  /connection re(?:fused|set)|broken pipe|use of closed network connection|i\/o timeout|network is unreachable|no route to host|EOF"?$|status code 50[234]/im
+
+/** True of a failure that another attempt may not meet. */
+export function mayPass(error: unknown): boolean {
+  return error instanceof ToolError && !error.timedOut && ofNetwork.test(error.said)
 }
 
 /** What a failure of skopeo means to who asked for the push. */
@@ -79,11 +90,7 @@ export function explainUpload(error: unknown, target: Reference, credentials: Re
       `the registry ${domain} speaks plain HTTP; push with insecure if you trust the way there`,
       because,
     )
-  if (
-    /dial tcp|no such host|connection re(?:fused|set)|i\/o timeout|network is unreachable|no route to host|EOF$|status code 50[234]/im.test(
-      said,
-    )
-  )
+  if (ofNetwork.test(said) || /dial tcp|no such host/i.test(said))
     return new HypemanError('registry_unavailable', `the registry ${domain} can't be reached for ${name}: ${reasonOf(said)}`, because)
   if (/digest did not match|digest mismatch|size mismatch|no such file or directory/i.test(said))
     return new HypemanError(

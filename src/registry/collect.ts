@@ -33,6 +33,17 @@ export function hasImage(images: PushTarget, name: string): boolean {
   }
 }
 
+/** Whether a tag's manifest is still wanted: what is no image has nothing in the list of images that could be removed. */
+export async function isWanted(blobs: BlobStore, images: PushTarget, name: string, digest: string): Promise<boolean> {
+  const manifest = await read(blobs, digest)
+  return (manifest?.kind === 'image' && !isRunnable(manifest)) || hasImage(images, name)
+}
+
+async function read(blobs: BlobStore, digest: string): Promise<ImageManifest | IndexManifest | undefined> {
+  const blob = await blobs.peek(digest)
+  return blob === undefined ? undefined : parseManifest(await blob.read(), `the manifest ${digest}`)
+}
+
 class Collector {
   readonly #blobs: BlobStore
   readonly #images: PushTarget
@@ -52,7 +63,7 @@ class Collector {
     const tags: Record<string, string> = {}
     const reached = new Set<string>()
     for (const [tag, digest] of Object.entries(repository.tags))
-      if (await this.#isWanted(nameIn(repository.name, tag), digest)) {
+      if (await isWanted(this.#blobs, this.#images, nameIn(repository.name, tag), digest)) {
         tags[tag] = digest
         await this.#reach(digest, repository, reached)
       }
@@ -65,23 +76,12 @@ class Collector {
     return { ...repository, tags, manifests }
   }
 
-  /** What is no image has nothing in the list of images that could be removed. */
-  async #isWanted(name: string, digest: string): Promise<boolean> {
-    const manifest = await this.#read(digest)
-    return (manifest?.kind === 'image' && !isRunnable(manifest)) || hasImage(this.#images, name)
-  }
-
   async #reach(digest: string, repository: Repository, reached: Set<string>): Promise<void> {
     if (reached.has(digest) || repository.manifests[digest] === undefined) return
     reached.add(digest)
     this.needed.add(digest)
-    const manifest = await this.#read(digest)
+    const manifest = await read(this.#blobs, digest)
     if (manifest?.kind === 'index') for (const child of manifest.manifests) await this.#reach(child.digest, repository, reached)
     else if (manifest !== undefined) for (const blob of [manifest.config, ...manifest.layers]) this.needed.add(blob.digest)
-  }
-
-  async #read(digest: string): Promise<ImageManifest | IndexManifest | undefined> {
-    const blob = await this.#blobs.peek(digest)
-    return blob === undefined ? undefined : parseManifest(await blob.read(), `the manifest ${digest}`)
   }
 }

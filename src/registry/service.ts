@@ -18,7 +18,7 @@ import type { PushTarget } from '../images/types.ts'
 import { nothingHeld, type Holding } from '../platform/capacity.ts'
 import { loggedFlow, messageOf, step, type FaultPlan, type OpenFlow } from '../platform/flow.ts'
 import { BlobStore, type BlobUpload } from './blobs.ts'
-import { collectUnused, hasImage } from './collect.ts'
+import { collectUnused, hasImage, isWanted } from './collect.ts'
 import { imageOf, nameIn } from './pushed.ts'
 import { RepositoryStore, type Repository } from './repositories.ts'
 import { OciError, type ManifestUpload, type RegistryService, type StoredBlob, type StoredManifest, type UploadState } from './types.ts'
@@ -78,6 +78,17 @@ export class Registry implements RegistryService {
     const blob = digest === undefined || mediaType === undefined ? undefined : await this.#blobs.find(digest)
     if (blob === undefined || mediaType === undefined) throw new OciError('MANIFEST_UNKNOWN', `${repository} has no manifest ${reference}`)
     return { ...blob, mediaType }
+  }
+
+  async pushed(repository: string, reference: string): Promise<StoredManifest> {
+    const stored = await this.manifest(repository, reference)
+    const { images } = this.#options
+    const name = nameIn(repository, reference)
+    const isDone = hasImage(images, name)
+      ? images.get(name).status !== 'failed'
+      : isDigest(reference) || (await isWanted(this.#blobs, images, name, stored.digest))
+    if (!isDone) throw new OciError('MANIFEST_UNKNOWN', `the image ${name} has failed or was removed; push it again`)
+    return stored
   }
 
   tags(repository: string): readonly string[] {

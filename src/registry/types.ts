@@ -73,6 +73,8 @@ export interface RegistryService {
   /** `NAME_INVALID` for what is no repository. Every call below checks it as well. */
   blob(repository: string, digest: string): Promise<StoredBlob>
   manifest(repository: string, reference: string): Promise<StoredManifest>
+  /** As `manifest`, but `MANIFEST_UNKNOWN` too where its image failed or was removed: clients don't push what they are told is here. */
+  pushed(repository: string, reference: string): Promise<StoredManifest>
   /** Sorted; `NAME_UNKNOWN` for a repository that nothing was pushed to. */
   tags(repository: string): readonly string[]
   startUpload(repository: string): Promise<UploadState>

@@ -35,6 +35,7 @@ import { descriptionRoutes, systemRoutes } from './routes/system.ts'
 import { volumeArchiveRoute, volumeRoutes } from './routes/volumes.ts'
 import { limitSlowBodies, limitSlowReaders } from './slow-clients.ts'
 import { limitStreams } from './stream-limit.ts'
+import { splittingSocket } from './streams/split-frames.ts'
 import { answerUnreadable } from './unreadable-requests.ts'
 import { canonicalTarget, parseQuery } from './urls.ts'
 import { checkPart } from './validation.ts'
@@ -59,7 +60,7 @@ export interface HttpServerOptions {
 
 /** An image's reference has up to 1024 characters, each up to three when encoded. */
 const LONGEST_PARAMETER = 4096
-/** Largest WebSocket message that is taken, in bytes. */
+/** Largest WebSocket message that is taken, in bytes; frames of bytes are divided before. */
 const LONGEST_MESSAGE = 16 * 1024 ** 2
 /** How often Node looks for heads that do not come, in milliseconds; a shorter limit is looked at as often as it lasts. */
 const LOOK_AT_HEADS_MS = 5_000
@@ -104,7 +105,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Fast
     await app.register(registryRoutes({ registry: options.registry, authenticator: options.authenticator }))
   await app.register(swagger, openApiOptions(options.version))
   await app.register(swaggerUi, referencePages)
-  await app.register(websocket, { options: { maxPayload: LONGEST_MESSAGE } })
+  await app.register(websocket, { options: { maxPayload: LONGEST_MESSAGE, WebSocket: splittingSocket } })
   await app.register(async (api) => registerApi(api.withTypeProvider<ZodTypeProvider>(), options, telling))
   return app
 }

@@ -251,6 +251,7 @@ test('a manifest needs its blobs, its digest and a form; what is no image is kep
     201,
   )
   assert.deepEqual(running.pushed, [])
+  assert.equal((await send(running, 'HEAD', '/v2/app/manifests/chart')).status, 200, 'no image that could have failed')
   assert.equal((await put('latest', manifest)).status, 201)
   assert.deepEqual(
     running.pushed.map(({ name }) => name),

@@ -90,10 +90,15 @@ const getManifest: Handler = async ({ registry, repository, name, request, reply
   return sendBlob(manifest, manifest.mediaType, request, reply)
 }
 
+const headManifest: Handler = async ({ registry, repository, name, request, reply }) => {
+  const manifest = await registry.pushed(repository, name)
+  return sendBlob(manifest, manifest.mediaType, request, reply)
+}
+
 const handlers: Readonly<Record<string, Handler | undefined>> = {
   'HEAD blob': getBlob,
   'GET blob': getBlob,
-  'HEAD manifest': getManifest,
+  'HEAD manifest': headManifest,
   'GET manifest': getManifest,
 
   'GET tags': async ({ registry, repository, reply }) => reply.send({ name: repository, tags: registry.tags(repository) }),

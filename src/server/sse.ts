@@ -1,5 +1,6 @@
 // Server-sent events (WHATWG HTML, "Server-sent events"): one JSON value a frame, comments in between so that nobody takes a quiet stream for a dead one.
-// Clients parse every `data` line as JSON, so nothing else is ever sent in one.
+// Clients parse every `data` line as JSON, so nothing else is ever sent in one. No empty line follows a comment: some clients take each empty line for the
+// end of an event, and one without data for JSON that can't be parsed, which ends their stream.
 
 import { Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
@@ -40,11 +41,11 @@ async function* framesOf<T>(
 ): AsyncGenerator<string> {
   try {
     let step = first
-    if (quiet) yield ': ok\n\n' // the headers go out with the first bytes
+    if (quiet) yield ': ok\n' // the headers go out with the first bytes
     for (;;) {
       const result = await within(step, heartbeatMs)
       if (result === undefined) {
-        yield ': ping\n\n'
+        yield ': ping\n'
         continue
       }
       if (result.done === true) return

@@ -38,6 +38,7 @@ test('a subject has so many streams of all kinds at once; others, and what is no
   const leaving = new AbortController()
   const logs = await server.fetch('/instances/web/logs?follow=true', { signal: leaving.signal })
   assert.equal(logs.status, 200)
+  const held = logs.body?.getReader() // fetch ends an answer that nobody reads as soon as it is collected
   for (const operation of ['exec', 'cp']) {
     const { status, message } = await refusal(server, `/instances/web/${operation}`)
     assert.equal(status, 429)
@@ -50,6 +51,7 @@ test('a subject has so many streams of all kinds at once; others, and what is no
   const theirs = await server.fetch('/instances/web/logs', { headers: other })
   assert.equal(theirs.status, 200)
   await theirs.text()
+  held?.releaseLock()
   leaving.abort()
   socket.close()
 })

@@ -12,6 +12,7 @@ import { createRegistry } from '../../src/registry/index.ts'
 import type { RegistryService } from '../../src/registry/types.ts'
 import { createAuthenticator } from '../../src/server/auth.ts'
 import { registryRoutes } from '../../src/server/registry.ts'
+import { dockerImage, pushUnlessThere } from '../support/checking-push.ts'
 import { run } from '../support/command.ts'
 import { assertOnDisk, startImages, type TestImages } from '../support/images.ts'
 import { buildIndex } from '../support/oci.ts'
@@ -128,4 +129,31 @@ test('an image that was pushed in part when the server stopped is made after the
   await service.restart()
   await using _server = await serve(service)
   assert.equal((await service.images.waitReady('app:1', limit())).digest, built.digest)
+})
+
+test('an image that failed, or was removed, is pushed again by a client that sends nothing which the registry has', async () => {
+  let breaks = true
+  await using service = await startImages({
+    faults: {
+      before: (id) => {
+        if (id === 'image.convert/unpack' && breaks) throw new Error('no room on the disk')
+      },
+      after: () => undefined,
+    },
+  })
+  await using server = await serve(service)
+  const image = dockerImage([{ path: 'file', content: 'x' }], { Cmd: ['/x'] })
+  const push = (): Promise<readonly string[]> =>
+    pushUnlessThere({ url: `http://${server.host}`, token }, { repository: 'again', tag: '1' }, image, 'at once')
+  assert.equal((await push()).length, 3, 'two blobs and the manifest')
+  await assert.rejects(service.images.waitReady('again:1', limit()), (error) => isHypemanError(error, 'internal_error'))
+
+  breaks = false
+  assert.deepEqual(await push(), ['manifest'])
+  assert.deepEqual((await service.images.waitReady('again:1', limit())).config.cmd, ['/x'])
+  assert.deepEqual(await push(), [], 'it is there')
+
+  await service.images.remove('again:1')
+  assert.equal((await push()).at(-1), 'manifest')
+  assert.equal((await service.images.waitReady('again:1', limit())).name, 'docker.io/library/again:1')
 })

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { instanceParams } from '../../api/schemas/instance-requests.ts'
 import { instance } from '../../api/schemas/instance.ts'
 import { attachVolumeBody } from '../../api/schemas/volume.ts'
-import { failure, lookupErrors, type App, type RouteContext } from './context.ts'
+import { failure, lookupErrors, writeErrors, type App, type RouteContext } from './context.ts'
 
 const tags = ['volumes'] as const
 const path = '/instances/:id/volumes/:volumeId'
@@ -34,9 +34,8 @@ export function attachmentRoutes(app: App, { services: { instances } }: RouteCon
           'invalid_state',
           'busy',
           'insufficient_resources',
-          'storage_full',
-          'storage_unsuitable',
           'host_unavailable',
+          ...writeErrors,
         ],
       },
     },
@@ -53,7 +52,7 @@ export function attachmentRoutes(app: App, { services: { instances } }: RouteCon
         description: 'What is on the volume stays.',
         params,
         response: { 200: instance, ...failure },
-        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy', 'storage_full', 'storage_unsuitable'],
+        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy', ...writeErrors],
       },
     },
     (request) => instances.detachVolume(request.params.id, request.params.volumeId),

@@ -62,3 +62,6 @@ export const nothing = z.null().meta({ description: 'Done; no body.' })
 
 /** Codes of operations that name one instance or snapshot; `conflict`: its record can't be read. */
 export const lookupErrors = ['not_found', 'ambiguous', 'conflict'] as const satisfies readonly ErrorCode[]
+
+/** Codes of operations that write what they did: the disk may be full, or fail. What is deleted needs no room, and only the second can be. */
+export const writeErrors = ['storage_full', 'storage_unsuitable'] as const satisfies readonly ErrorCode[]

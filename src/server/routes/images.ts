@@ -7,7 +7,7 @@ import { passBodiesOn, streamedBody } from '../bodies.ts'
 import { untilGone } from '../signals.ts'
 import { sendEvents } from '../sse.ts'
 import { credentialsOf, imageEventView, imageView } from '../views.ts'
-import { failure, nothing, type App, type RouteContext } from './context.ts'
+import { failure, nothing, writeErrors, type App, type RouteContext } from './context.ts'
 
 const tags = ['images'] as const
 
@@ -26,7 +26,7 @@ export function imageRoutes(app: App, context: RouteContext): void {
         response: { 202: image, ...failure },
         'x-error-codes': [
           ...(['invalid_name', 'invalid_platform', 'not_found', 'platform_not_available', 'rate_limited'] as const),
-          ...(['registry_unavailable', 'storage_full'] as const),
+          ...(['registry_unavailable', 'invalid_archive', 'host_unavailable', ...writeErrors] as const),
         ],
       },
     },
@@ -81,7 +81,7 @@ function namedImageRoutes(app: App, { services: { images } }: RouteContext): voi
         description: 'Instances and snapshots that were made from it keep what they need.',
         params: imageParams,
         response: { 204: nothing, ...failure },
-        'x-error-codes': ['invalid_name', 'not_found'],
+        'x-error-codes': ['invalid_name', 'not_found', 'storage_unsuitable'],
       },
     },
     async (request, reply) => {
@@ -100,7 +100,7 @@ function namedImageRoutes(app: App, { services: { images } }: RouteContext): voi
         params: imageParams,
         body: tagImageBody,
         response: { 201: image, ...failure },
-        'x-error-codes': ['invalid_name', 'not_found'],
+        'x-error-codes': ['invalid_name', 'not_found', ...writeErrors],
       },
     },
     async (request, reply) => reply.code(201).send(imageView(await images.tag(request.params.name, request.body.target))),
@@ -145,7 +145,7 @@ export function imageImportRoute(app: App, { services: { images } }: RouteContex
         'x-streamed-body': ['application/x-tar', 'application/gzip', 'application/octet-stream'],
         querystring: importImageQuery,
         response: { 202: image, ...failure },
-        'x-error-codes': ['invalid_name', 'invalid_archive', 'platform_not_available', 'storage_full'],
+        'x-error-codes': ['invalid_name', 'invalid_archive', 'platform_not_available', 'host_unavailable', ...writeErrors],
       },
     },
     async (request, reply) => {

@@ -18,7 +18,7 @@ import { parseDuration } from '../../api/units.ts'
 import { untilGone } from '../signals.ts'
 import { refuseUnsupportedCreate } from '../unsupported.ts'
 import { writePlainly } from '../validation.ts'
-import { failure, lookupErrors, nothing, subjectOf, type App, type RouteContext } from './context.ts'
+import { failure, lookupErrors, nothing, subjectOf, writeErrors, type App, type RouteContext } from './context.ts'
 
 const tags = ['instances'] as const
 const LONGEST_WAIT_MS = 300_000
@@ -47,16 +47,10 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
           ...(['invalid_name', 'invalid_size', 'invalid_overlay_size', 'invalid_ttl', 'invalid_expires_at', 'invalid_platform'] as const),
           ...(['invalid_hotplug_size', 'invalid_disk_io_bps', 'invalid_bandwidth_download', 'invalid_bandwidth_upload'] as const),
           ...(['invalid_restart_policy', 'invalid_health_check', 'invalid_auto_standby', 'invalid_snapshot_policy'] as const),
-          ...([
-            'image_not_ready',
-            'not_found',
-            'name_conflict',
-            'conflict',
-            'insufficient_resources',
-            'port_in_use',
-            'not_supported',
-          ] as const),
-          ...(['storage_full', 'storage_unsuitable', 'host_unavailable'] as const),
+          ...([...lookupErrors, 'name_conflict', 'insufficient_resources', 'port_in_use', 'not_supported', 'host_unavailable'] as const),
+          // An image that is not here is pulled.
+          ...(['image_not_ready', 'invalid_archive', 'platform_not_available', 'rate_limited', 'registry_unavailable'] as const),
+          ...writeErrors,
         ],
       },
     },
@@ -109,7 +103,7 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
         response: { 200: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_ttl', 'invalid_expires_at', 'invalid_restart_policy', 'invalid_health_check'] as const),
-          ...(['invalid_auto_standby', 'instance_expired', 'busy', 'forbidden'] as const),
+          ...(['invalid_auto_standby', 'instance_expired', 'busy', 'forbidden', ...writeErrors] as const),
         ],
       },
     },
@@ -127,7 +121,7 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
         params: instanceParams,
         querystring: deleteInstanceQuery,
         response: { 204: nothing, ...failure },
-        'x-error-codes': ['not_found', 'ambiguous', 'busy'],
+        'x-error-codes': ['not_found', 'ambiguous', 'busy', 'storage_unsuitable'],
       },
     },
     async (request, reply) => {
@@ -149,7 +143,10 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         params: instanceParams,
         body: startInstanceBody,
         response: { 200: instance, ...failure },
-        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy', 'insufficient_resources', 'port_in_use', 'host_unavailable'],
+        'x-error-codes': [
+          ...([...lookupErrors, 'invalid_state', 'busy', 'insufficient_resources', 'port_in_use', 'host_unavailable'] as const),
+          ...writeErrors,
+        ],
       },
     },
     (request) => instances.start(request.params.id, request.body),
@@ -166,7 +163,7 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
           'Its program gets its stop signal, and is killed if it does not end. The memory of an instance in Standby is given up.',
         params: instanceParams,
         response: { 200: instance, ...failure },
-        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy'],
+        'x-error-codes': [...lookupErrors, 'invalid_state', 'busy', ...writeErrors],
       },
     },
     (request) => instances.stop(request.params.id),
@@ -186,7 +183,7 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         response: { 200: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_snapshot_compression', 'invalid_compression_delay'] as const),
-          ...(['invalid_state', 'busy', 'guest_unreachable', 'storage_full', 'not_supported'] as const),
+          ...(['invalid_state', 'busy', 'guest_unreachable', 'not_supported', 'host_unavailable', ...writeErrors] as const),
         ],
       },
     },
@@ -204,7 +201,7 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         response: { 200: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_state', 'busy', 'corrupt_snapshot', 'incompatible_version'] as const),
-          ...(['insufficient_resources', 'guest_unreachable', 'storage_full', 'host_unavailable'] as const),
+          ...(['insufficient_resources', 'port_in_use', 'guest_unreachable', 'host_unavailable', ...writeErrors] as const),
         ],
       },
     },
@@ -225,14 +222,8 @@ function lifecycleRoutes(app: App, { services: { instances } }: RouteContext): v
         response: { 201: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_name', 'name_conflict', 'invalid_state', 'busy', 'forbidden', 'not_supported'] as const),
-          ...([
-            'corrupt_snapshot',
-            'incompatible_version',
-            'insufficient_resources',
-            'guest_unreachable',
-            'host_unavailable',
-            'storage_full',
-          ] as const),
+          ...(['corrupt_snapshot', 'incompatible_version', 'insufficient_resources', 'guest_unreachable', 'host_unavailable'] as const),
+          ...writeErrors,
         ],
       },
     },

@@ -3,7 +3,7 @@
 import { z } from 'zod'
 import { createPushBody, push, pushParams } from '../../api/schemas/push.ts'
 import { credentialsOf } from '../views.ts'
-import { failure, type App, type RouteContext } from './context.ts'
+import { failure, writeErrors, type App, type RouteContext } from './context.ts'
 
 const tags = ['pushes'] as const
 /** When it is worth to ask how a push is getting on, in seconds. */
@@ -24,7 +24,7 @@ export function pushRoutes(app: App, { services: { pushes } }: RouteContext): vo
         response: { 202: push, ...failure },
         'x-error-codes': [
           ...(['invalid_name', 'invalid_target', 'not_found', 'image_not_ready', 'conflict', 'credential_conflict', 'busy'] as const),
-          ...(['storage_full', 'storage_unsuitable'] as const),
+          ...writeErrors,
         ],
       },
     },

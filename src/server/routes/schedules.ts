@@ -2,7 +2,7 @@
 
 import { instanceParams } from '../../api/schemas/instance-requests.ts'
 import { schedule, setScheduleBody } from '../../api/schemas/schedule.ts'
-import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
+import { failure, lookupErrors, nothing, writeErrors, type App, type RouteContext } from './context.ts'
 
 const tags = ['snapshots'] as const
 const path = '/instances/:id/snapshot-schedule'
@@ -21,7 +21,7 @@ export function scheduleRoutes(app: App, { services: { schedules } }: RouteConte
         params: instanceParams,
         body: setScheduleBody,
         response: { 200: schedule, ...failure },
-        'x-error-codes': [...lookupErrors, 'storage_full', 'storage_unsuitable'],
+        'x-error-codes': [...lookupErrors, ...writeErrors],
       },
     },
     (request) => schedules.set(request.params.id, request.body),
@@ -53,7 +53,7 @@ export function scheduleRoutes(app: App, { services: { schedules } }: RouteConte
         description: 'Its snapshots stay. A run that is under way is waited for.',
         params: instanceParams,
         response: { 204: nothing, ...failure },
-        'x-error-codes': [...lookupErrors, 'busy'],
+        'x-error-codes': [...lookupErrors, 'busy', 'storage_unsuitable'],
       },
     },
     async (request, reply) => {

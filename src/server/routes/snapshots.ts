@@ -16,7 +16,7 @@ import { snapshotVerification, verifyEvent, type SnapshotVerification, type Veri
 import { untilGone } from '../signals.ts'
 import { sendEvents } from '../sse.ts'
 import { writePlainly } from '../validation.ts'
-import { failure, lookupErrors, nothing, subjectOf, type App, type RouteContext } from './context.ts'
+import { failure, lookupErrors, nothing, subjectOf, writeErrors, type App, type RouteContext } from './context.ts'
 
 const tags = ['snapshots'] as const
 
@@ -41,7 +41,7 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
         response: { 201: snapshot, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_name', 'invalid_snapshot_compression', 'busy'] as const),
-          ...(['corrupt_snapshot', 'guest_unreachable', 'storage_full', 'storage_unsuitable', 'not_supported'] as const),
+          ...(['corrupt_snapshot', 'guest_unreachable', 'not_supported', 'host_unavailable', ...writeErrors] as const),
         ],
       },
     },
@@ -69,7 +69,7 @@ function routesOfOneInstance(app: App, { services: { snapshots } }: RouteContext
             'insufficient_resources',
             'port_in_use',
           ] as const),
-          ...(['guest_unreachable', 'host_unavailable', 'storage_full', 'not_supported'] as const),
+          ...(['guest_unreachable', 'host_unavailable', 'not_supported', ...writeErrors] as const),
         ],
       },
     },
@@ -120,7 +120,7 @@ function routesOfAll(app: App, context: RouteContext): void {
         description: 'Neither its instance nor what was forked from it is touched.',
         params: snapshotParams,
         response: { 204: nothing, ...failure },
-        'x-error-codes': ['not_found', 'ambiguous', 'busy'],
+        'x-error-codes': ['not_found', 'ambiguous', 'busy', 'storage_unsuitable'],
       },
     },
     async (request, reply) => {
@@ -143,7 +143,7 @@ function routesOfAll(app: App, context: RouteContext): void {
         response: { 201: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_name', 'name_conflict', 'busy', 'corrupt_snapshot', 'incompatible_version'] as const),
-          ...(['insufficient_resources', 'guest_unreachable', 'host_unavailable', 'storage_full', 'not_supported', 'forbidden'] as const),
+          ...(['insufficient_resources', 'guest_unreachable', 'host_unavailable', 'not_supported', 'forbidden', ...writeErrors] as const),
         ],
       },
     },

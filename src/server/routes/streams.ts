@@ -112,7 +112,7 @@ async function served(
 
 const execDescription = `The client's first frame is text: \`{"command":["ls","-l"],"tty":false,"env":{},"cwd":"","timeout":0,"wait_for_agent":0,"rows":24,"cols":80}\`;
 every field may be left out (no command: \`/bin/sh\`). Then binary frames of the client are input, those of the server are output (stdout and stderr as they come).
-A text frame \`{"resize":{"rows":24,"cols":80}}\` resizes the terminal; any other text frame is input. With \`"stdin_eof":true\` in the first frame, a text frame \`{"eof":true}\` ends the input.
+A text frame \`{"resize":{"rows":24,"cols":80}}\` resizes the terminal; any other text frame is input. A text frame may have 16 MiB, a binary one any size. With \`"stdin_eof":true\` in the first frame, a text frame \`{"eof":true}\` ends the input.
 The server's last frame is text, \`{"exitCode":0}\`: 124 after \`timeout\` seconds, 127 with an output \`Error: …\` if the program could not be started, 255 if its end could not be seen.
 A client that closes the connection hangs up: the program gets SIGHUP, then SIGKILL.`
 
@@ -120,4 +120,5 @@ const copyDescription = `The client's first frame is text: \`{"direction":"to","
 \`{"direction":"from","guest_path":"/a/b","follow_links":false}\`. Into the guest, one connection is one file or directory: binary frames of data, then \`{"type":"end"}\`, answered by
 \`{"type":"result","success":true,"bytes_written":5}\` or \`{"type":"result","success":false,"error":"…"}\`. Out of the guest: for each file, directory and link a text frame
 \`{"type":"header","path":"b/c","mode":420,"is_dir":false,"size":5,"mtime":0,"uid":0,"gid":0}\` (links: \`is_symlink\`, \`link_target\`), its data as binary frames, then \`{"type":"end","final":false}\`; the last has \`final\` true.
+\`mode\` has the permissions alone, and \`mtime\` is 0 for files from before 1970.
 Links that lead out of what is copied are left out. Failures are \`{"type":"error","message":"…","path":"…"}\`.`

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { HypemanError } from '../../api/errors.ts'
 import { createVolumeBody, createVolumeFromArchiveQuery, listVolumesQuery, volume, volumeParams } from '../../api/schemas/volume.ts'
 import { passBodiesOn, streamedBody } from '../bodies.ts'
-import { failure, lookupErrors, nothing, type App, type RouteContext } from './context.ts'
+import { failure, lookupErrors, nothing, writeErrors, type App, type RouteContext } from './context.ts'
 
 const tags = ['volumes'] as const
 
@@ -19,7 +19,7 @@ export function volumeRoutes(app: App, { services: { volumes } }: RouteContext):
         summary: 'Create an empty volume',
         body: createVolumeBody,
         response: { 201: volume, ...failure },
-        'x-error-codes': ['already_exists', 'insufficient_resources', 'storage_full', 'host_unavailable'],
+        'x-error-codes': ['already_exists', 'insufficient_resources', 'host_unavailable', ...writeErrors],
       },
     },
     async (request, reply) => reply.code(201).send(await volumes.create(request.body)),
@@ -63,7 +63,7 @@ export function volumeRoutes(app: App, { services: { volumes } }: RouteContext):
         summary: 'Delete a volume that nothing uses',
         params: volumeParams,
         response: { 204: nothing, ...failure },
-        'x-error-codes': ['not_found', 'ambiguous', 'conflict'],
+        'x-error-codes': ['not_found', 'ambiguous', 'conflict', 'storage_unsuitable'],
       },
     },
     async (request, reply) => {
@@ -94,7 +94,7 @@ export function volumeArchiveRoute(app: App, { services: { volumes } }: RouteCon
         response: { 201: volume, ...failure },
         'x-error-codes': [
           ...(['missing_field', 'invalid_field', 'invalid_archive', 'archive_too_large'] as const),
-          ...(['already_exists', 'insufficient_resources', 'storage_full'] as const),
+          ...(['already_exists', 'insufficient_resources', 'host_unavailable', ...writeErrors] as const),
         ],
       },
     },

@@ -91,11 +91,13 @@ function headerFrame(header: TarHeader, guestPath: string): object | undefined {
   return {
     type: 'header',
     path: name,
-    mode: (header.mode ?? 0o644) & 0o7777,
+    // Permissions alone: some clients give up the whole copy over a bit beyond them, and set-user-id of a guest's has no business on a host.
+    mode: (header.mode ?? 0o644) & 0o777,
     is_dir: type === 'directory',
     ...(link === undefined ? {} : { is_symlink: true, link_target: link }),
     size: type === 'file' ? header.size : 0,
-    mtime: Math.floor((header.mtime?.getTime() ?? 0) / 1000),
+    // Of files from before 1970 it would be negative, which makes some clients give up the whole copy.
+    mtime: Math.max(0, Math.floor((header.mtime?.getTime() ?? 0) / 1000)),
     uid: header.uid ?? 0,
     gid: header.gid ?? 0,
   }

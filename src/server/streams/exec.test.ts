@@ -129,6 +129,30 @@ test('a client that writes everything before it reads anything gets everything b
   assert.equal(Buffer.concat(received.output).length, 40 * chunk.length)
 })
 
+test('input that comes as one message is taken however large it is', async () => {
+  await using server = await serveWith({
+    async count({ input }) {
+      let bytes = 0
+      for await (const chunk of input) bytes += chunk.length
+      return { exitCode: bytes === 40 * 1024 ** 2 ? 0 : 1 }
+    },
+  })
+  const { socket, received, closed } = await exec(server, { command: ['count'], stdin_eof: true })
+  socket.send(Buffer.alloc(40 * 1024 ** 2, 'x'))
+  socket.send('{"eof":true}')
+  await closed
+  assert.deepEqual(received.texts, ['{"exitCode":0}'])
+})
+
+test('text of more than 16 MiB ends the connection', async () => {
+  await using server = await serveWith({ cat })
+  const { socket, received, closed } = await exec(server, { command: ['cat'] })
+  socket.on('error', () => undefined) // it may still be writing
+  socket.send('x'.repeat(16 * 1024 ** 2 + 1))
+  await closed
+  assert.equal(received.code, 1009)
+})
+
 test('a program that reads nothing holds a client back that writes without end', async () => {
   await using server = await serveWith({
     async deaf({ hungUp }) {

@@ -1,0 +1,20 @@
+// A certificate that nobody signed but itself, and its key, for servers in tests. It keeps nothing secret.
+
+export const selfSigned = {
+  key: `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgkNBMUznnmt3NvI0n
+/oTuWI7/BQAKc51mkWOmojSHLCChRANCAAQhXcFxRmwGjYPlPOyD2dyVCTYkWSsN
+vI7oRtT40OWuDCQYAX+KxYBSQx5mNXh20UzsFWZZ6GN8ZgSgXm+jegC3
+-----END PRIVATE KEY-----`,
+  cert: `-----BEGIN CERTIFICATE-----
+MIIBijCCAS+gAwIBAgIUMWHlsq98iyuelSyCPGbG9rS3luowCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwObm9ib2R5LmludmFsaWQwIBcNMjYxMTI5MjIzMTAxWhgPMjEy
+NjExMDUyMjMxMDFaMBkxFzAVBgNVBAMMDm5vYm9keS5pbnZhbGlkMFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAEIV3BcUZsBo2D5Tzsg9nclQk2JFkrDbyO6EbU+NDl
+rgwkGAF/isWAUkMeZjV4dtFM7BVmWehjfGYEoF5vo3oAt6NTMFEwHQYDVR0OBBYE
+FK1wiVENHBEMgA6lfywV9AHmPak8MB8GA1UdIwQYMBaAFK1wiVENHBEMgA6lfywV
+9AHmPak8MA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIhAMf2kxDM
+AgNNm8+G66tmmiyu4b75M1P0kcvxs0L9cvLrAiEAwX4AXTPem6RRfJtCdDRszYcu
+Ccw9y70dTQvnpd91Ic4=
+-----END CERTIFICATE-----`,
+} as const
