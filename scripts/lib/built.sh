@@ -15,7 +15,16 @@ initramfs_inputs() { printf '%s\0' scripts/build-initramfs* .assets/agent .asset
 base_image_missing() { stale base.oci.tar "$(base_image_inputs)"; }
 base_image_state() { echo "image hypeman/base $(short base.oci.tar) is made from the host's busybox"; }
 base_image_install() { build base.oci.tar "$(base_image_inputs)" scripts/build-base-image "$assets/base.oci.tar.partial"; }
-base_image_inputs() { printf '%s\0' scripts/build-base-image /bin/busybox | digest_of_files; }
+base_image_inputs() { printf '%s\0' scripts/build-base-image scripts/lib/oci-archive.sh /bin/busybox | digest_of_files; }
+
+# Only for who asks for it: it takes packages of 50 MB. It stays what it is, as the kernel does, until its sources change or it is removed.
+forks_image_missing() { stale forks.oci.tar "$(forks_image_inputs)"; }
+forks_image_state() { echo "image for npm run test:forks $(short forks.oci.tar) is made from Debian packages"; }
+forks_image_install() {
+  refresh_apt_lists
+  build forks.oci.tar "$(forks_image_inputs)" scripts/build-forks-image "$assets/forks.oci.tar.partial" "$assets/base.oci.tar"
+}
+forks_image_inputs() { printf '%s\0' scripts/build-forks-image scripts/lib/oci-archive.sh .assets/base.oci.tar | digest_of_files; }
 
 manifest_missing() {
   if [[ -n $(kernel_missing)$(agent_missing)$(initramfs_missing)$(base_image_missing) ]]; then

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { hypervisorScenarios, type HypervisorWorld } from '../support/hypervisor-scenarios.ts'
-import { hypervisorsUnderTest, startHypervisor } from '../support/hypervisors.ts'
+import { hypervisorsUnderTest, startHypervisor, titleOf } from '../support/hypervisors.ts'
 import { tableOf, type Verdict } from '../support/hypervisor-table.ts'
 
 const isWhole = process.env['HYPEMAN_TEST_HYPERVISORS'] !== undefined
@@ -14,7 +14,7 @@ after(() => console.log(tableOf(scenarios, verdicts)))
 
 for (const under of hypervisorsUnderTest(process.env['HYPEMAN_TEST_HYPERVISORS'])) {
   const { name, skip } = under
-  test(name, { skip: skip ?? false }, async (t) => {
+  test(titleOf(under), { skip: skip ?? false }, async (t) => {
     await using started = await startHypervisor(under)
     const { runtimes } = await started.server.client.capabilities.get()
     const own = runtimes.find((runtime) => runtime.name === name)
@@ -26,7 +26,7 @@ for (const under of hypervisorsUnderTest(process.env['HYPEMAN_TEST_HYPERVISORS']
       snapshot: '',
     }
     for (const scenario of scenarios) {
-      const verdict: Verdict = { hypervisor: name, scenario: scenario.name, outcome: 'failed', standIn: under.standIn }
+      const verdict: Verdict = { hypervisor: titleOf(under), scenario: scenario.name, outcome: 'failed', standIn: under.standIn }
       verdicts.push(verdict)
       // What comes later goes on with what this one made: after a failure it shows only that.
       await t.test(scenario.name, async () => {

@@ -1,10 +1,9 @@
 // A machine that is worth forking: it has used its randomness, holds a connection to the outside, and runs a program whose own generator is seeded already.
 
-import { once } from 'node:events'
-import net from 'node:net'
 import { probeDirectory as probes } from '../../src/cli/fork-check/probes.ts'
 import { runMachine, shell } from './machine.ts'
 import type { TestServer } from './server.ts'
+import { listenSilently } from './silent-listener.ts'
 
 export interface ForkWorld extends AsyncDisposable {
   readonly id: string
@@ -21,11 +20,19 @@ const generator = `
   chmod +x ${probes}/info-shell
   ${probes}/info-shell`
 
-export async function startForkWorld(server: TestServer): Promise<ForkWorld> {
+/** `machine`: another than the smallest with the base image. `prepare`: commands that are run in it, too. */
+export async function startForkWorld(
+  server: TestServer,
+  {
+    machine = {},
+    prepare = [],
+  }: { readonly machine?: Omit<Parameters<typeof runMachine>[1], 'name'>; readonly prepare?: readonly string[] } = {},
+): Promise<ForkWorld> {
   await using undo = new AsyncDisposableStack()
   const port = await listenSilently(undo)
-  const id = await runMachine(server, { name: 'origin' })
+  const id = await runMachine(server, { ...machine, name: 'origin' })
   await shell(server, id, generator)
+  for (const command of prepare) await shell(server, id, command)
   await shell(
     server,
     id,
@@ -36,18 +43,4 @@ export async function startForkWorld(server: TestServer): Promise<ForkWorld> {
   const { id: snapshotId } = await server.client.instances.snapshots.create(id, { kind: 'Standby', name: 'warm' })
   const all = undo.move()
   return { id, snapshotId, [Symbol.asyncDispose]: () => all.disposeAsync() }
-}
-
-/** Accepts, and says and closes nothing. */
-async function listenSilently(undo: AsyncDisposableStack): Promise<number> {
-  const sockets = new Set<net.Socket>()
-  const listener = net.createServer((socket) => void sockets.add(socket.on('error', () => undefined))).listen(0, '127.0.0.1')
-  await once(listener, 'listening')
-  undo.defer(async () => {
-    for (const socket of sockets) socket.destroy()
-    listener.close()
-    await once(listener, 'close')
-  })
-  const address = listener.address()
-  return typeof address === 'object' && address !== null ? address.port : 0
 }

@@ -7,6 +7,8 @@ import { startServer, type ServerProgram, type TestServer } from './server.ts'
 
 export interface HypervisorUnderTest {
   readonly name: string
+  /** What it is called in tests, where there are several of a name. */
+  readonly title?: string
   /** A stand-in speaks its API. */
   readonly standIn: boolean
   /** Settings of its server. */
@@ -27,6 +29,18 @@ async function whyNotHere(real: string | undefined): Promise<{ readonly skip?: s
   if (real === undefined) return {}
   const { accelerator, reason } = await judgeAccelerator()
   return accelerator === 'kvm' ? {} : { skip: `${real} needs KVM: ${reason}` }
+}
+
+/** The same, started by the jailer beside it. */
+async function jailedFirecracker(real: string | undefined): Promise<HypervisorUnderTest> {
+  const plain = await firecracker(real)
+  const skip = plain.skip ?? (process.getuid?.() === 0 ? undefined : 'only root can make jails')
+  return {
+    ...plain,
+    title: 'firecracker-jailed',
+    settings: { ...plain.settings, HYPERVISOR__JAILER: 'on' },
+    ...(skip === undefined ? {} : { skip }),
+  }
 }
 
 /** Where a real one is, else its stand-in. */
@@ -57,6 +71,7 @@ const all: readonly HypervisorUnderTest[] = [
     program: { command: process.execPath, args: [path.join(import.meta.dirname, 'vz-server.ts')] },
   },
   await firecracker(process.env['HYPEMAN_TEST_FIRECRACKER']),
+  await jailedFirecracker(process.env['HYPEMAN_TEST_FIRECRACKER']),
   await cloudHypervisor(process.env['HYPEMAN_TEST_CLOUD_HYPERVISOR']),
 ]
 
@@ -79,11 +94,14 @@ async function cloudHypervisor(program: string | undefined): Promise<HypervisorU
 export function hypervisorsUnderTest(wanted: string | undefined): readonly HypervisorUnderTest[] {
   // QEMU's other tests are about all of this, and more.
   if (wanted === undefined) return all.filter(({ name }) => name !== 'qemu')
-  const names = wanted.split(',')
-  const unknown = names.filter((name) => name !== 'all' && !all.some((one) => one.name === name))
-  if (unknown.length > 0)
-    throw new Error(`there is no hypervisor ${unknown.join(', ')}; choose of ${all.map(({ name }) => name).join(', ')}`)
-  return names.includes('all') ? all : all.filter(({ name }) => names.includes(name))
+  const titles = wanted.split(',')
+  const unknown = titles.filter((title) => title !== 'all' && !all.some((one) => titleOf(one) === title))
+  if (unknown.length > 0) throw new Error(`there is no hypervisor ${unknown.join(', ')}; choose of ${all.map(titleOf).join(', ')}`)
+  return titles.includes('all') ? all : all.filter((one) => titles.includes(titleOf(one)))
+}
+
+export function titleOf({ name, title = name }: HypervisorUnderTest): string {
+  return title
 }
 
 interface StartedHypervisor extends AsyncDisposable {

@@ -26,7 +26,7 @@ const own: readonly { readonly probe: string; readonly title: string; readonly t
   { probe: 'getrandom', title: 'kernel: getrandom(2)', tools: 'python3 or perl' },
   { probe: 'uuid', title: 'kernel: random/uuid', always: true },
   { probe: 'python-random', title: 'Python: random', tools: 'python3' },
-  { probe: 'python-uuid', title: 'Python: uuid4', tools: 'python3' },
+  { probe: 'python-uuid', title: 'Python: uuid4', tools: 'python3 with the module uuid' },
   { probe: 'node-bytes', title: 'Node: randomBytes', tools: 'node' },
   { probe: 'node-random', title: 'Node: Math.random', tools: 'node' },
   { probe: 'perl-random', title: 'Perl: rand', tools: 'perl' },

@@ -1,8 +1,11 @@
 // The script of fork-check in the smallest shell there is, and what its lines mean.
 
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { test } from 'node:test'
 import { findingsOf, identityOf, isLoopback, script } from './probes.ts'
 
@@ -11,6 +14,9 @@ function runScript(shell: readonly [string, ...string[]], PATH: string): Readonl
   const output = execFileSync(command, [...args, '-c', script], { encoding: 'utf8', env: { PATH } })
   return new Map(findingsOf(output).map(({ probe, value }) => [probe, value]))
 }
+
+/** Its path, if it is here. */
+const python = spawnSync('sh', ['-c', 'command -v python3'], { encoding: 'utf8' }).stdout.trim() || undefined
 
 for (const shell of [['sh'], ['busybox', 'sh']] as const)
   test(`${shell.join(' ')}: the script reads the kernel's randomness and ids, first of all random bytes`, () => {
@@ -30,6 +36,17 @@ test('programs that are there are asked, too: node as the tests have it', () => 
   const found = runScript(['sh'], process.env['PATH'] ?? '')
   assert.match(found.get('node-bytes') ?? '', /^[0-9a-f]{64}$/)
   assert.match(found.get('node-random') ?? '', /^0?\.\d+/)
+})
+
+test('what a small Python lacks does not hide what it has', { skip: python === undefined && 'there is no python3 here' }, async (t) => {
+  const directory = await mkdtemp(path.join(tmpdir(), 'hypeman-probes-'))
+  t.after(() => rm(directory, { recursive: true }))
+  await writeFile(path.join(directory, 'uuid.py'), 'raise ImportError("not in this package")\n')
+  await writeFile(path.join(directory, 'python3'), `#!/bin/sh\nPYTHONPATH=${directory} exec ${python} "$@"\n`, { mode: 0o755 })
+  const found = runScript(['sh'], `${directory}:${process.env['PATH']}`)
+  assert.match(found.get('getrandom') ?? '', /^[0-9a-f]{64}$/)
+  assert.match(found.get('python-random') ?? '', /^0?\.\d+/)
+  assert.equal(found.get('python-uuid'), undefined)
 })
 
 test('lines that are not of the script are passed over', () => {

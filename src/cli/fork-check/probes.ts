@@ -51,9 +51,11 @@ for key in /etc/ssh/ssh_host_*_key.pub; do
   [ ! -r "$key" ] || say ssh-host-key "$(cut -d' ' -f1,2 <"$key")"
 done
 has python3 && python3 -c '
-import os, random, uuid
+import os
 print("getrandom\\t" + os.getrandom(32).hex())
+import random
 print("python-random\\t%r" % random.random())
+import uuid
 print("python-uuid\\t%s" % uuid.uuid4())
 ' 2>/dev/null
 has node && node -e '
