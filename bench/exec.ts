@@ -20,6 +20,8 @@ export async function measureExec(bench: Bench): Promise<Row[]> {
   const { id } = await server.client.snapshots.fork(source.snapshotId, { name: 'executing' })
   await using _fork = { [Symbol.asyncDispose]: async () => server.client.instances.delete(id) }
   await using hand = await forkByHand(source.layout, source.spec, source.payload)
+  // A snapshot's programs stand still, and what is to be started waits until they go on.
+  await hand.agent.thaw(AbortSignal.timeout(LIMIT_MS))
   await settle(server, id)
   const [ours, floors]: [number[], number[]] = [[], []]
   const wanted = runs * SERIES
@@ -33,7 +35,9 @@ export async function measureExec(bench: Bench): Promise<Row[]> {
 
 async function directly(agent: AgentClient): Promise<void> {
   const request = { argv: ['true'], tty: false, env: {}, cwd: '', user: '', timeoutMs: 0, rows: 24, cols: 80 }
-  const session = await agent.exec(request, AbortSignal.timeout(LIMIT_MS))
+  const limit = AbortSignal.timeout(LIMIT_MS)
+  const session = await agent.exec(request, limit)
+  limit.addEventListener('abort', () => session.hangUp())
   for await (const { data } of session.output) throw new Error(`true said ${data.toString()}`)
   const { exitCode } = await session.exit
   if (exitCode !== 0) throw new Error(`true ended with ${exitCode}`)
