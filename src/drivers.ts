@@ -23,11 +23,11 @@ export type MakeDrivers = (layout: DataLayout, log: Logger, config: ServerConfig
 /** All that there are, whether or not they can run here: each says so itself. */
 export const makeHostDrivers: MakeDrivers = async (layout, log, config) => {
   const ofHost = { layout, kernelImage: kernelImages(layout), whyNoKvm: () => whyNoKvm(config) }
-  const { firecracker, cloud_hypervisor: cloudHypervisor, vz } = config.hypervisor
+  const { firecracker, jailer, cloud_hypervisor: cloudHypervisor, vz } = config.hypervisor
   return [
     ...(await qemuDrivers(layout, log, config)),
     createCloudHypervisorDriver({ ...ofHost, command: cloudHypervisor, whyNotOnDemand: whyNotCatchWrites() }),
-    createFirecrackerDriver({ ...ofHost, command: firecracker }),
+    createFirecrackerDriver({ ...ofHost, command: firecracker, jailing: jailer }),
     createVzDriver({ layout, command: vz }),
   ]
 }

@@ -66,12 +66,20 @@ export interface MachineSpec {
 
 export type MachineStatus = 'created' | 'running' | 'paused' | 'shutdown'
 
+/** What a VMM process has moved for its guest since it began, in bytes. What it does not count is absent. */
+export interface Traffic {
+  readonly network?: { readonly receivedBytes: number; readonly sentBytes: number }
+  readonly disks?: { readonly readBytes: number; readonly writtenBytes: number }
+}
+
 /** A VMM process of ours. Disposing it never kills it: VMMs outlive the server. */
 export interface Machine {
   readonly process: ProcessIdentity
   /** Settles when the process is gone, whoever ended it. Never rejects. */
   readonly exited: Promise<ProcessEnd>
   status(signal?: AbortSignal): Promise<MachineStatus>
+  /** Absent: the VMM does not count, or can't be asked for what it has counted. */
+  traffic?(signal: AbortSignal): Promise<Traffic>
   /** Idempotent: pausing a paused machine is no error. */
   pause(): Promise<void>
   /** Idempotent. */
@@ -169,8 +177,13 @@ export interface Hypervisor {
   readonly networks: readonly NetworkSpec['kind'][]
   /** Largest number of volumes that the machine type takes. */
   readonly maxVolumes: number
-  /** Why this hypervisor can't run here (one sentence that says what to do), or undefined. Cheap after the first call. */
-  unavailable(): Promise<string | undefined>
+  /**
+   * Why this hypervisor can't run here (one sentence that says what to do), or undefined. Cheap after the first call. With a version: why memory that this version wrote can't go on here, for which
+   * the program of just that version is asked where it is here, whatever new machines start on.
+   */
+  unavailable(version?: string): Promise<string | undefined>
+  /** Whether new machines run in a jail: each as a user of its own, with its own files alone. Absent: they do not. Asked where it can run. */
+  jailed?(): Promise<boolean>
   /** Absolute path of the program that new machines start on. Absent for one whose versions are not installed beside each other by us. */
   program?(): Promise<string>
   /** What a memory image written now would need: the version of the binary that new machines start on. With a version: of the binary of just that version where it is here. */

@@ -9,7 +9,7 @@ import { copyPayload } from '../files/copy.ts'
 import type { DataLayout } from '../files/layout.ts'
 import { partsBehind } from '../files/disk-parts.ts'
 import { formatStretch, linkFilesystem } from '../files/empty-filesystem.ts'
-import { createStaged, syncDirectory, syncFile } from '../files/stage.ts'
+import { createStaged, removeFile, syncDirectory, syncFile } from '../files/stage.ts'
 import { diskErrors } from '../platform/disk-error.ts'
 import type { AddedParts } from './driver.ts'
 
@@ -98,7 +98,7 @@ export async function copyDisk(from: string, number: number, to: string, as: num
 export async function removeDisks(directory: string, unwanted: (number: number) => boolean): Promise<void> {
   for (const name of await readdir(directory)) {
     const number = diskNumber(name)
-    if (number !== undefined && unwanted(number)) await rm(path.join(directory, name))
+    if (number !== undefined && unwanted(number)) await removeFile(path.join(directory, name))
   }
 }
 

@@ -9,6 +9,8 @@ export interface PublishedProgram {
   readonly sha256Url: string | undefined
   /** Path of the program in a .tar.gz; undefined: what is published is the program. */
   readonly member: string | undefined
+  /** Another program that the archive may hold, which is of use beside it. */
+  readonly beside?: { readonly member: string; readonly program: string } | undefined
 }
 
 export interface Release {

@@ -39,8 +39,11 @@ test('memory goes on by the program of just its version, and by none other', asy
 test('memory goes on by the program of its version, also where the one that new machines start on can not be run', async () => {
   const { usual: _usual, ...others } = programs('2.0', '1.0')
   const broken = (): Promise<Binary> => Promise.reject(new HypemanError('host_unavailable', 'install version 2.0 again'))
-  const { writerOf } = versionsOf({ ...others, usual: broken }, kind)
+  const { writerOf, programFor, stamp } = versionsOf({ ...others, usual: broken }, kind)
   assert.equal((await writerOf({ ...kind, version: '1.0' })).path, '/1.0')
+  assert.equal((await programFor('1.0')).path, '/1.0')
+  assert.deepEqual(await stamp('1.0'), { ...kind, version: '1.0' })
+  for (const version of [undefined, '0.9']) await assert.rejects(programFor(version), { message: 'install version 2.0 again' })
   await assert.rejects(writerOf({ ...kind, version: '0.9' }), { code: 'host_unavailable', message: 'install version 2.0 again' })
 })
 

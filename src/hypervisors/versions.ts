@@ -7,6 +7,8 @@ import type { VersionStamp } from './driver.ts'
 export interface Versions {
   /** As `Hypervisor.stamp`. */
   readonly stamp: (version?: string) => Promise<VersionStamp>
+  /** What `stamp` is of: without a version, what new machines start on. `host_unavailable` where it can't be run. */
+  readonly programFor: (version?: string) => Promise<Binary>
   /** A program of just the version that wrote an image, or `incompatible_version`. */
   readonly writerOf: (wanted: VersionStamp) => Promise<Binary>
   /** A program that was replaced while the server runs is asked for its version again. */
@@ -25,12 +27,12 @@ export function versionsOf(
   kind: Omit<VersionStamp, 'version'>,
   { before = '', isOne = false }: VersionWords = {},
 ): Versions {
-  const stamp: Versions['stamp'] = async (version) => {
-    const { version: found } = (version === undefined ? undefined : await binaries.of(version)) ?? (await binaries.usual())
-    return { ...kind, version: found }
-  }
+  const programFor: Versions['programFor'] = async (version) =>
+    (version === undefined ? undefined : await binaries.of(version)) ?? (await binaries.usual())
+  const stamp: Versions['stamp'] = async (version) => ({ ...kind, version: (await programFor(version)).version })
   return {
     stamp,
+    programFor,
     async writerOf(wanted) {
       const fits =
         kind.hypervisor === wanted.hypervisor && kind.machineType === wanted.machineType && kind.accelerator === wanted.accelerator

@@ -22,6 +22,22 @@ test('the addresses of guests are told where new ones are on the host’s networ
   assert.deepEqual(await networkIn('tap'), { model: 'nat', guest_to_guest: false, gateway: '10.100.0.1', subnet: '10.100.0.0/16' })
 })
 
+test('a hypervisor whose machines run in jails says so among its features', async () => {
+  const stamp = { hypervisor: 'firecracker', version: '1.14.2', machineType: 'x', accelerator: 'kvm' } as const
+  for (const [jailed, features] of [
+    [true, ['fork', 'jail']],
+    [false, ['fork']],
+  ] as const) {
+    const driver = aDriver('firecracker', {
+      features: ['fork'],
+      stamp: () => Promise.resolve(stamp),
+      jailed: () => Promise.resolve(jailed),
+    })
+    const { runtimes } = await described(new Map([['firecracker', driver]]))
+    assert.deepEqual(runtimes.find(({ name }) => name === 'firecracker')?.features, features)
+  }
+})
+
 test('every hypervisor that the wire knows is listed by name; only what is here and can run is available, the others say why not', async () => {
   const stamp = { hypervisor: 'qemu', version: '7.2', machineType: 'q35', accelerator: 'kvm' } as const
   const { runtimes, default_runtime: preferred } = await described(

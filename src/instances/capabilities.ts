@@ -15,7 +15,8 @@ async function describeRuntime(driver: Hypervisor): Promise<Capabilities['runtim
   const { name, features } = driver
   const reason = await driver.unavailable()
   if (reason !== undefined) return { name, available: false, features: [...features], reason }
-  return { name, available: true, features: [...features], version: (await driver.stamp()).version }
+  const isJailed = (await driver.jailed?.()) === true
+  return { name, available: true, features: [...features, ...(isJailed ? ['jail'] : [])], version: (await driver.stamp()).version }
 }
 
 /** The platform of guests on this host, as images name it. */

@@ -18,6 +18,7 @@ import type { Slots } from '../platform/slots.ts'
 import type { VolumeSource } from '../volumes/types.ts'
 import type { InstanceEntry } from './entry.ts'
 import type { EventLog } from './events.ts'
+import type { RateSupply } from './shares.ts'
 import type { Spares } from './spares.ts'
 import type { InstanceStore } from './store.ts'
 import type { Templates } from './templates.ts'
@@ -37,6 +38,9 @@ export interface InstanceSettings {
   readonly networkMode: 'auto' | 'user' | 'tap'
   /** Of memory of which neither a request nor the instance's policy says anything; undefined: it is not compressed. */
   readonly compression: CompressionSetting | undefined
+  /** What is shared among new instances that ask for no limit (shares.ts); undefined: nobody has said how much there is, and they have none. */
+  readonly diskThroughput: RateSupply | undefined
+  readonly bandwidth: RateSupply | undefined
   readonly maxVcpus: number
   readonly maxMemoryBytes: number
   readonly maxOverlayBytes: number
@@ -50,7 +54,7 @@ export interface InstanceContext {
   readonly images: ImageService
   readonly volumes: VolumeSource
   /** Of the host: whoever lets an instance hold more takes it there first (capacity.ts). */
-  readonly capacity: Pick<Capacity, 'reserve'>
+  readonly capacity: Pick<Capacity, 'reserve' | 'supplies'>
   readonly connectAgent: ConnectAgent
   /** TCP connections of the host with one of the ports at either end. */
   readonly hostConnections: (ports: ReadonlySet<number>) => Promise<readonly HostConnection[]>

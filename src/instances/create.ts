@@ -20,6 +20,7 @@ import { firstPhase } from './phases.ts'
 import type { InstanceRecord } from './record.ts'
 import { removeCommitted } from './remove.ts'
 import { noRestarts } from './restart-policy.ts'
+import { diskShareOf } from './shares.ts'
 import { bootInstance } from './start.ts'
 import type { TemplateKind, TemplateRecord } from './template-record.ts'
 import { beginFromTemplate, takeTemplate, wantTemplate } from './template-use.ts'
@@ -37,7 +38,8 @@ export interface CreateInstance {
   readonly memoryBytes: number
   readonly hotplugBytes: number
   readonly overlayBytes: number
-  readonly diskBytesPerSecond: number | null
+  /** Undefined: its share, where there is one. */
+  readonly diskBytesPerSecond: number | null | undefined
   readonly env: Readonly<Record<string, string>>
   readonly secrets: InstanceRecord['secrets']
   /** Who asks. */
@@ -62,9 +64,16 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   checkSizes(context, request)
   const driver = driverOf(context, { hypervisor })
   checkRoom(driver, request.volumes)
-  demandDiskLimit(driver, request)
+  const { diskBytesPerSecond = diskShareOf(context, driver, request.vcpus) } = request
+  demandDiskLimit(driver, { diskBytesPerSecond })
   await demandAvailable(driver)
-  const network = request.network === undefined ? null : await newNetwork(context, driver, request.network)
+  const network =
+    request.network === undefined
+      ? null
+      : await newNetwork(context, driver, request.network, {
+          vcpus: request.vcpus,
+          hostCheck: request.skipGuestAgent ? request.healthCheck : null,
+        })
   using _name = context.store.reserveName(request.name, id)
   using _share = reserveFor(context, { ...request, id }, true)
   using _lock = await holdInstance(context, { id, record: request })
@@ -83,7 +92,7 @@ export async function createInstance(context: InstanceContext, request: CreateIn
   const kind = await kindOf(context, request, driver, image)
   const template = kind === undefined ? undefined : await takeTemplate(context, kind, staged.path, flow)
   const volumes = template === undefined ? await step(flow, 'disk', () => makeDisk(driver, staged.path, request)) : []
-  const record = { ...newRecord(context, request, id, hypervisor, image, template), volumes, network }
+  const record = { ...newRecord(context, request, id, hypervisor, image, template), diskBytesPerSecond, volumes, network }
   await stageRecord(path.join(staged.path, instanceFiles.record), record)
   const entry = new InstanceEntry(record, template !== undefined)
   undo.defer(() => removeCommitted(context, entry))
@@ -164,7 +173,7 @@ function newRecord(
     memoryBytes: request.memoryBytes,
     hotplugBytes: request.hotplugBytes,
     overlayBytes: request.overlayBytes,
-    diskBytesPerSecond: request.diskBytesPerSecond,
+    diskBytesPerSecond: null,
     entrypoint: request.entrypoint ?? null,
     cmd: request.cmd ?? null,
     env: request.env,

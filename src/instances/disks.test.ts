@@ -160,6 +160,13 @@ for (const broken of ['export-disk', 'import-disk'])
     assert.deepEqual(sorted(await contentOf('qemu', payload)), sorted(content))
   })
 
+test('memory asks for the program that wrote it, and a boot for the one that new machines start on', async () => {
+  const unavailable = async (version?: string): Promise<string | undefined> => (version === '1.0' ? undefined : 'install version 2.0 again')
+  const demand = (memoryOf?: string) => demandFit({ hostNetwork: aHostNetwork() }, aDriver('vz', { unavailable }), aRecord(), memoryOf)
+  await demand('1.0')
+  for (const other of [undefined, '2.0']) await assert.rejects(demand(other), /vz can't run here: install version 2\.0 again/)
+})
+
 test('what a hypervisor can not run is refused by name: its absence, volumes, a disk limit, a network', async () => {
   const record = aRecord()
   const volume = { volumeId: 'v', mountPath: '/v', readOnly: true, overlay: null }

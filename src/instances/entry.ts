@@ -6,6 +6,7 @@ import { mayBeAlive } from '../platform/process.ts'
 import type { Idleness } from './auto-standby.ts'
 import type { CompressionSeen, CompressionWork } from './compress-standby.ts'
 import type { Health } from './health.ts'
+import { createOwnProbes, type OwnProbes } from './own-probes.ts'
 import type { InstanceRecord } from './record.ts'
 import { deriveState, type DerivedState } from './state.ts'
 
@@ -19,6 +20,8 @@ export interface Idle {
   seen: Idleness | undefined
   /** The last look failed. */
   isBlind: boolean
+  /** Connections of its health checks, which use nothing. */
+  readonly ownProbes: OwnProbes
   /** Streams of the API into the guest: exec, copy, logs that are followed. */
   users: number
   lastUsedMs: number | null
@@ -45,6 +48,7 @@ export class InstanceEntry {
   readonly idle: Idle = {
     ...{ seen: undefined, isBlind: false, users: 0, lastUsedMs: null },
     ...{ holdUntilMs: null, retryAtMs: null, isRequested: false },
+    ownProbes: createOwnProbes(),
   }
   /** It is on its way to standby, and nothing calls that off any more. */
   suspending = false

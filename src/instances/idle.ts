@@ -58,6 +58,8 @@ function isForwarded({ record }: InstanceEntry): boolean {
 interface Use {
   readonly guestPort: number
   readonly source: string
+  /** The other end's. */
+  readonly sourcePort: number
   /** How long ago it ended, in milliseconds; null while it is open. */
   readonly endedMs: number | null
 }
@@ -93,7 +95,9 @@ async function usesBySockets(context: InstanceContext, entries: readonly Instanc
     return [...new Set(relevant.map(({ connection }) => connection))].flatMap((connection) => {
       const leading = tcpPorts(entry).flatMap((port) => {
         const source = sourceOf(connection, port)
-        return source === undefined ? [] : [{ guestPort: port.guestPort, source, endedMs: connection.endedMs }]
+        return source === undefined
+          ? []
+          : [{ guestPort: port.guestPort, source: source.address, sourcePort: source.port, endedMs: connection.endedMs }]
       })
       return leading.slice(0, 1)
     })
@@ -119,7 +123,8 @@ function lookOf(entry: InstanceEntry, uses: readonly Use[], nowMs: number): Look
   const { autoStandby: policy } = entry.record
   let open = entry.idle.users
   let lastEndedMs = entry.idle.lastUsedMs
-  for (const { guestPort, source, endedMs } of uses) {
+  for (const { guestPort, source, sourcePort, endedMs } of uses) {
+    if (entry.idle.ownProbes.isOwn(sourcePort, endedMs, nowMs)) continue
     if (policy !== null && (policy.ignoredPorts.includes(guestPort) || isIgnored(policy, source))) continue
     if (endedMs === null) open += 1
     else lastEndedMs = Math.max(lastEndedMs ?? 0, nowMs - endedMs)

@@ -6,6 +6,7 @@ import { aDriver, aHostNetwork, aRecord, testContext } from '../../tests/support
 import { isHypemanError, type ErrorCode } from '../api/errors.ts'
 import type { Hypervisor } from '../hypervisors/driver.ts'
 import type { InstanceContext } from './context.ts'
+import type { HealthCheck, Probe } from './health.ts'
 import {
   claimNetwork,
   forkedNetwork,
@@ -23,6 +24,7 @@ const userOnly = aDriver('vz', { networks: ['user'] })
 const plain: WantedNetwork = { ports: [], downloadBytesPerSecond: null, uploadBytesPerSecond: null, egress: null }
 const limited: WantedNetwork = { ...plain, uploadBytesPerSecond: 1000 }
 const mediated: WantedNetwork = { ...plain, egress: 'all' }
+const alone = { vcpus: 2, hostCheck: null }
 const port = { guestPort: 80, hostPort: 8080, protocol: 'tcp', hostAddress: '127.0.0.1', automatic: false } as const
 const onTap = {
   kind: 'tap',
@@ -39,7 +41,7 @@ type Mode = InstanceContext['settings']['networkMode']
 async function kindOf(mode: Mode, driver: Hypervisor, wanted: WantedNetwork, hostNetwork = aHostNetwork()): Promise<string> {
   await using world = await testContext({ hostNetwork })
   const { context } = world
-  return (await newNetwork({ ...context, settings: { ...context.settings, networkMode: mode } }, driver, wanted)).kind
+  return (await newNetwork({ ...context, settings: { ...context.settings, networkMode: mode } }, driver, wanted, alone)).kind
 }
 const refused = (code: ErrorCode, message: RegExp) => (error: unknown) => isHypemanError(error, code) && message.test(error.message)
 
@@ -68,6 +70,44 @@ test('what can not be is refused, and the message says what to set', async () =>
   assert.equal(await kindOf('auto', both, plain, without), 'user')
   const ports = [{ ...port, hostAddress: '::1' }]
   await assert.rejects(kindOf('tap', both, { ...plain, ports }), refused('invalid_request', /::1/))
+})
+
+const byTcp: Probe = { type: 'tcp', port: 80 }
+const byHttp: Probe = { type: 'http', port: 80, path: '/', scheme: 'http', expectedStatus: 200 }
+const timing = { intervalMs: 1, timeoutMs: 1, startPeriodMs: 0, failureThreshold: 1, successThreshold: 1 }
+
+async function kindWith(
+  probe: Probe,
+  mode: Mode,
+  wanted: WantedNetwork,
+  { driver = both, hostNetwork = aHostNetwork() } = {},
+): Promise<string> {
+  await using world = await testContext({ hostNetwork })
+  const context = { ...world.context, settings: { ...world.context.settings, networkMode: mode } }
+  const check: HealthCheck = { probe, ...timing }
+  return (await newNetwork(context, driver, wanted, { ...alone, hostCheck: check })).kind
+}
+
+test('an instance that the host shall check is on a device, unless a published port leads to what is asked by http', async () => {
+  const published = { ...plain, ports: [port] }
+  assert.deepEqual(
+    [
+      await kindWith(byHttp, 'auto', published),
+      await kindWith(byHttp, 'auto', { ...plain, ports: [{ ...port, protocol: 'udp' }] }),
+      await kindWith(byHttp, 'auto', plain),
+      await kindWith(byTcp, 'auto', published),
+      await kindWith(byTcp, 'tap', plain),
+      await kindWith(byHttp, 'user', published),
+    ],
+    ['user', 'tap', 'tap', 'tap', 'tap', 'user'],
+  )
+  const code = 'invalid_health_check'
+  await assert.rejects(kindWith(byHttp, 'user', plain), refused(code, /published ports alone.*80.*network\.mode/))
+  await assert.rejects(kindWith(byTcp, 'user', published), refused(code, /always pass.*network\.mode/))
+  await assert.rejects(kindWith(byTcp, 'auto', published, { driver: userOnly }), refused(code, /always pass/))
+  const hostNetwork = aHostNetwork({ unavailable: () => Promise.resolve('no tun here') })
+  await assert.rejects(kindWith(byHttp, 'auto', plain, { hostNetwork }), refused(code, /none leads to its tcp port 80.*no tun here/))
+  assert.equal(await kindWith(byHttp, 'auto', published, { hostNetwork }), 'user')
 })
 
 test('a fork has limits, way out and ports as its source, a MAC of its own, and gets address and host ports when it starts', () => {

@@ -9,7 +9,10 @@ import { allocatePorts, userModeAddress, userModeNetwork, type Bandwidth, type P
 import { messageOf } from '../platform/flow.ts'
 import { newMac } from '../platform/ids.ts'
 import type { InstanceContext } from './context.ts'
+import type { HealthCheck } from './health.ts'
+import { whyNotInUserMode } from './host-check.ts'
 import type { InstanceRecord } from './record.ts'
+import { bandwidthShareOf } from './shares.ts'
 
 type Network = NonNullable<InstanceRecord['network']>
 
@@ -19,19 +22,57 @@ interface Restraints extends Bandwidth {
 }
 
 /** What a request asks for. */
-export interface WantedNetwork extends Restraints {
+export interface WantedNetwork {
   readonly ports: readonly PublishedPort[]
+  /** Null: no limit. Undefined: its share on a device of the host, where there is one, and no limit else. */
+  readonly downloadBytesPerSecond: number | null | undefined
+  readonly uploadBytesPerSecond: number | null | undefined
+  readonly egress: EgressMode | null
+}
+
+/** What else of a new instance decides about its network. */
+interface Owner {
+  readonly vcpus: number
+  /** The check that the host shall make, for which the host has to reach the guest. */
+  readonly hostCheck: HealthCheck | null
 }
 
 const noRestraints: Restraints = { downloadBytesPerSecond: null, uploadBytesPerSecond: null, egress: null }
 
-/** The network of a new instance. Refuses what this server or the hypervisor can't do; its address is chosen when it starts. */
-export async function newNetwork(context: InstanceContext, driver: Hypervisor, wanted: WantedNetwork): Promise<Network> {
-  const { ports, downloadBytesPerSecond, uploadBytesPerSecond, egress } = wanted
-  const restraints = { downloadBytesPerSecond, uploadBytesPerSecond, egress }
-  const network = networkOf(kindFor(context, driver, restraints), ports, restraints)
+/**
+ * The network of a new instance. Refuses what this server or the hypervisor can't do; its address is chosen when it starts. Where it is follows from what was asked
+ * for alone: a share of the bandwidth moves nobody to a device of the host.
+ */
+export async function newNetwork(
+  context: InstanceContext,
+  driver: Hypervisor,
+  wanted: WantedNetwork,
+  { vcpus, hostCheck }: Owner,
+): Promise<Network> {
+  const { ports, downloadBytesPerSecond: down, uploadBytesPerSecond: up, egress } = wanted
+  const restraints = { downloadBytesPerSecond: down ?? null, uploadBytesPerSecond: up ?? null, egress }
+  const usual = kindFor(context, driver, restraints)
+  const unreached = usual === 'user' && hostCheck !== null ? whyNotInUserMode(hostCheck.probe, ports) : undefined
+  const kind = unreached !== undefined && context.settings.networkMode === 'auto' && driver.networks.includes('tap') ? 'tap' : usual
+  if (unreached !== undefined) await demandReach(context, kind, unreached)
+  const network = networkOf(kind, ports, restraints)
   await demandNetwork(context, network)
-  return network
+  if (network.kind === 'user' || (down !== undefined && up !== undefined)) return network
+  const share = await bandwidthShareOf(context, vcpus)
+  return { ...network, downloadBytesPerSecond: down === undefined ? share : down, uploadBytesPerSecond: up === undefined ? share : up }
+}
+
+/** Refuses a health check that the host can't make in user mode, unless the guest can be on a tap device instead. */
+async function demandReach({ hostNetwork }: InstanceContext, kind: Network['kind'], unreached: string): Promise<void> {
+  const noTapReason =
+    kind === 'user'
+      ? 'there is none for it: set network.mode to auto or tap, or choose a hypervisor that can have them'
+      : await hostNetwork.unavailable()
+  if (noTapReason !== undefined)
+    throw new HypemanError(
+      'invalid_health_check',
+      `health_check: with skip_guest_agent the host makes it, and ${unreached}; it needs a tap device, and ${noTapReason}`,
+    )
 }
 
 /** Refuses a network that this host can't make. */

@@ -4,27 +4,28 @@ import type { AgentClient } from '../agent/contract.ts'
 import { NOT_DONE } from '../agent/index.ts'
 import { isHypemanError } from '../api/errors.ts'
 import type { Hypervisor, MemorySnapshots } from '../hypervisors/driver.ts'
-import { stateOnly, testContext } from '../../tests/support/instance-context.ts'
+import { stateOnly, testContext, type TestContext } from '../../tests/support/instance-context.ts'
 import { identityOf } from '../platform/process.ts'
 import { flowOn } from './context.ts'
+import type { InstanceEntry } from './entry.ts'
 import { makeReady } from './readiness.ts'
+import type { InstanceRecord } from './record.ts'
 import { viewOf } from './view.ts'
 
 test("a fork's memory, which has the identity of its source, is gone before the record says that the fork has its own", async () => {
   const consumed = Promise.withResolvers<void>()
   const asked = Promise.withResolvers<void>()
-  const memory = {
-    async consumeMemory() {
-      asked.resolve()
-      await consumed.promise
+  await using guest = await startedGuest(
+    { identityDue: 'fork' },
+    {
+      async consumeMemory() {
+        asked.resolve()
+        await consumed.promise
+      },
     },
-  } as Partial<MemorySnapshots> as MemorySnapshots
-  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
-  await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
-  const { context } = host
-  const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString() })
+  )
+  const { context, entry } = guest
   entry.holdsMemory = true
-  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
   entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
 
   const ready = makeReady(context, entry, flowOn(context, entry.id, 'instance.fork'))
@@ -37,13 +38,9 @@ test("a fork's memory, which has the identity of its source, is gone before the 
 })
 
 test('a restored guest keeps the image that it came from until the record says that it runs', async () => {
-  const memory = { consumeMemory: async () => assert.fail('the image is used up') } as Partial<MemorySnapshots> as MemorySnapshots
-  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
-  await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
-  const { context } = host
-  const entry = await host.add({ identityDue: 'restore', programStartedAt: new Date().toISOString() })
+  await using guest = await startedGuest({ identityDue: 'restore' }, { consumeMemory: async () => assert.fail('the image is used up') })
+  const { context, entry } = guest
   entry.holdsMemory = true
-  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
   entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
   context.store.update = async () => {
     throw new Error('the disk fails')
@@ -70,18 +67,17 @@ test('a fork that could not be given its variables or secret files says whether 
 })
 
 test('a memory image that is used up, but whose files can not all be removed, does not cost the guest', async () => {
-  const memory = {
-    consumeMemory: async () => {
-      throw new Error('the disk fails')
+  await using guest = await startedGuest(
+    { identityDue: 'restore' },
+    {
+      consumeMemory: async () => {
+        throw new Error('the disk fails')
+      },
+      holdsMemory: async () => false,
     },
-    holdsMemory: async () => false,
-  } as Partial<MemorySnapshots> as MemorySnapshots
-  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
-  await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
-  const { context } = host
-  const entry = await host.add({ identityDue: 'restore', programStartedAt: new Date().toISOString() })
+  )
+  const { context, entry } = guest
   entry.holdsMemory = true
-  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
   entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
   assert.equal(await makeReady(context, entry, flowOn(context, entry.id, 'instance.restore')), true)
   assert.deepEqual([entry.holdsMemory, entry.record.identityDue], [false, null])
@@ -89,18 +85,17 @@ test('a memory image that is used up, but whose files can not all be removed, do
 
 test('a fork that has its identity and can not say so on disk runs all the same', async () => {
   let held = true
-  const memory = {
-    consumeMemory: async () => {
-      held = false
+  await using guest = await startedGuest(
+    { identityDue: 'fork' },
+    {
+      consumeMemory: async () => {
+        held = false
+      },
+      holdsMemory: async () => held,
     },
-    holdsMemory: async () => held,
-  } as Partial<MemorySnapshots> as MemorySnapshots
-  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
-  await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
-  const { context } = host
-  const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString() })
+  )
+  const { context, entry } = guest
   entry.holdsMemory = true
-  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
   entry.agent = Promise.resolve({ identity: async () => [] } as Partial<AgentClient> as AgentClient)
   context.store.update = async () => {
     throw new Error('the disk fails')
@@ -127,13 +122,9 @@ test('a guest whose VMM has ended by then is not said to run, and keeps its imag
 
 for (const skipGuestAgent of [false, true])
   test(`a fork whose guest can not take its identity ${skipGuestAgent ? 'runs and is marked as unsafe if nobody was to wait for its agent' : 'is never Running'}`, async () => {
-    const memory = { consumeMemory: async () => undefined } as Partial<MemorySnapshots> as MemorySnapshots
-    const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
-    await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
-    const { context } = host
-    const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString(), skipGuestAgent })
+    await using guest = await startedGuest({ identityDue: 'fork', skipGuestAgent })
+    const { context, entry } = guest
     entry.holdsMemory = true
-    entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
     let thawed = false
     entry.agent = Promise.resolve({
       identity: async () => [{ name: 'entropy', ms: 1, ok: false, message: 'no device' }],
@@ -155,15 +146,42 @@ for (const skipGuestAgent of [false, true])
     assert.match(said.at(-1) ?? '', /^qemu, UNSAFE: .*entropy: no device/)
   })
 
+test('a fork that has taken its identity is not marked as unsafe, also if nobody was to wait for its agent', async () => {
+  await using guest = await startedGuest({ identityDue: 'fork', skipGuestAgent: true })
+  const { context, entry } = guest
+  const steps = [
+    { name: 'entropy', ms: 1, ok: true },
+    { name: 'ssh-keys', ms: 1, ok: true, warning: 'a key of a kind that is not known is kept' },
+  ]
+  entry.agent = Promise.resolve({ identity: async () => steps } as Partial<AgentClient> as AgentClient)
+  const said: string[] = []
+  context.events.subscribe((_id, event) => void (event.type === 'state' && said.push(event.message)))
+  assert.equal(await makeReady(context, entry, flowOn(context, entry.id, 'instance.fork')), true)
+  assert.deepEqual(
+    [(await entry.observe()).state, (await viewOf(entry)).unsafe_fork, said.at(-1)],
+    ['Running', undefined, 'qemu, agent ready'],
+  )
+})
+
 test('a fork whose agent never answers is unsafe in time, if nobody was to wait for it', async () => {
-  const memory = { consumeMemory: async () => undefined } as Partial<MemorySnapshots> as MemorySnapshots
-  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
-  await using host = await testContext({ drivers: new Map([['qemu', driver]]) })
-  const { context } = host
-  const entry = await host.add({ identityDue: 'fork', programStartedAt: new Date().toISOString(), skipGuestAgent: true })
-  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
+  await using guest = await startedGuest({ identityDue: 'fork', skipGuestAgent: true })
+  const { context, entry } = guest
   entry.agent = Promise.withResolvers<AgentClient>().promise
   const settings = { ...context.settings, restoreTimeoutMs: 20 }
   assert.equal(await makeReady({ ...context, settings }, entry, flowOn(context, entry.id, 'instance.fork')), true)
   assert.match(entry.record.unsafeFork ?? '', /did not answer within 0\.02 s.*whether its programs run is not known/)
 })
+
+/** A guest whose VMM runs, as this process does, and whose program was started before: what is due is told by the record. */
+async function startedGuest(
+  record: Partial<InstanceRecord>,
+  memory: Partial<MemorySnapshots> = { consumeMemory: async () => undefined },
+): Promise<Pick<TestContext, 'context'> & { readonly entry: InstanceEntry } & AsyncDisposable> {
+  const driver = { name: 'qemu', memory } as Partial<Hypervisor> as Hypervisor
+  await using undo = new AsyncDisposableStack()
+  const host = undo.use(await testContext({ drivers: new Map([['qemu', driver]]) }))
+  const entry = await host.add({ programStartedAt: new Date().toISOString(), ...record })
+  entry.machine = { ...stateOnly('running'), process: identityOf(process.pid) ?? assert.fail() }
+  const held = undo.move()
+  return { context: host.context, entry, [Symbol.asyncDispose]: () => held.disposeAsync() }
+}

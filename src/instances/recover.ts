@@ -90,7 +90,7 @@ async function endVmms(layout: DataLayout, chosen: (pid: number, directory: stri
 /** Working directory of a process that works below the data directory and carries an instance's name among its arguments. */
 async function vmmDirectory(layout: DataLayout, pid: number): Promise<string | undefined> {
   try {
-    const directory = (await workingDirectory(pid))?.replace(/ \(deleted\)$/, '')
+    const directory = (await workingDirectory(pid, layout.root))?.replace(/ \(deleted\)$/, '')
     if (directory === undefined || !directory.startsWith(`${layout.root}${path.sep}`)) return undefined
     return /(^|\0)hypeman-[a-z0-9]{24}(\0|,|$)/.test(await readFile(`/proc/${pid}/cmdline`, 'utf8')) ? directory : undefined
   } catch {

@@ -8,6 +8,7 @@ import { createInstanceBody, updateInstanceBody } from '../api/schemas/instance-
 import { createSealer } from '../platform/sealing.ts'
 import { hostPlatform } from './capabilities.ts'
 import type { CreateInstance } from './create.ts'
+import type { InstanceRecord } from './record.ts'
 import { changeOf, createRequestOf, expiryOf } from './requests.ts'
 
 const sealer = createSealer(['the key of tests'])
@@ -26,7 +27,7 @@ test('a bare body gets the defaults', async () => {
     memoryBytes: 2 ** 30,
     hotplugBytes: 0,
     overlayBytes: 10 * 2 ** 30,
-    diskBytesPerSecond: null,
+    diskBytesPerSecond: undefined,
     env: {},
     secrets: [],
     owner: 'tests',
@@ -34,7 +35,7 @@ test('a bare body gets the defaults', async () => {
     entrypoint: undefined,
     cmd: undefined,
     volumes: [],
-    network: { ports: [], downloadBytesPerSecond: null, uploadBytesPerSecond: null, egress: null },
+    network: { ports: [], downloadBytesPerSecond: undefined, uploadBytesPerSecond: undefined, egress: null },
     skipGuestAgent: false,
     expiresAt: null,
     restartPolicy: null,
@@ -49,10 +50,10 @@ test('sizes are bytes, 1024-based', async () => {
   assert.deepEqual([memoryBytes, hotplugBytes, overlayBytes], [192 * 2 ** 20, 1.5 * 2 ** 30, 512])
 })
 
-test('a disk rate is bytes per second; nothing and 0 are no limit; what no guest could boot with, and what is no rate, is refused', async () => {
-  const rateOf = async (text: string): Promise<number | null> => (await requestOf({ disk_io_bps: text })).diskBytesPerSecond
+test('a disk rate is bytes per second; 0 is no limit, nothing says none; what no guest could boot with, and what is no rate, is refused', async () => {
+  const rateOf = async (text: string): Promise<number | null | undefined> => (await requestOf({ disk_io_bps: text })).diskBytesPerSecond
   assert.deepEqual(await Promise.all(['1MB/s', '1.5 GBps', '100MB'].map(rateOf)), [2 ** 20, 1.5 * 2 ** 30, 100 * 2 ** 20])
-  assert.deepEqual(await Promise.all(['', '0', '0MB/s'].map(rateOf)), [null, null, null])
+  assert.deepEqual(await Promise.all(['', '0', '0MB/s'].map(rateOf)), [undefined, null, null])
   for (const text of ['1023KB/s', '1', '1PB/s']) await assert.rejects(rateOf(text), (error) => isHypemanError(error, 'invalid_disk_io_bps'))
 })
 
@@ -91,7 +92,7 @@ test('a port without a host port is chosen by the server; one with a host port i
   ])
 })
 
-test('limits of bandwidth are bytes per second of bits or bytes, absent, empty or 0 none; what nothing could be told by is refused by its field', async () => {
+test('limits of bandwidth are bytes per second of bits or bytes, 0 is no limit, absent or empty says none; what nothing could be told by is refused by its field', async () => {
   const limitsOf = async (bandwidth_download?: string, bandwidth_upload?: string) => {
     const { network } = await requestOf({ network: { bandwidth_download, bandwidth_upload } })
     return [network?.downloadBytesPerSecond, network?.uploadBytesPerSecond]
@@ -100,8 +101,8 @@ test('limits of bandwidth are bytes per second of bits or bytes, absent, empty o
   assert.deepEqual(
     [await limitsOf(), await limitsOf('', '0bps')],
     [
-      [null, null],
-      [null, null],
+      [undefined, undefined],
+      [undefined, null],
     ],
   )
   await assert.rejects(limitsOf('1bps'), (error) => isHypemanError(error, 'invalid_bandwidth_download'))
@@ -184,4 +185,27 @@ for (const [what, body, code] of refusals)
 
 test('the longest of all durations still ends in a date', () => {
   assert.match(expiryOf({ ttl: '2562047h' }) ?? '', /^2\d{3}-/)
+})
+
+test('without waiting for the agent a command is no check; the host makes the others, where the network of the instance lets it', async () => {
+  const [exec, tcp, http] = [{ exec: { command: ['true'] } }, { tcp: { port: 80 } }, { http: { port: 80 } }]
+  const refused = (message: RegExp) => (error: unknown) => isHypemanError(error, 'invalid_health_check') && message.test(error.message)
+  await assert.rejects(requestOf({ skip_guest_agent: true, health_check: exec }), refused(/guest agent/))
+  assert.equal((await requestOf({ skip_guest_agent: true, health_check: tcp })).healthCheck?.probe.type, 'tcp')
+  await assert.rejects(requestOf({ skip_guest_agent: true, health_check: tcp, network: { enabled: false } }), refused(/network/))
+
+  const port = { guestPort: 80, hostPort: 8080, protocol: 'tcp', hostAddress: '127.0.0.1', automatic: false } as const
+  const user = { kind: 'user', mac: '02:00:00:00:00:01', ports: [] } as const
+  const tap = { ...user, kind: 'tap', address: null, downloadBytesPerSecond: null, uploadBytesPerSecond: null, egress: null } as const
+  const probeAfter = (check: object, network: InstanceRecord['network'], skipGuestAgent = true): string | undefined =>
+    changeOf({ sealer }, updateInstanceBody.parse({ health_check: check }), 'tests')({ ...aRecord(), skipGuestAgent, network }).healthCheck
+      ?.probe.type
+  assert.throws(() => probeAfter(exec, tap), refused(/guest agent/))
+  assert.throws(() => probeAfter(http, null), refused(/network/))
+  assert.throws(() => probeAfter(http, user), refused(/published ports alone.*80/))
+  assert.throws(() => probeAfter(tcp, { ...user, ports: [port] }), refused(/always pass/))
+  assert.deepEqual(
+    [probeAfter(http, { ...user, ports: [port] }), probeAfter(tcp, tap), probeAfter(tcp, user, false), probeAfter(exec, user, false)],
+    ['http', 'tcp', 'tcp', 'exec'],
+  )
 })

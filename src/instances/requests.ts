@@ -9,11 +9,13 @@ import { hostPlatform } from './capabilities.ts'
 import type { InstanceContext } from './context.ts'
 import type { CreateInstance } from './create.ts'
 import { healthCheckOf } from './health.ts'
+import { whyNotInUserMode } from './host-check.ts'
 import type { WantedNetwork } from './network.ts'
 import { checkDiskSize, type WantedVolume } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
 import { afterPolicyChange, policyOf } from './restart-policy.ts'
 import { changedEnvironment, isGiven, type EnvironmentChange } from './secrets.ts'
+import { bandwidthShares, diskShares } from './shares.ts'
 import { snapshotPolicyOf, type StandbyRequest } from './snapshot-policy.ts'
 import { plainPath } from './volumes.ts'
 
@@ -77,11 +79,11 @@ function layerBytesOf(
 
 /** A guest with less would not even boot in time, in bytes per second. */
 const LEAST_DISK_RATE = 1024 ** 2
-/** QEMU takes no more, in bytes per second. */
-const MOST_DISK_RATE = 1e15
+const { most: MOST_DISK_RATE } = diskShares
 
-/** Null: no limit. The schema has checked the text. */
-function diskLimitOf(text = ''): number | null {
+/** Null: no limit; undefined: nothing is said of one. The schema has checked the text. */
+function diskLimitOf(text = ''): number | null | undefined {
+  if (text === '') return undefined
   const rate = parseRate(text) ?? 0
   if (rate === 0) return null
   if (rate >= LEAST_DISK_RATE && rate <= MOST_DISK_RATE) return rate
@@ -133,9 +135,7 @@ export function changeOf(
       ...(policy === undefined
         ? {}
         : { restartPolicy: policyOf(policy), restarts: afterPolicyChange(record, policyOf(policy), Date.now()) }),
-      ...(check === undefined
-        ? {}
-        : { healthCheck: checkedHealth({ health_check: check, skip_guest_agent: record.skipGuestAgent }, record.network !== null) }),
+      ...(check === undefined ? {} : { healthCheck: changedHealth(check, record) }),
     }
   }
 }
@@ -152,11 +152,29 @@ function checkedHealth(
 ): InstanceRecord['healthCheck'] {
   const check = body === undefined ? null : healthCheckOf(body)
   if (check === null) return null
-  if (noAgent)
-    throw new HypemanError('invalid_health_check', 'health_check: checks are made by the guest agent, which skip_guest_agent leaves alone')
+  if (check.probe.type === 'exec' && noAgent)
+    throw new HypemanError(
+      'invalid_health_check',
+      'health_check: a command is run by the guest agent, which skip_guest_agent leaves alone; use http or tcp',
+    )
   if (check.probe.type !== 'exec' && !hasNetwork)
     throw new HypemanError('invalid_health_check', `health_check: ${check.probe.type} needs a network; use exec, or give the instance one`)
   return check
+}
+
+/** The network of an instance that exists is what it is. */
+function changedHealth(
+  body: CreateInstanceBody['health_check'],
+  { skipGuestAgent, network }: Pick<InstanceRecord, 'skipGuestAgent' | 'network'>,
+): InstanceRecord['healthCheck'] {
+  const check = checkedHealth({ health_check: body, skip_guest_agent: skipGuestAgent }, network !== null)
+  if (check === null || !skipGuestAgent || network?.kind !== 'user') return check
+  const unreached = whyNotInUserMode(check.probe, network.ports)
+  if (unreached === undefined) return check
+  throw new HypemanError(
+    'invalid_health_check',
+    `health_check: with skip_guest_agent the host makes it, and ${unreached}; create the instance with this check, or with network.mode tap`,
+  )
 }
 
 function networkOf(network: CreateInstanceBody['network']): WantedNetwork | undefined {
@@ -190,12 +208,13 @@ function hasLimit({ bandwidth_download: down, bandwidth_upload: up }: NonNullabl
   return [down, up].some((text = '') => (parseBandwidth(text) ?? 0) > 0)
 }
 
-/** Slower than that a guest would hardly be told from one that hangs; and more than tc(8) takes. In bytes per second. */
+/** Slower than that a guest would hardly be told from one that hangs, in bytes per second. */
 const LEAST_BANDWIDTH = 1_000
-const MOST_BANDWIDTH = 1e12
+const { most: MOST_BANDWIDTH } = bandwidthShares
 
-/** Null: no limit. The schema has checked the text. */
-function bandwidthOf(field: 'bandwidth_download' | 'bandwidth_upload', text = ''): number | null {
+/** As `diskLimitOf`. */
+function bandwidthOf(field: 'bandwidth_download' | 'bandwidth_upload', text = ''): number | null | undefined {
+  if (text === '') return undefined
   const bytes = parseBandwidth(text) ?? 0
   if (bytes === 0) return null
   if (bytes >= LEAST_BANDWIDTH && bytes <= MOST_BANDWIDTH) return bytes

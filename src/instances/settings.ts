@@ -2,9 +2,12 @@
 
 import type { ServerConfig } from '../platform/config.ts'
 import type { InstanceSettings } from './context.ts'
+import type { RateSupply } from './shares.ts'
 import { settingOf } from './snapshot-policy.ts'
 
-export function settingsOf(config: Pick<ServerConfig, 'hypervisor' | 'timeouts' | 'limits' | 'network' | 'snapshots'>): InstanceSettings {
+type Settings = Pick<ServerConfig, 'hypervisor' | 'timeouts' | 'limits' | 'network' | 'snapshots' | 'capacity' | 'oversubscription'>
+
+export function settingsOf(config: Settings): InstanceSettings {
   return {
     defaultHypervisor: config.hypervisor.default,
     bootTimeoutMs: config.timeouts.boot,
@@ -13,8 +16,15 @@ export function settingsOf(config: Pick<ServerConfig, 'hypervisor' | 'timeouts' 
     lockWaitMs: config.timeouts.lock,
     networkMode: config.network.mode,
     compression: settingOf(config.snapshots.compression),
+    diskThroughput: supplyOf(config.capacity.disk_io, config.oversubscription.disk_io),
+    bandwidth: supplyOf(config.capacity.network, config.oversubscription.network),
     maxVcpus: config.limits.max_vcpus_per_instance,
     maxMemoryBytes: config.limits.max_memory_per_instance,
     maxOverlayBytes: config.limits.max_overlay_size,
   }
+}
+
+/** As in requests, 0 says that there is no limit. */
+function supplyOf(capacity: number | undefined, ratio: number): RateSupply | undefined {
+  return capacity === undefined || capacity === 0 ? undefined : { capacity, ratio }
 }

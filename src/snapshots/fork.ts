@@ -64,9 +64,9 @@ function beginFork(context: SnapshotContext, record: SnapshotRecord): ForkUnderW
 /** Refuses what could only fail later: a hypervisor that can't run what is in the snapshot, a memory image of another version. */
 export async function checkTarget(context: SnapshotContext, record: SnapshotRecord, target: Target): Promise<void> {
   const driver = driverOf(context.instances, target)
-  await demandFit(context.instances, driver, record.instance)
-  const { stamp } = record.instance
-  if (record.kind !== 'Standby' || target.state === 'Stopped' || stamp === null) return
+  const stamp = record.kind === 'Standby' && target.state !== 'Stopped' ? record.instance.stamp : null
+  await demandFit(context.instances, driver, record.instance, stamp?.version)
+  if (stamp === null) return
   const here = await driver.stamp(stamp.version)
   if (here.version === stamp.version && here.machineType === stamp.machineType && here.accelerator === stamp.accelerator) return
   throw new HypemanError(

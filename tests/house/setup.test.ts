@@ -17,6 +17,10 @@ test('--check in a tree without assets names them, exits 1 and makes nothing', a
   assert.match(stdout, /^ {2}kernel +MISSING: the guest kernel/m)
   assert.match(stdout, /^ {2}base image +MISSING: \.assets\/base\.oci\.tar$/m)
   assert.match(stdout, /Something is missing: run scripts\/setup\.\n$/)
+  assert.doesNotMatch(stdout, /forks image/, 'it is for who asks for it')
+  const asked = await run('scripts/setup', ['--check', '--forks-image'], { cwd: tree.path })
+  assert.equal(asked.code, 1)
+  assert.match(asked.stdout, /^ {2}forks image MISSING: \.assets\/forks\.oci\.tar$/m)
   assert.ok(!(await readdir(tree.path)).includes('.assets'))
 })
 
@@ -86,12 +90,12 @@ async function checkout(): Promise<AsyncDisposable & { readonly path: string }> 
   return tree
 }
 
-/** The unpacked kernel is large and only looked at, so that it is linked; the rest is small, or damaged by the test. */
+/** The unpacked kernel and the image for test:forks are large and only looked at, so that they are linked; the rest is small, or damaged by the test. */
 async function copyAssets(tree: string): Promise<void> {
   await mkdir(path.join(tree, '.assets'))
   for (const entry of await readdir(path.join(root, '.assets'))) {
     const [from, to] = [path.join(root, '.assets', entry), path.join(tree, '.assets', entry)]
-    await (entry === 'kernel' ? symlink(from, to) : copyFile(from, to))
+    await (entry === 'kernel' || entry === 'forks.oci.tar' ? symlink(from, to) : copyFile(from, to))
   }
 }
 

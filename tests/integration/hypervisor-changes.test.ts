@@ -34,6 +34,24 @@ test('memory is restored by the version that wrote it, also where new machines s
   await rm(newer, { recursive: true })
 })
 
+test('a memory snapshot is forked by the version that wrote it, also where the one that new machines start on is broken', async () => {
+  const snapshot = await server.client.instances.snapshots.create(source, { kind: 'Standby' })
+  // Newer by its name: chosen for new machines, and not even its version can be asked.
+  const newer = path.join(server.dataDirectory, 'hypervisors', 'qemu', '999.0.0')
+  await mkdir(newer, { recursive: true })
+  await writeFile(path.join(newer, 'qemu-system-x86_64'), '#!/bin/sh\nexit 1\n', { mode: 0o755 })
+  await server.restart()
+  const broken = refusedWith(503, /can't be run.*install version 999\.0\.0 again/)
+  await assert.rejects(server.client.instances.create({ ...body, image: 'hypeman/base', name: 'new', size: '192MB' }), broken)
+  const fork = await server.client.snapshots.fork(snapshot.id, { name: 'old' })
+  countVm('fork')
+  assert.equal(await shell(server, fork.id, 'cat /root/kept /run/lost'), 'on-disk\nin-memory')
+  await server.client.instances.delete(fork.id)
+  await server.client.snapshots.delete(snapshot.id)
+  await rm(newer, { recursive: true })
+  await server.restart()
+})
+
 /** What the official client's types do not have. */
 const elsewhere = { name: 'elsewhere', target_hypervisor: 'qemu-microvm' } as const
 

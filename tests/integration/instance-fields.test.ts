@@ -1,9 +1,12 @@
-// What an instance can be given, and given later, seen in a real machine: its environment, a limit of disk throughput; and how long it was in which phase.
+// What an instance can be given, and given later, seen in a real machine: its environment, a limit of disk throughput, a share of what the host has; and how long it was in which phase.
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
+import os from 'node:os'
 import { after, test } from 'node:test'
 import { APIError } from '@onkernel/hypeman'
+import { run } from '../support/command.ts'
+import { devicesBelow, hasHostNetwork } from '../support/host-network.ts'
 import { runMachine, shell, small, untilRunning } from '../support/machine.ts'
 import { startServer } from '../support/server.ts'
 import { vmmOf } from '../support/vmm.ts'
@@ -83,3 +86,45 @@ test('without a limit QEMU is told of none, and one that is no rate, or too smal
       (error) => error instanceof APIError && error.status === 400 && (error.error as { code: string }).code === 'invalid_disk_io_bps',
     )
 })
+
+test('where the operator has said what the host has, a machine is held to the share of its processors, which is shown and goes with its forks', async () => {
+  // So that one processor's share is a half of each, however many this host has.
+  const ratio = String(os.availableParallelism() / 2)
+  const told = {
+    CAPACITY__DISK_IO: '400MB/s',
+    CAPACITY__NETWORK: '1Gbps',
+    OVERSUBSCRIPTION__DISK_IO: ratio,
+    OVERSUBSCRIPTION__NETWORK: ratio,
+  }
+  const onTap = hasHostNetwork ? { NETWORK__MODE: 'tap', NETWORK__SUBNET_CIDR: '10.216.0.0/24' } : {}
+  await server.restart({ ...told, ...onTap })
+  const id = await runMachine(server, { name: 'sharing', cmd: ['sleep', '100000'] })
+  const bandwidth = hasHostNetwork ? ['500Mbps', '500Mbps'] : [undefined, undefined]
+  const shownOf = async (one: string) => {
+    const { disk_io_bps: disk, network } = await instances().get(one)
+    return { disk, bandwidth: [network?.bandwidth_download, network?.bandwidth_upload] }
+  }
+  const share = { disk: '200.0 MB/s', bandwidth }
+  assert.deepEqual([await shownOf(id), await limitsOf(id)], [share, limited])
+  const devices = await devicesBelow(server.dataDirectory)
+  assert.equal(devices.length, hasHostNetwork ? 1 : 0)
+  for (const { name } of devices) {
+    const [tap, shaper] = [await qdiscsOf(name), await qdiscsOf(name.replace('hmt', 'hmi'))]
+    assert.match(tap, /qdisc tbf .*rate 500Mbit/)
+    assert.match(shaper, /qdisc tbf .*rate 500Mbit/)
+  }
+  const { allocations } = await server.client.resources.get()
+  const { disk_io_bps: disk, network_download_bps: down, network_upload_bps: up } = allocations.find((one) => one.instance_id === id) ?? {}
+  assert.deepEqual([disk, down, up], [200 * 1024 ** 2, ...(hasHostNetwork ? [62_500_000, 62_500_000] : [undefined, undefined])])
+  await instances().stop(id)
+  const fork = await instances().fork(id, { name: 'sharing-fork', target_state: 'Stopped' })
+  assert.deepEqual(await shownOf(fork.id), share)
+
+  await server.restart(onTap)
+  assert.deepEqual(await shownOf(id), share)
+  for (const one of [id, fork.id]) await instances().delete(one)
+})
+
+async function qdiscsOf(device: string): Promise<string> {
+  return (await run('tc', ['qdisc', 'show', 'dev', device])).stdout
+}

@@ -1,12 +1,12 @@
 // What the host has and who may have it, over the official client: with a real machine, and with many stand-ins that ask at once.
 
 import assert from 'node:assert/strict'
-import { readdir } from 'node:fs/promises'
+import { readdir, readFile, statfs } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
-import type { Hypeman } from '@onkernel/hypeman'
-import { runMachine, shell } from '../support/machine.ts'
+import { APIError, type Hypeman } from '@onkernel/hypeman'
+import { runMachine, shell, small } from '../support/machine.ts'
 import { refusedWith } from '../support/refused.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { standIn, startStandInServer } from '../support/stand-in-hypervisor/server.ts'
@@ -88,6 +88,61 @@ test('a machine holds processors and memory while it runs and its disk until it 
   await server.client.instances.restore(one)
   countVm('restore')
   assert.equal(await shell(server, one, 'cat /root/kept'), 'kept')
+})
+
+/** A line of a file of the kernel's such as /proc/meminfo, as a number. */
+async function numberIn(file: string, line: RegExp): Promise<number> {
+  return Number(line.exec(await readFile(file, 'utf8'))?.[1] ?? assert.fail(`${file} has no ${line}`))
+}
+
+test('capacity is what the kernel says of the host; what machines take goes up and down with them, and one over a limit changes nothing', async () => {
+  const unlimited = { LIMITS__MAX_VCPUS_PER_INSTANCE: '4096', LIMITS__MAX_OVERLAY_SIZE: '1000TB' }
+  await using server = await startServer({ ...unlimited, OVERSUBSCRIPTION__CPU: '1', OVERSUBSCRIPTION__DISK: '1' })
+  const { client } = server
+  const idle = await client.resources.get()
+  const { blocks, bsize } = await statfs(server.dataDirectory)
+  const ofGroup = process.constrainedMemory()
+  const ofHost = 1024 * (await numberIn('/proc/meminfo', /^MemTotal:\s+(\d+) kB$/m))
+  assert.equal(idle.memory.capacity, ofGroup > 0 ? Math.min(ofGroup, ofHost) : ofHost)
+  const allowed = await readFile('/proc/self/status', 'utf8').then((text) => /^Cpus_allowed_list:\s+(\S+)$/m.exec(text)?.[1] ?? '')
+  const processors = allowed.split(',').reduce((sum, range) => {
+    const [first = 0, last = first] = range.split('-').map(Number)
+    return sum + last - first + 1
+  }, 0)
+  assert.ok(idle.cpu.capacity <= processors && idle.cpu.capacity === os.availableParallelism(), `${idle.cpu.capacity} of ${processors}`)
+  assert.equal(idle.disk.capacity, blocks * bsize)
+  for (const one of [idle.cpu, idle.memory, idle.disk])
+    assert.deepEqual([one.source, one.effective_limit], ['detected', Math.floor(one.capacity * one.oversub_ratio)])
+  const nothing = await promised(server)
+  assert.deepEqual([nothing.cpu, nothing.memory], [0, 0])
+
+  const id = await runMachine(server, { name: 'holds' })
+  const held = await promised(server)
+  assert.deepEqual(held, { cpu: 1, memory: 192, disk: nothing.disk + GIB })
+  for (const [over, resource] of [
+    [{ vcpus: idle.cpu.capacity }, 'cpu'],
+    [{ overlay_size: `${Math.ceil(idle.disk.capacity / GIB)}GB` }, 'disk'],
+  ] as const) {
+    const before = await client.resources.get()
+    await assert.rejects(client.instances.create({ ...small, name: 'over', ...over }), (error) => {
+      assert.ok(error instanceof APIError, String(error))
+      assert.deepEqual([error.status, (error.error as { code: string }).code], [409, 'insufficient_resources'], resource)
+      return true
+    })
+    assert.deepEqual(await client.resources.get(), before)
+    assert.deepEqual(
+      (await client.instances.list()).map((instance) => instance.id),
+      [id],
+    )
+    assert.deepEqual(await readdir(path.join(server.dataDirectory, 'instances')), [id])
+    await assertNothingInTheMaking(server)
+  }
+  await client.instances.stop(id)
+  assert.deepEqual(await promised(server), { cpu: 0, memory: 0, disk: nothing.disk + GIB })
+  await client.instances.start(id, {})
+  assert.deepEqual(await promised(server), held)
+  await client.instances.delete(id)
+  assert.deepEqual(await promised(server), nothing)
 })
 
 /** How many of the requests got what they asked for; all others were refused for want of memory. */

@@ -44,6 +44,8 @@ export async function testContext(parts: Partial<InstanceContext> = {}): Promise
       lockWaitMs: 1_000,
       networkMode: 'auto',
       compression: undefined,
+      diskThroughput: undefined,
+      bandwidth: undefined,
       maxVcpus: 4,
       maxMemoryBytes: 2 ** 30,
       maxOverlayBytes: 2 ** 34,
@@ -145,6 +147,7 @@ export function aHostNetwork(parts: Partial<InstanceContext['hostNetwork']> = {}
     gateway: '10.100.0.1',
     proxyUrl: 'http://10.100.0.1:4974',
     unavailable: () => Promise.resolve(undefined),
+    whyUnlimited: () => Promise.resolve(undefined),
     reserveAddress: (isTaken) => {
       const address = ['10.100.0.2', '10.100.0.3', '10.100.0.4'].find((one) => !isTaken(one))
       if (address === undefined) throw new Error('the test has more guests than addresses')

@@ -9,6 +9,9 @@ export interface SeenEvent {
   readonly status?: string
   readonly message?: string
   readonly note?: string
+  readonly warning?: string
+  /** Why the step failed. */
+  readonly error?: string
   /** What it took, in milliseconds. */
   readonly ms?: number
 }

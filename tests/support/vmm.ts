@@ -1,4 +1,4 @@
-// The VMM processes of a test server, found as an operator would: by their working directory below its data directory.
+// The VMM processes of a test server, found as an operator would: by their working directory below its data directory, or by what of it is mounted into their jail.
 
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import path from 'node:path'
@@ -9,7 +9,7 @@ import { until } from './until.ts'
 export function vmmsOf(server: Pick<TestServer, 'dataDirectory'>): number[] {
   return readdirSync('/proc')
     .map(Number)
-    .filter((pid) => Number.isInteger(pid) && isBelow(workingDirectory(pid), server.dataDirectory))
+    .filter((pid) => Number.isInteger(pid) && (isBelow(workingDirectory(pid), server.dataDirectory) || isJailed(pid, server.dataDirectory)))
     .toSorted((one, other) => one - other)
 }
 
@@ -39,6 +39,22 @@ function workingDirectory(pid: number): string {
     return readlinkSync(`/proc/${pid}/cwd`)
   } catch {
     return '' // it has ended meanwhile, or is a kernel thread
+  }
+}
+
+/**
+ * The table of mounts has paths from the root of their file system, which need not be the host's: the data directory of a test has a name that no other has. What a stand-in runs its guest by is in
+ * the same jail, and no VMM.
+ */
+function isJailed(pid: number, dataDirectory: string): boolean {
+  const own = path.join('/', path.basename(path.dirname(dataDirectory)), path.basename(dataDirectory), '/')
+  try {
+    if (!/\0hypeman-[a-z0-9]{24}\0/.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8'))) return false
+    return readFileSync(`/proc/${pid}/mountinfo`, 'utf8')
+      .split('\n')
+      .some((line) => line.includes(own) && line.includes('/jail.tmp/out /out '))
+  } catch {
+    return false // it has ended meanwhile
   }
 }
 

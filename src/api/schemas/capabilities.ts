@@ -7,7 +7,7 @@ export const health = z.object({ status: z.literal('ok') }).meta({ id: 'Health' 
 const runtime = z.object({
   name: z.string(),
   available: z.boolean().meta({ description: 'Whether an instance of it can be started on this host now.' }),
-  features: z.array(z.string()).meta({ description: 'What it can do where it is available.' }),
+  features: z.array(z.string()).meta({ description: 'What it can do where it is available; `jail`: its machines run in jails.' }),
   version: z.string().optional().meta({ description: 'Of the program that new machines start on; absent where there is none that runs.' }),
   reason: z.string().optional().meta({ description: 'Why it is not available, and what to do about it.' }),
 })

@@ -32,7 +32,7 @@ import { healthCheck, restartPolicy } from './supervision.ts'
 
 const unsupported = 'Not supported yet: 501 unless absent, empty or disabled.'
 const limit =
-  'as `100Mbps` or `12.5MB/s`; absent, empty or 0: no limit. Needs a tap device: 501 where none can be had, or `network.mode` is `user`.'
+  'as `100Mbps` or `12.5MB/s`; 0: no limit. Absent or empty: on a tap device its share of `capacity.network` by its processors, where that is set, and no limit else. Needs a tap device: 501 where none can be had, or `network.mode` is `user`.'
 
 const portRequest = z.object({
   guest_port: port,
@@ -74,7 +74,7 @@ export const createInstanceBody = z
     size: size('invalid_size').default('1GB').meta({ description: 'Memory.' }),
     hotplug_size: size('invalid_hotplug_size')
       .optional()
-      .meta({ description: 'Accepted and not used: no hypervisor here adds memory later.' }),
+      .meta({ description: 'Accepted and not used: no hypervisor here adds memory later. Ask for it by `size`.' }),
     overlay_size: size('invalid_overlay_size').default('10GB').meta({ description: 'Writable disk; takes space as it is used.' }),
     vcpus: z.int().min(1).default(2),
     env: environment.default({}),
@@ -88,12 +88,15 @@ export const createInstanceBody = z
     hypervisor: hypervisorName.optional().meta({ description: "By default the server's default." }),
     network: networkRequest.optional(),
     volumes: z.array(volumeMount).default([]),
-    skip_guest_agent: z.boolean().default(false).meta({ description: 'Running does not wait for the agent; no exec, copy or stat.' }),
+    skip_guest_agent: z.boolean().default(false).meta({
+      description: 'Running does not wait for the agent; no exec, copy or stat. Health checks are made from the host: none by a command.',
+    }),
     skip_kernel_headers: z.boolean().optional().meta({ description: 'Accepted; kernel headers are never installed.' }),
     ...expiry,
-    disk_io_bps: rate
-      .optional()
-      .meta({ description: 'What all of its disks together may read and write, such as `100MB/s`; by default as much as they can.' }),
+    disk_io_bps: rate.optional().meta({
+      description:
+        'What all of its disks together may read and write, such as `100MB/s`; 0: no limit. Absent or empty: its share of `capacity.disk_io` by its processors, where that is set and its hypervisor can limit disks, and no limit else.',
+    }),
     credentials: z.record(z.string(), z.unknown()).optional().meta({ description: unsupported }),
     devices: z.array(z.string()).optional().meta({ description: unsupported }),
     gpu: z.looseObject({ profile: z.string().optional() }).optional().meta({ description: unsupported }),

@@ -140,8 +140,16 @@ export const instanceStats = z
     /** Private memory, and of what is shared an equal part for each process that has it. */
     memory_pss_bytes: z.int().optional(),
     memory_vms_bytes: z.int(),
-    network_rx_bytes: z.int(),
+    network_rx_bytes: z.int().meta({
+      description:
+        "Where the VMM counts (Cloud Hypervisor): since its process began. Elsewhere by the guest's own count, since it booted, which a fork has from its source.",
+    }),
     network_tx_bytes: z.int(),
+    disk_read_bytes: z
+      .int()
+      .optional()
+      .meta({ description: 'From all disks, since the VMM process began; absent where the VMM does not count it.' }),
+    disk_written_bytes: z.int().optional(),
     allocated_vcpus: z.int(),
     allocated_memory_bytes: z.int(),
     memory_utilization_ratio: z.number().nullable().optional(),

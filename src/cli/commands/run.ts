@@ -91,9 +91,9 @@ export function runCommand(cli: Cli): Command {
     .addOption(new Option('--vcpus <count>', 'the same as --cpus').argParser(positiveNumber).hideHelp())
     .option('--overlay-size <size>', 'size of the writable disk, such as 10GB')
     .addOption(new Option('--hotplug-size <size>', 'memory to add later, where a hypervisor can').hideHelp())
-    .option('--disk-io <rate>', 'limit of what its disks together read and write, such as 100MB/s')
-    .option('--bandwidth-down <rate>', 'limit of what it receives, such as 100Mbps or 12.5MB/s')
-    .option('--bandwidth-up <rate>', 'limit of what it sends')
+    .option('--disk-io <rate>', "limit of what its disks together read and write, such as 100MB/s; 0: none, not even the server's default")
+    .option('--bandwidth-down <rate>', "limit of what it receives, such as 100Mbps or 12.5MB/s; 0: none, not even the server's default")
+    .option('--bandwidth-up <rate>', 'limit of what it sends; as --bandwidth-down')
     .option('--network-egress-enabled', "have it go out by the host's proxy alone, which its programs are told by http_proxy and the like")
     .addOption(
       new Option('--network-egress-mode <mode>', 'what it may not do directly: any TCP, or that to ports 80 and 443').choices(egressModes),
@@ -109,7 +109,7 @@ export function runCommand(cli: Cli): Command {
     .option('--no-network', 'without a network')
     .option('--ttl <duration>', 'delete it after this time, such as 30m')
     .option('--expires-at <time>', 'delete it at this time (RFC 3339)')
-    .option('--skip-guest-agent', "don't wait for the guest agent; no exec, cp or stat")
+    .option('--skip-guest-agent', "don't wait for the guest agent; no exec, cp or stat, and health checks by http and tcp alone")
     .addOption(new Option('--restart <policy>', 'never, always, on-failure or on-failure:ATTEMPTS').argParser(restart))
     .option('--rm', "show the program's output, and delete the instance when the program has ended or on an interrupt")
     .option('-a, --attach', "show the program's output until it ends, and end with its exit code")

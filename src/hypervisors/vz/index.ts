@@ -80,7 +80,7 @@ export function createVzDriver({ layout, command, host = process, startLimitMs }
     },
     async adopt(spec, process) {
       // A record that was copied names the process of the instance that it was copied from.
-      const found = (await workingDirectory(process.pid)) === spec.directory ? adoptProcess(process) : undefined
+      const found = (await workingDirectory(process.pid, spec.directory)) === spec.directory ? adoptProcess(process) : undefined
       return found === undefined ? undefined : new VzMachine(found, spec.directory)
     },
     share: linkFrozen,

@@ -1,11 +1,9 @@
 // For each operation, a request for each error that it names. What names a thing of its own (an instance, a snapshot, …) is in lookups.ts.
 
 import assert from 'node:assert/strict'
-import type { ErrorCode } from '../../../src/api/errors.ts'
 import { standIn } from '../stand-in-hypervisor/server.ts'
 import { ask } from './ask.ts'
 import {
-  archiveOf,
   send,
   sendAsAnother,
   onFullDisk,
@@ -14,18 +12,18 @@ import {
   whenItsVmmEndsAfter,
   during,
   whileHeld,
-  whilePushed,
   withTakenPort,
   published,
   whileUnpacked,
-  withTiredRegistry,
-  whileScheduled,
+  nonsense,
+  ofAnotherPlatform,
+  tired,
+  withRegistry,
   whileStreaming,
   type Case,
 } from './circumstances.ts'
-import { damaged, older, type ErrorWorld } from './world.ts'
-
-export type Cases = Partial<Record<ErrorCode, Case>>
+import { storeCases, type Cases } from './store-cases.ts'
+import { damaged, namesake, older, type ErrorWorld } from './world.ts'
 
 const create = (change: object): Case => send('POST', '/instances', { ...standIn, name: 'fresh', ...change })
 const shot = ({ shot: id }: ErrorWorld): string => id
@@ -35,14 +33,17 @@ const restoreDream = send('POST', ({ asleep }) => `/instances/asleep/snapshots/$
 
 const attachShelf = (change: object): Case => send('POST', '/instances/stopped/volumes/shelf', { mount_path: '/x', ...change })
 
-const stream = { headers: { 'content-type': 'application/x-tar' } } as const
-const importing = (name: string, archive: string): Case => send('POST', `/images/import?name=${encodeURIComponent(name)}`, archive, stream)
-const fromArchive = (query: string, archive: string): Case => send('POST', `/volumes/from-archive?${query}`, archive, stream)
-
-const pushed = (tag: string): object => ({ image: 'hypeman/base', target: `127.0.0.1:9/nobody/listens:${tag}` })
-const push = (change: object): Case => send('POST', '/pushes', { ...pushed('1'), ...change })
+/** On an instance of its own, which runs. */
+const withFresh =
+  (act: Case): Case =>
+  async (world) => {
+    await world.server.client.instances.create({ ...standIn, name: 'fresh' })
+    await world.server.client.instances.wait('fresh', { state: 'Running', timeout: '1m' })
+    return await act(world)
+  }
 
 export const cases: Readonly<Record<string, Cases>> = {
+  ...storeCases,
   'POST /instances': {
     image_not_ready: whileUnpacked(create({ image: 'slow/image:1' })),
     invalid_name: create({ name: '../x' }),
@@ -60,6 +61,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     invalid_bandwidth_download: create({ network: { bandwidth_download: 'much' } }),
     invalid_bandwidth_upload: create({ network: { bandwidth_upload: 'much' } }),
     not_found: create({ volumes: [{ volume_id: 'nowhere', mount_path: '/x' }] }),
+    ambiguous: create({ volumes: [{ volume_id: namesake, mount_path: '/x' }] }),
     name_conflict: create({ name: 'stopped' }),
     conflict: create({ volumes: [{ volume_id: 'held', mount_path: '/x' }] }),
     port_in_use: withTakenPort((world, port) => create(published(port))(world)),
@@ -67,6 +69,10 @@ export const cases: Readonly<Record<string, Cases>> = {
     insufficient_resources: onFullHost(create({})),
     storage_full: onFullDisk(create({})),
     storage_unsuitable: onFailingDisk(create({})),
+    rate_limited: withRegistry(tired, (image) => create({ image })),
+    platform_not_available: withRegistry(ofAnotherPlatform, (image) => create({ image })),
+    invalid_archive: withRegistry(nonsense, (image) => create({ image })),
+    registry_unavailable: create({ image: '127.0.0.1:9/no/image:1' }),
   },
   'POST /resources/memory/reclaim': {
     busy: async (world) => {
@@ -85,14 +91,21 @@ export const cases: Readonly<Record<string, Cases>> = {
     busy: whileHeld(send('PATCH', '/instances/stopped', { ttl: '1h' })),
     invalid_auto_standby: send('PATCH', '/instances/stopped', { auto_standby: { enabled: true } }),
     forbidden: sendAsAnother('PATCH', '/instances/runs', { secret_files: { 'tls.key': 'y' } }),
+    storage_full: onFullDisk(send('PATCH', '/instances/stopped', { ttl: '1h' })),
+    storage_unsuitable: onFailingDisk(send('PATCH', '/instances/stopped', { ttl: '1h' })),
     instance_expired: (world) =>
       during(world, 'instance.delete/remove', create({ name: 'brief', ttl: '1ms' }), send('PATCH', '/instances/brief', { ttl: '1h' })),
   },
-  'DELETE /instances/{id}': { busy: whileHeld(send('DELETE', '/instances/stopped')) },
+  'DELETE /instances/{id}': {
+    busy: whileHeld(send('DELETE', '/instances/stopped')),
+    storage_unsuitable: withFresh(onFailingDisk(send('DELETE', '/instances/fresh'))),
+  },
   'POST /instances/{id}/start': {
     invalid_state: send('POST', '/instances/runs/start', {}),
     busy: whileHeld(send('POST', '/instances/stopped/start', {})),
     insufficient_resources: onFullHost(send('POST', '/instances/stopped/start', {})),
+    storage_full: onFullDisk(send('POST', '/instances/stopped/start', {})),
+    storage_unsuitable: onFailingDisk(send('POST', '/instances/stopped/start', {})),
     port_in_use: withTakenPort(send('POST', '/instances/ported/start', {}), async ({ server: { client } }, port) => {
       await client.instances.create({ ...standIn, name: 'ported', ...published(port) })
       await client.instances.wait('ported', { state: 'Running', timeout: '1m' })
@@ -102,12 +115,15 @@ export const cases: Readonly<Record<string, Cases>> = {
   'POST /instances/{id}/stop': {
     invalid_state: send('POST', '/instances/stopped/stop'),
     busy: whileHeld(send('POST', '/instances/stopped/stop')),
+    storage_full: withFresh(onFullDisk(send('POST', '/instances/fresh/stop'))),
+    storage_unsuitable: withFresh(onFailingDisk(send('POST', '/instances/fresh/stop'))),
   },
   'POST /instances/{id}/standby': {
     invalid_state: send('POST', '/instances/stopped/standby', {}),
     busy: whileHeld(send('POST', '/instances/stopped/standby', {})),
     guest_unreachable: send('POST', '/instances/deaf/standby', {}),
     storage_full: onFullDisk(send('POST', '/instances/runs/standby', {})),
+    storage_unsuitable: onFailingDisk(send('POST', '/instances/runs/standby', {})),
     invalid_snapshot_compression: send('POST', '/instances/runs/standby', { compression: { enabled: true, algorithm: 'lz4', level: 10 } }),
     invalid_compression_delay: send('POST', '/instances/runs/standby', { compression_delay: 'soon' }),
   },
@@ -120,6 +136,21 @@ export const cases: Readonly<Record<string, Cases>> = {
     insufficient_resources: onFullHost(send('POST', '/instances/asleep/restore')),
     guest_unreachable: whenItsVmmEndsAfter('instance.restore/resume', send('POST', '/instances/asleep/restore')),
     storage_full: onFullDisk(send('POST', '/instances/asleep/restore')),
+    storage_unsuitable: onFailingDisk(send('POST', '/instances/asleep/restore')),
+    port_in_use: withTakenPort(
+      async (world) => {
+        try {
+          return await ask(world.server, 'POST', '/instances/dreams/restore')
+        } finally {
+          await world.server.client.instances.delete('dreams')
+        }
+      },
+      async ({ server: { client } }, port) => {
+        await client.instances.create({ ...standIn, name: 'dreams', ...published(port) })
+        await client.instances.wait('dreams', { state: 'Running', timeout: '1m' })
+        await client.instances.standby('dreams')
+      },
+    ),
   },
   'POST /instances/{id}/fork': {
     invalid_name: send('POST', '/instances/stopped/fork', { name: '../x' }),
@@ -131,6 +162,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     insufficient_resources: onFullHost(send('POST', '/instances/runs/fork', { name: 'fresh', from_running: true })),
     guest_unreachable: send('POST', '/instances/deaf/fork', { name: 'fresh', from_running: true }),
     storage_full: onFullDisk(send('POST', '/instances/stopped/fork', { name: 'fresh' })),
+    storage_unsuitable: onFailingDisk(send('POST', '/instances/stopped/fork', { name: 'fresh' })),
     forbidden: sendAsAnother('POST', '/instances/runs/fork', { name: 'fresh', from_running: true }),
     // With that variable the agent of a stand-in is as those of older versions: it takes none with a fork's identity.
     not_supported: send('POST', '/instances/runs/fork', { name: 'fresh', from_running: true, env: { OLD_AGENT: '1' } }),
@@ -214,6 +246,7 @@ export const cases: Readonly<Record<string, Cases>> = {
     insufficient_resources: onFullHost(restoreDream),
     guest_unreachable: whenItsVmmEndsAfter('snapshot.restore/resume', restoreDream),
     storage_full: onFullDisk(restoreCold()),
+    storage_unsuitable: onFailingDisk(restoreCold()),
     not_supported: restoreCold({ target_hypervisor: 'firecracker' }),
   },
   'DELETE /snapshots/{snapshotId}': {
@@ -228,6 +261,10 @@ export const cases: Readonly<Record<string, Cases>> = {
       } finally {
         await world.server.client.instances.delete('fresh')
       }
+    },
+    storage_unsuitable: async (world) => {
+      const { id } = await world.server.client.instances.snapshots.create('stopped', { kind: 'Stopped', name: 'brief' })
+      return await onFailingDisk(send('DELETE', `/snapshots/${id}`))(world)
     },
   },
   'POST /snapshots/{snapshotId}/fork': {
@@ -247,59 +284,8 @@ export const cases: Readonly<Record<string, Cases>> = {
     insufficient_resources: onFullHost(forkShot()),
     guest_unreachable: whenItsVmmEndsAfter('instance.fork/resume', forkShot()),
     storage_full: onFullDisk(forkShot()),
+    storage_unsuitable: onFailingDisk(forkShot()),
     forbidden: sendAsAnother('POST', (world) => `/snapshots/${shot(world)}/fork`, { name: 'fresh' }),
     not_supported: send('POST', (world) => `/snapshots/${world.cold}/fork`, { name: 'fresh', target_hypervisor: 'firecracker' }),
   },
-  'PUT /instances/{id}/snapshot-schedule': {
-    storage_full: onFullDisk(send('PUT', '/instances/stopped/snapshot-schedule', { interval: '2h', retention: { max_count: 2 } })),
-    storage_unsuitable: onFailingDisk(send('PUT', '/instances/stopped/snapshot-schedule', { interval: '2h', retention: { max_count: 2 } })),
-  },
-  'POST /images': {
-    invalid_name: send('POST', '/images', { name: 'No Image' }),
-    invalid_platform: send('POST', '/images', { name: 'alpine', platform: 'plan9/vax' }),
-    rate_limited: withTiredRegistry((world, host) => send('POST', '/images', { name: `${host}/some/image:1` })(world)),
-    registry_unavailable: send('POST', '/images', { name: '127.0.0.1:9/no/image:1' }),
-  },
-  'POST /pushes': {
-    invalid_name: push({ image: 'No Image' }),
-    invalid_target: push({ target: 'No Target' }),
-    not_found: push({ image: 'nowhere:1' }),
-    image_not_ready: whileUnpacked(push({ image: 'slow/image:1' })),
-    conflict: whilePushed('push.send/upload', pushed('2'), push({ ...pushed('2'), insecure: true })),
-    credential_conflict: whilePushed('push.send/upload', pushed('3'), push({ ...pushed('3'), credentials: { username: 'ada' } })),
-    busy: whilePushed('push.create/record', pushed('4'), push(pushed('4'))),
-    storage_full: onFullDisk(push(pushed('5'))),
-    storage_unsuitable: onFailingDisk(push(pushed('6'))),
-  },
-  'GET /images/{name}': { invalid_name: send('GET', '/images/No%20Image') },
-  'DELETE /images/{name}': { invalid_name: send('DELETE', '/images/No%20Image') },
-  'POST /images/{name}/tag': {
-    invalid_name: send('POST', '/images/hypeman%2Fbase/tag', { target: 'No Image' }),
-  },
-  'POST /volumes': {
-    already_exists: send('POST', '/volumes', { name: 'shelf', size_gb: 1 }),
-    insufficient_resources: send('POST', '/volumes', { name: 'fresh', size_gb: 2000 }),
-    storage_full: onFullDisk(send('POST', '/volumes', { name: 'fresh', size_gb: 1 })),
-  },
-  'POST /images/import': {
-    invalid_name: importing('No Image', 'x'),
-    invalid_archive: importing('a/b:1', 'no archive'),
-    storage_full: onFullDisk(importing('a/b:1', 'no archive')),
-    platform_not_available: async (world) => {
-      const body = await archiveOf({ layers: [[{ path: 'file', content: '' }]], architecture: 'arm64' })
-      return await ask(world.server, 'POST', '/images/import?name=a%2Fb%3A1', { body })
-    },
-  },
-  'POST /volumes/from-archive': {
-    missing_field: fromArchive('name=fresh', 'x'),
-    invalid_field: fromArchive('name=fresh&size_gb=much', 'x'),
-    invalid_archive: fromArchive('name=fresh&size_gb=1', 'no archive'),
-    already_exists: fromArchive('name=shelf&size_gb=1', 'no archive'),
-    insufficient_resources: fromArchive('name=fresh&size_gb=2000', 'no archive'),
-    storage_full: onFullDisk(fromArchive('name=fresh&size_gb=1', 'no archive')),
-  },
-  'DELETE /instances/{id}/snapshot-schedule': {
-    busy: whileScheduled(send('DELETE', '/instances/stopped/snapshot-schedule')),
-  },
-  'DELETE /volumes/{id}': { conflict: send('DELETE', '/volumes/held') },
 }

@@ -148,15 +148,38 @@ export const whileUnpacked =
     }
   }
 
-/** While a registry, whose address `act` is given, takes no more requests. */
-export const withTiredRegistry =
-  (act: (world: ErrorWorld, host: string) => Promise<Answer>): Case =>
+/** Takes no more requests. */
+export const tired: http.RequestListener = (_request, response) => response.writeHead(429).end()
+
+/** Has one manifest for every image. */
+const serving =
+  (type: string, manifest: object): http.RequestListener =>
+  ({ url = '' }, response) => {
+    if (url.includes('/manifests/')) response.setHeader('content-type', type).end(JSON.stringify(manifest))
+    else response.end('{}')
+  }
+
+const indexType = 'application/vnd.oci.image.index.v1+json'
+const manifestType = 'application/vnd.oci.image.manifest.v1+json'
+
+/** Has images for a platform that no host here is. */
+export const ofAnotherPlatform = serving(indexType, {
+  ...{ schemaVersion: 2, mediaType: indexType },
+  manifests: [{ mediaType: manifestType, digest: `sha256:${'0'.repeat(64)}`, size: 1, platform: { os: 'linux', architecture: 's390x' } }],
+})
+
+/** Has manifests that say nothing. */
+export const nonsense = serving(manifestType, { schemaVersion: 2, mediaType: manifestType, layers: 'some' })
+
+/** While there is such a registry, of which `act` is given the name of an image. */
+export const withRegistry =
+  (listener: http.RequestListener, act: (image: string) => Case): Case =>
   async (world) => {
-    const registry = http.createServer((_request, response) => response.writeHead(429).end())
+    const registry = http.createServer(listener)
     registry.listen(0, '127.0.0.1')
     await once(registry, 'listening')
     try {
-      return await act(world, `127.0.0.1:${(registry.address() as AddressInfo).port}`)
+      return await act(`127.0.0.1:${(registry.address() as AddressInfo).port}/some/image:1`)(world)
     } finally {
       registry.closeAllConnections()
       registry.close()

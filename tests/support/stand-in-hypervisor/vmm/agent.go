@@ -83,13 +83,13 @@ func renew(guest *guest, message []byte) []byte {
 		switch configured := guest.memory.InstanceID; {
 		case request.Reason == "clock" || request.Reason == "freeze" || request.Reason == "thaw":
 		case request.Reason != "boot":
-			guest.identify(request)
+			guest.identify(*request)
 			if _, isOld := request.Program.Env[oldAgent]; !isOld {
-				said += givenTo(request)
+				said += givenTo(*request)
 			}
 			said += "programs frozen\n"
 		case configured == "":
-			guest.identify(request)
+			guest.identify(*request)
 			if len(request.SecretFiles) > 0 {
 				said += "step secrets 0 ok\n"
 			}
