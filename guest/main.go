@@ -138,7 +138,10 @@ func (noGuest) LookForConnections()                         {}
 func (noGuest) ResetConnections() error                     { return errNoVM }
 func (noGuest) MountVolume(string, string, bool, int) error { return errNoVM }
 func (noGuest) KeepInMemory(string) error                   { return errNoVM }
-func (noGuest) PowerOff()                                   { os.Exit(0) }
+func (noGuest) Grow(agent.Growth, time.Duration) (agent.Growth, error) {
+	return agent.Growth{}, errNoVM
+}
+func (noGuest) PowerOff() { os.Exit(0) }
 
 // noGroups starts programs and leaves them where they are.
 type noGroups struct{}

@@ -26,8 +26,17 @@ type Guest interface {
 	MountVolume(disk, path string, readOnly bool, layer int) error
 	// KeepInMemory makes a directory for root alone whose files are never on a disk.
 	KeepInMemory(path string) error
+	// Grow takes what the VMM has added into use and tells what there is then, even with an error; it waits at most that long until there is as much as wanted.
+	Grow(wanted Growth, limit time.Duration) (Growth, error)
 	// PowerOff syncs, unmounts and turns the VM off. It does not return.
 	PowerOff()
+}
+
+// Growth is what a guest has, or shall have: processors and memory that are in use, and the size of the system disk, of which its file system takes as much as there is.
+type Growth struct {
+	Processors  int   `json:"cpus"`
+	MemoryBytes int64 `json:"memory_bytes"`
+	DiskBytes   int64 `json:"disk_bytes"`
 }
 
 // Programs is all that runs in the guest but the agent.

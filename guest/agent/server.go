@@ -26,6 +26,7 @@ var Version = "dev"
 const (
 	maxJSON        = 1 << 20 // bytes of a JSON request body
 	defaultGraceMs = 5000
+	defaultGrowMs  = 10000
 )
 
 // Server holds what the requests work on.
@@ -116,6 +117,7 @@ func (s *Server) handler() http.Handler {
 	route("POST", "/v1/probe", s.probe)
 	route("POST", "/v1/shutdown", s.shutdown)
 	route("POST", "/v1/sync", s.sync)
+	route("POST", "/v1/grow", s.grow)
 	return mux
 }
 
@@ -209,6 +211,23 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
 func (s *Server) sync(w http.ResponseWriter, _ *http.Request) error {
 	syncAll()
 	writeJSON(w, http.StatusOK, struct{}{})
+	return nil
+}
+
+// grow takes into use what the VMM has added to this VM.
+func (s *Server) grow(w http.ResponseWriter, r *http.Request) error {
+	request := struct {
+		Growth
+		TimeoutMs int64 `json:"timeout_ms"`
+	}{TimeoutMs: defaultGrowMs}
+	if err := readJSON(r, &request); err != nil {
+		return err
+	}
+	found, err := s.Guest.Grow(request.Growth, time.Duration(request.TimeoutMs)*time.Millisecond)
+	if err != nil {
+		return &Error{http.StatusConflict, "not_grown", err.Error()}
+	}
+	writeJSON(w, http.StatusOK, found)
 	return nil
 }
 

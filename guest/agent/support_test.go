@@ -68,6 +68,9 @@ func (g *fakeGuest) KeepInMemory(path string) error {
 	}
 	return g.note("keep in memory", "")
 }
+func (g *fakeGuest) Grow(wanted Growth, limit time.Duration) (Growth, error) {
+	return Growth{Processors: wanted.Processors, MemoryBytes: wanted.MemoryBytes, DiskBytes: 1 << 30}, g.note("grow", fmt.Sprint(wanted.Processors, " ", wanted.MemoryBytes, " ", limit))
+}
 func (g *fakeGuest) PowerOff() { _ = g.note("power off", "") }
 
 // fakePrograms notes with the guest's calls when all would stand still and go on.

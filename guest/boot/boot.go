@@ -184,6 +184,9 @@ func mountRoot(rootfs, system string) error {
 			return err
 		}
 	}
+	if err := openSystem(system, "/system"); err != nil {
+		return err
+	}
 	for _, directory := range []string{"/system/upper", "/system/work"} {
 		if err := os.MkdirAll(directory, 0o755); err != nil {
 			return err

@@ -143,6 +143,8 @@ function clientOf(session: YamuxSession): AgentClient {
     probe: ({ timeoutMs, ...target }, signal) =>
       sendForJson(session, probed, { method: 'POST', path: '/v1/probe', json: { ...target, timeout_ms: timeoutMs }, signal }),
     sync: (signal) => done(session, 'POST', '/v1/sync', {}, signal),
+    grow: ({ vcpus, memoryBytes, diskBytes }, timeoutMs, signal) =>
+      done(session, 'POST', '/v1/grow', { cpus: vcpus, memory_bytes: memoryBytes, disk_bytes: diskBytes, timeout_ms: timeoutMs }, signal),
     shutdown: (graceMs, stopSignal, signal) =>
       done(session, 'POST', '/v1/shutdown', { grace_ms: graceMs, ...(stopSignal === undefined ? {} : { signal: stopSignal }) }, signal),
     close: () => session.end(new Error('the connection was closed')),

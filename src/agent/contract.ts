@@ -156,6 +156,13 @@ export interface GuestStats {
   readonly networkSentBytes: number
 }
 
+export interface GuestGrowth {
+  readonly vcpus: number
+  readonly memoryBytes: number
+  /** Of its own file system, the one under its root. */
+  readonly diskBytes: number
+}
+
 /** Connection to one guest's agent. Every call rejects with `guest_unreachable` when the channel is gone; the connection is then `closed`. */
 export interface AgentClient {
   /** Settles when the channel has ended. Never rejects. */
@@ -182,6 +189,11 @@ export interface AgentClient {
   /** `not_supported` by the agent of a guest that booted with an older version. */
   probe(request: ProbeRequest, signal?: AbortSignal): Promise<ProbeAnswer>
   sync(signal?: AbortSignal): Promise<void>
+  /**
+   * Has the guest take into use what its VMM has added: until it has so many processors and so much memory, for `timeoutMs` at most, and then as much of its system disk. `conflict` with what it has
+   * if it can't; `not_supported` by the agent of a guest that booted with an older version.
+   */
+  grow(wanted: GuestGrowth, timeoutMs: number, signal?: AbortSignal): Promise<void>
   shutdown(graceMs: number, stopSignal: string | undefined, signal?: AbortSignal): Promise<void>
   close(): void
 }

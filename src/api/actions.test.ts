@@ -20,6 +20,7 @@ const wanted: Readonly<Record<InstanceAction, string>> = {
   attachVolume: '    no      no           no      no     no       yes     no      no',
   detachVolume: '    no      no           no      no     no       yes     no      no',
   delete: '          yes     yes          yes     yes    yes      yes     yes     yes',
+  resize: '          no      no           yes     no     no       yes     no      no',
   update: '          yes     yes          yes     yes    yes      yes     yes     yes',
   logs: '            yes     yes          yes     yes    yes      yes     yes     yes',
 }

@@ -34,6 +34,8 @@ export const instanceActions = {
   /** A volume is a device of the machine, and devices are part of its memory image: none comes or goes while there is either. */
   attachVolume: { can: 'have a volume attached (stop it first)', states: ['Stopped'] },
   detachVolume: { can: 'have a volume detached (stop it first)', states: ['Stopped'] },
+  /** A Running one can only have more, where its hypervisor can give it that; what is in memory on disk is of one size. */
+  resize: { can: 'be given another size', states: ['Running', 'Stopped'] },
   update: { can: 'be updated', states: instanceStates },
   logs: { can: 'be asked for its logs', states: instanceStates },
 } as const satisfies Record<string, ActionRow>

@@ -45,18 +45,26 @@ export type NetworkSpec =
   | { readonly kind: 'user'; readonly mac: string; readonly ports: readonly PortMapping[] }
   | { readonly kind: 'tap'; readonly mac: string; readonly device: string }
 
+/** Processors and memory of a machine. */
+export interface MachineSize {
+  readonly vcpus: number
+  readonly memoryMib: number
+}
+
 /** Everything that a VMM process is made from. Equal specs give equal devices, in equal order. */
-export interface MachineSpec {
+export interface MachineSpec extends MachineSize {
   readonly instanceId: string
   /** Absolute path of the instance's directory, the working directory of the VMM. Holds the driver's own files. */
   readonly directory: string
-  readonly vcpus: number
-  readonly memoryMib: number
+  /** How large it may be made while it runs (`resize.machine`): a boot keeps room for that, which takes no memory. Absent: it stays as it is. */
+  readonly largest?: MachineSize
   /** Absolute paths; the same bytes for every start from one memory snapshot. */
   readonly kernel: string
   readonly initrd: string
   /** Read-only image first, then volumes, in a fixed order. */
   readonly disks: readonly DiskSpec[]
+  /** Of the guest's own file system on the system disk: one that is shorter is made that long when it boots. Absent: it is as it was made. */
+  readonly systemBytes?: number
   /** Parts that the guest finds on the system disk, numbered from 1; without any the disk is one file system. */
   readonly systemParts?: readonly DiskPart[]
   /** What all disks together may read and write; null: no limit. No part of a memory image. Only where `features` has `disk-io-limit`. */
@@ -158,6 +166,24 @@ export interface Balloon {
 }
 
 /**
+ * What makes a machine larger while it runs. Nothing is ever taken from a guest, which takes into use what it was given when its agent is told to (`AgentClient.grow`).
+ * Each returns when the VMM has it, and has changed nothing when it throws.
+ */
+export interface Resize {
+  /** Makes the system disk that long, in bytes, if it is not yet. Absent: disks grow while nothing runs (`Hypervisor.growDisk`). */
+  disk?(machine: Machine, sizeBytes: number, signal: AbortSignal): Promise<void>
+  /** Absent: processors and memory are those of the machine's boot. */
+  readonly machine?: {
+    /** Memory is added in multiples of this, in MiB. */
+    readonly memoryStepMib: number
+    /** What the machine has, by the VMM's own word. */
+    size(machine: Machine, signal: AbortSignal): Promise<MachineSize>
+    /** `conflict` where the machine was not started with room for that. */
+    grow(machine: Machine, wanted: MachineSize, signal: AbortSignal): Promise<void>
+  }
+}
+
+/**
  * What a file of a driver's is for: `state` is small and read whole when a machine starts from memory (device state, manifests), `memory` is the
  * rest of a memory image, `disk` is the system disk.
  */
@@ -173,6 +199,8 @@ export interface Hypervisor {
   readonly memory?: MemorySnapshots
   /** Absent: a running machine gives no memory back. */
   readonly balloon?: Balloon
+  /** Absent: a machine that runs can't be made larger. */
+  readonly resize?: Resize
   /** The networks that its machines can be on, the usual one first. */
   readonly networks: readonly NetworkSpec['kind'][]
   /** Largest number of volumes that the machine type takes. */
@@ -200,6 +228,11 @@ export interface Hypervisor {
    * a staged one, whose commit makes it so. What the guest has on the disk stays as it is.
    */
   addDiskParts(directory: string, sizes: readonly number[]): Promise<AddedParts>
+  /**
+   * Makes the system disk of a machine that does not run, and has no memory saved, that long, if it is shorter; durably. What lies on it is made longer by the guest, at its next boot.
+   * Disposing takes it back; not once a machine was started.
+   */
+  growDisk(directory: string, sizeBytes: number): Promise<AsyncDisposable>
   /**
    * Gives the system disk of a directory or payload as one raw file, holes kept: what every driver can make a disk of. It may be the disk itself by another name, and is immutable. No process may
    * write to the disk meanwhile.

@@ -25,10 +25,20 @@ export const quietArguments: readonly string[] = [
 /** Memory is not balanced between nodes: what that writes is nobody's. Not on macOS, whose machines have none. */
 export const oneNode = 'numa_balancing=disable'
 
-/** For the agent, which divides the system disk before it mounts anything of it (guest/boot/parts.go). */
-export function partArguments({ systemParts = [] }: { readonly systemParts?: readonly DiskPart[] }): string[] {
-  if (systemParts.length === 0) return []
-  return [`hypeman.parts=${systemParts.map(({ offsetBytes, sizeBytes }) => `${offsetBytes}+${sizeBytes}`).join(',')}`]
+/** For the agent, which divides the system disk before it mounts anything of it (guest/boot/parts.go), and has its file system fill it (guest/boot/growth.go). */
+export function partArguments({
+  systemParts = [],
+  systemBytes,
+}: {
+  readonly systemParts?: readonly DiskPart[]
+  readonly systemBytes?: number
+}): string[] {
+  return [
+    ...(systemBytes === undefined ? [] : [`hypeman.system=${systemBytes}`]),
+    ...(systemParts.length === 0
+      ? []
+      : [`hypeman.parts=${systemParts.map(({ offsetBytes, sizeBytes }) => `${offsetBytes}+${sizeBytes}`).join(',')}`]),
+  ]
 }
 
 /** For the agent, where disks have no serial numbers: their names in the order in which the kernel finds them. */

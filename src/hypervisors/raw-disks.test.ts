@@ -18,6 +18,7 @@ import {
   diskNumber,
   diskOver,
   exportDisk,
+  growDisk,
   importDisk,
   keepDisk,
   lastDisk,
@@ -115,6 +116,20 @@ test('parts are file systems of their own behind the disk, which stays as it is;
   for (const { offsetBytes, sizeBytes } of added.parts) await isExt4(longer, offsetBytes, sizeBytes)
   assert.deepEqual(await filesIn(layout.staging), [])
   await added[Symbol.asyncDispose]()
+  assert.deepEqual(await filesIn(machine), ['disk-0.raw'])
+})
+
+test('a disk is made longer in a copy, with what is on it, and never shorter; that can be taken back', async () => {
+  const machine = await directory()
+  await createDisk(layout, machine, 16 * MIB)
+  const before = await readFile(path.join(machine, 'disk-0.raw'))
+  const grown = await growDisk(layout, machine, 24 * MIB)
+  const longer = await readFile(path.join(machine, 'disk-1.raw'))
+  assert.deepEqual([longer.length, longer.subarray(0, 16 * MIB).equals(before)], [24 * MIB, true])
+  await growDisk(layout, machine, 20 * MIB)
+  assert.deepEqual(await filesIn(machine), ['disk-0.raw', 'disk-1.raw'])
+  assert.deepEqual(await filesIn(layout.staging), [])
+  await grown[Symbol.asyncDispose]()
   assert.deepEqual(await filesIn(machine), ['disk-0.raw'])
 })
 

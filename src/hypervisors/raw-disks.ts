@@ -11,7 +11,7 @@ import { partsBehind } from '../files/disk-parts.ts'
 import { formatStretch, linkFilesystem } from '../files/empty-filesystem.ts'
 import { createStaged, removeFile, syncDirectory, syncFile } from '../files/stage.ts'
 import { diskErrors } from '../platform/disk-error.ts'
-import type { AddedParts } from './driver.ts'
+import type { AddedParts, DiskPart } from './driver.ts'
 
 export function diskName(number: number): string {
   return `disk-${number}.raw`
@@ -107,13 +107,25 @@ export async function linkDisk(directory: string, number: number, target: string
   await link(path.join(directory, diskName(number)), path.join(target, diskName(number)))
 }
 
-/** Makes the last disk of a machine that does not run longer, in a copy that is renamed into the directory whole: a process that is killed leaves nothing there. */
+/** File systems of their own behind the end of the last disk of a machine that does not run. */
 export async function addDiskParts(layout: DataLayout, directory: string, sizes: readonly number[]): Promise<AddedParts> {
+  const { size } = await lstat(path.join(directory, diskName(await lastDisk(directory))))
+  const { parts, endBytes } = partsBehind(size, sizes)
+  const longer = await lengthen(layout, directory, endBytes, parts)
+  return { parts, [Symbol.asyncDispose]: () => longer[Symbol.asyncDispose]() }
+}
+
+/** Makes the last disk of a machine that does not run that long, unless it is already. */
+export async function growDisk(layout: DataLayout, directory: string, sizeBytes: number): Promise<AsyncDisposable> {
+  const { size } = await lstat(path.join(directory, diskName(await lastDisk(directory))))
+  return size >= sizeBytes ? new AsyncDisposableStack() : lengthen(layout, directory, sizeBytes, [])
+}
+
+/** In a copy that is renamed into the directory whole: a process that is killed leaves nothing there. Disposing removes it. */
+async function lengthen(layout: DataLayout, directory: string, endBytes: number, parts: readonly DiskPart[]): Promise<AsyncDisposable> {
   const below = await lastDisk(directory)
   const longer = path.join(directory, diskName(below + 1))
-  const { size } = await lstat(path.join(directory, diskName(below)))
-  const { parts, endBytes } = partsBehind(size, sizes)
-  await using staged = await createStaged(layout, `disk-parts-${process.hrtime.bigint()}`)
+  await using staged = await createStaged(layout, `disk-${process.hrtime.bigint()}`)
   await copyDisk(directory, below, staged.path, below + 1, new AbortController().signal)
   const file = path.join(staged.path, diskName(below + 1))
   await diskErrors(file, async () => {
@@ -127,7 +139,6 @@ export async function addDiskParts(layout: DataLayout, directory: string, sizes:
     await syncDirectory(directory)
   })
   return {
-    parts,
     async [Symbol.asyncDispose]() {
       await rm(longer, { force: true })
       await syncDirectory(directory)

@@ -130,6 +130,8 @@ async function kindOf(
     kernelId: kernel.id,
     vcpus: request.vcpus,
     memoryBytes: request.memoryBytes,
+    // Where nothing can be added, all that would be added to is alike.
+    hotplugBytes: driver.resize?.machine === undefined ? 0 : request.hotplugBytes,
     overlayBytes: request.overlayBytes,
     hasNetwork: request.network !== undefined,
     stamp: await driver.stamp(),

@@ -2,6 +2,7 @@
 // The order of steps belongs to the flows (start.ts, resume.ts, …).
 
 import { open } from 'node:fs/promises'
+import os from 'node:os'
 import path from 'node:path'
 import type { Duplex } from 'node:stream'
 import type { AgentClient } from '../agent/contract.ts'
@@ -9,7 +10,7 @@ import { HypemanError, isHypemanError } from '../api/errors.ts'
 import { instanceFiles } from '../files/layout.ts'
 import type { Hypervisor, Machine, MachineSpec, MemorySnapshots } from '../hypervisors/driver.ts'
 import { kernelOf } from '../kernels/index.ts'
-import type { InstanceContext } from './context.ts'
+import type { InstanceContext, InstanceSettings } from './context.ts'
 import { holdInstance } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { exitOf } from './exit.ts'
@@ -45,6 +46,19 @@ export function demandDiskLimit(driver: Hypervisor, { diskBytesPerSecond }: Pick
     throw new HypemanError('not_supported', `disk_io_bps: ${driver.name} can't limit what disks read and write; leave the field out`)
 }
 
+/** Processors that a machine may be given while it runs, where it can be, if that is more than twice what it has: each that it might be given costs its guest some memory. */
+const FEW_VCPUS = 4
+
+/** What a machine has, and what it may be given while it runs. */
+export function machineSizeOf(
+  { maxVcpus }: Pick<InstanceSettings, 'maxVcpus'>,
+  { vcpus, memoryBytes, hotplugBytes }: Pick<InstanceRecord, 'vcpus' | 'memoryBytes' | 'hotplugBytes'>,
+): Pick<MachineSpec, 'vcpus' | 'memoryMib' | 'largest'> {
+  const most = Math.min(maxVcpus, os.availableParallelism(), Math.max(FEW_VCPUS, 2 * vcpus))
+  const memoryMib = Math.ceil(memoryBytes / 1024 ** 2)
+  return { vcpus, memoryMib, largest: { vcpus: Math.max(vcpus, most), memoryMib: memoryMib + Math.floor(hotplugBytes / 1024 ** 2) } }
+}
+
 /** What the VMM is made from. Equal records give equal machines. */
 export function specOf(context: InstanceContext, record: InstanceRecord): MachineSpec {
   const image = context.images.byDigest(record.image.digest)
@@ -57,8 +71,7 @@ export function specOf(context: InstanceContext, record: InstanceRecord): Machin
   return {
     instanceId: record.id,
     directory: context.layout.instance(record.id),
-    vcpus: record.vcpus,
-    memoryMib: Math.ceil(record.memoryBytes / 1024 ** 2),
+    ...machineSizeOf(context.settings, record),
     kernel,
     initrd,
     disks: [
@@ -69,6 +82,7 @@ export function specOf(context: InstanceContext, record: InstanceRecord): Machin
         readOnly: volume.readOnly,
       })),
     ],
+    systemBytes: record.overlayBytes,
     systemParts: systemPartsOf(record),
     diskBytesPerSecond: record.diskBytesPerSecond,
     network: networkSpecOf(context, record),

@@ -9,6 +9,7 @@ import type { InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
 import { attach, driverOf, endMachine, settleExit } from './machine.ts'
 import { readyInBackground } from './readiness.ts'
+import { adjustRecord } from './resize.ts'
 import { sealMemory } from './saved-memory.ts'
 import { endStillness } from './stillness.ts'
 import { standbyCompressionOf } from './snapshot-policy.ts'
@@ -27,12 +28,15 @@ export async function recoverInstances(context: InstanceContext): Promise<void> 
 }
 
 async function recoverInstance(context: InstanceContext, entry: InstanceEntry, process: ProcessIdentity): Promise<void> {
-  const machine = await driverOf(context, entry.record).adopt({ directory: context.layout.instance(entry.id) }, process)
+  const driver = driverOf(context, entry.record)
+  const machine = await driver.adopt({ directory: context.layout.instance(entry.id) }, process)
   if (machine === undefined) {
     await settleExit(context, entry, { process }, 'the VMM ended while the server was away')
     return
   }
   attach(context, entry, machine)
+  // The server may have ended while it was made larger.
+  if (driver.resize?.machine !== undefined) await adjustRecord(context, entry, { machine, resize: driver.resize.machine })
   // A machine of ours is paused only inside a flow, and that flow died with the server before it answered.
   if ((await machine.status()) === 'paused') {
     if (entry.holdsMemory) return endSuspended(context, entry)

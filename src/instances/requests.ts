@@ -13,6 +13,7 @@ import { whyNotInUserMode } from './host-check.ts'
 import type { WantedNetwork } from './network.ts'
 import { checkDiskSize, type WantedVolume } from './overlays.ts'
 import type { InstanceRecord } from './record.ts'
+import type { InstanceSize } from './resize.ts'
 import { afterPolicyChange, policyOf } from './restart-policy.ts'
 import { changedEnvironment, isGiven, type EnvironmentChange } from './secrets.ts'
 import { bandwidthShares, diskShares } from './shares.ts'
@@ -121,10 +122,10 @@ export function changeOf(
   const { restart_policy: policy, health_check: check, auto_standby: standby } = body
   const environment = environmentOf(body)
   const hasEnv = isGiven(environment) || environment.inherit !== undefined
-  if ([expiresAt, policy, check, standby].every((one) => one === undefined) && !hasEnv)
+  if ([expiresAt, policy, check, standby, sizeOf(body)].every((one) => one === undefined) && !hasEnv)
     throw new HypemanError(
       'invalid_request',
-      'there is nothing to update; give ttl or expires_at, restart_policy, health_check, auto_standby, env, secret_env, secret_files or inherit_secrets',
+      'there is nothing to update; give ttl or expires_at, restart_policy, health_check, auto_standby, size, vcpus, overlay_size, env, secret_env, secret_files or inherit_secrets',
     )
   return (record) => {
     if (expiresAt !== undefined) demandTime(record)
@@ -137,6 +138,16 @@ export function changeOf(
         : { restartPolicy: policyOf(policy), restarts: afterPolicyChange(record, policyOf(policy), Date.now()) }),
       ...(check === undefined ? {} : { healthCheck: changedHealth(check, record) }),
     }
+  }
+}
+
+/** The size that an update asks for; undefined if it asks for none. */
+export function sizeOf({ size, vcpus, overlay_size: overlay }: UpdateInstanceBody): Partial<InstanceSize> | undefined {
+  if (size === undefined && vcpus === undefined && overlay === undefined) return undefined
+  return {
+    ...(size === undefined ? {} : { memoryBytes: bytesOf(size) }),
+    ...(vcpus === undefined ? {} : { vcpus }),
+    ...(overlay === undefined ? {} : { overlayBytes: bytesOf(overlay) }),
   }
 }
 

@@ -15,7 +15,8 @@ import { autoStandbyStatusOf, holdAwake, occupy } from './idle.ts'
 import { readLogs } from './logs.ts'
 import { agentOf } from './machine.ts'
 import { removeInstance, removeUnreadable } from './remove.ts'
-import { attachmentOf, changeOf, createRequestOf, environmentOf, standbyRequestOf } from './requests.ts'
+import { attachmentOf, changeOf, createRequestOf, environmentOf, sizeOf, standbyRequestOf } from './requests.ts'
+import { resizeInstance } from './resize.ts'
 import { restoreInstance, startInstance } from './restore.ts'
 import { standbyInstance } from './standby.ts'
 import { statsOf } from './stats.ts'
@@ -59,7 +60,10 @@ export function createInstanceService(context: InstanceContext, removed: () => v
         // What can be refused at once waits for nobody.
         changeOfRecord(entry.record)
         using _lock = await lockInstance(context, entry)
+        const size = sizeOf(body)
+        if (size !== undefined) await resizeInstance(context, entry, size)
         const change = changeOfRecord(entry.record)
+        if (Object.keys(change).length === 0) return
         using flow = flowOn(context, entry.id, 'instance.update')
         await step(flow, 'record', () => context.store.update(entry, change))
         if (change.healthCheck !== undefined) entry.health = undefined

@@ -13,7 +13,7 @@ import { loggedFlow, step } from '../platform/flow.ts'
 import { newId, newMac } from '../platform/ids.ts'
 import { cpuTicksOf } from '../platform/process.ts'
 import type { InstanceContext } from './context.ts'
-import { connectTo, driverOf, memoryOf } from './machine.ts'
+import { connectTo, driverOf, machineSizeOf, memoryOf } from './machine.ts'
 import { sealMemory } from './saved-memory.ts'
 import { keyOf, type TemplateKind, type TemplateRecord } from './template-record.ts'
 
@@ -49,7 +49,7 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
   const id = newId()
   const network = kind.hasNetwork ? networkFor(context, driver, id) : null
   const spec: MachineSpec = {
-    ...{ instanceId: id, directory, vcpus: kind.vcpus, memoryMib: Math.ceil(kind.memoryBytes / 1024 ** 2) },
+    ...{ instanceId: id, directory, ...machineSizeOf(settings, kind), systemBytes: kind.overlayBytes },
     ...kernelOf(layout, kind.kernelId),
     disks: [{ id: 'rootfs', path: image.rootfsPath, readOnly: true }],
     // A limit is no part of the machine: each that begins with it sets its own.
@@ -78,7 +78,7 @@ export async function makeTemplate(context: InstanceContext, kind: TemplateKind)
     await rm(directory, { recursive: true })
     return sealMemory(context, kind, payload)
   })
-  const record: TemplateRecord = { version: 1, createdAt: new Date().toISOString(), kind, seals }
+  const record: TemplateRecord = { version: 2, createdAt: new Date().toISOString(), kind, seals }
   await step(flow, 'record', () => stageRecord(path.join(staged.path, templateFiles.record), record))
   await step(flow, 'commit', () => staged.commit(layout.template(key)))
   undo.move()

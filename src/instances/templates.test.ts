@@ -25,7 +25,7 @@ async function freshLayout(): Promise<DataLayout> {
 
 function kindWith(vcpus: number): TemplateKind {
   const stamp = { hypervisor: 'qemu', version: '7.2', machineType: 'q35', accelerator: 'tcg' } as const
-  const sizes = { memoryBytes: 2 ** 28, overlayBytes: 2 ** 30 }
+  const sizes = { memoryBytes: 2 ** 28, hotplugBytes: 0, overlayBytes: 2 ** 30 }
   return { hypervisor: 'qemu', imageDigest: 'sha256:0', kernelId: 'kernel', vcpus, ...sizes, hasNetwork: true, stamp }
 }
 
@@ -34,7 +34,7 @@ async function keep(layout: DataLayout, vcpus: number, usedAgoMs = 0): Promise<s
   const kind = kindWith(vcpus)
   const directory = layout.template(keyOf(kind))
   await mkdir(directory)
-  const record: TemplateRecord = { version: 1, createdAt: new Date().toISOString(), kind, seals: [] }
+  const record: TemplateRecord = { version: 2, createdAt: new Date().toISOString(), kind, seals: [] }
   await stageRecord(path.join(directory, 'template.json'), record)
   const used = new Date(Date.now() - usedAgoMs)
   await utimes(directory, used, used)
@@ -48,6 +48,7 @@ test('kinds that differ in anything have other keys', () => {
     { kernelId: 'other' },
     { vcpus: 2 },
     { memoryBytes: 2 ** 29 },
+    { hotplugBytes: 2 ** 27 },
     { overlayBytes: 2 ** 31 },
     { hasNetwork: false },
     { hypervisor: 'qemu-microvm' },

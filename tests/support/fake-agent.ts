@@ -50,6 +50,7 @@ export function createFakeAgent(): FakeAgent {
     stats: unused,
     probe: unused,
     sync: unused,
+    grow: unused,
     shutdown: unused,
     stat: unused,
     close: () => undefined,

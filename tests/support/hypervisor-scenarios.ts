@@ -8,6 +8,7 @@ import { Readable } from 'node:stream'
 import { copyIn, copyOut } from '../../src/client/copy.ts'
 import { openExec } from '../../src/client/exec.ts'
 import { safeForks } from './hypervisor-safety-scenarios.ts'
+import { anotherSizeWhenStopped, growsWhileItRuns } from './hypervisor-size-scenarios.ts'
 import { runIn, runMachine, shell, small, untilRunning } from './machine.ts'
 import { diskLimit, moves, network, volumes } from './hypervisor-device-scenarios.ts'
 import type { Outcome } from './hypervisor-table.ts'
@@ -49,6 +50,7 @@ async function boot(world: HypervisorWorld): Promise<void> {
     name: `${hypervisor}-source`,
     hypervisor: hypervisor as 'qemu',
     env: { WHO: 'world' },
+    hotplug_size: '256MB',
     cmd: ['/bin/sh', '-c', program],
   })
   const made = await server.client.instances.get(world.machine)
@@ -314,6 +316,8 @@ export const hypervisorScenarios: readonly HypervisorScenario[] = [
   { name: 'strays ended', core: true, run: done(strays) },
   { name: 'VMM killed', core: true, run: done(vmmCrash) },
   { name: 'stop, start', core: false, run: done(stopAndStart) },
+  { name: 'more while it runs', core: true, run: growsWhileItRuns },
+  { name: 'another size', core: true, run: done(anotherSizeWhenStopped) },
   { name: 'volumes', core: false, run: done(volumes) },
   { name: 'disk limit', core: false, run: diskLimit },
   { name: 'network', core: true, run: network },

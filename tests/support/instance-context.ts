@@ -212,6 +212,7 @@ export function aDriver(name: Hypervisor['name'], parts: Partial<Hypervisor> = {
     stamp: untouched,
     createDisk: untouched,
     addDiskParts: untouched,
+    growDisk: untouched,
     exportDisk: untouched,
     importDisk: untouched,
     boot: untouched,

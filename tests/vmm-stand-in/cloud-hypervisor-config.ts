@@ -23,7 +23,14 @@ const console = z.looseObject({ mode: z.enum(['Off', 'Pty', 'Tty', 'File', 'Sock
 /** With the defaults of what is left out. */
 export const configuration = z.looseObject({
   cpus: z.looseObject({ boot_vcpus: z.number(), max_vcpus: z.number() }).default({ boot_vcpus: 1, max_vcpus: 1 }),
-  memory: z.looseObject({ size: z.number(), shared: z.boolean().default(false) }).prefault({ size: 512 * 1024 ** 2 }),
+  memory: z
+    .looseObject({
+      size: z.number(),
+      shared: z.boolean().default(false),
+      hotplug_size: z.number().nullish(),
+      hotplug_method: z.enum(['Acpi', 'VirtioMem']).default('Acpi'),
+    })
+    .prefault({ size: 512 * 1024 ** 2 }),
   payload: z.looseObject({ kernel: z.string().nullish(), initramfs: z.string().nullish(), cmdline: z.string().nullish() }),
   rate_limit_groups: z.array(z.looseObject({ id: z.string(), rate_limiter_config: limiter })).nullish(),
   disks: z.array(disk).nullish(),
@@ -83,8 +90,8 @@ export function whyNotValid(config: Configuration): string | undefined {
   return undefined
 }
 
-/** A guest of QEMU's that has what the configuration says. */
-export function guestOf(config: Configuration, boots: boolean): GuestDescription {
+/** A guest of QEMU's that has what the configuration says. Pieces of memory that were added, in MiB, are counted in it as if the machine had booted with them. */
+export function guestOf(config: Configuration, boots: boolean, pieces: readonly number[] = []): GuestDescription {
   const { payload, net, serial, console: screen } = config
   const [network] = net ?? []
   const boot = {
@@ -95,7 +102,8 @@ export function guestOf(config: Configuration, boots: boolean): GuestDescription
   const output = outputOf(screen)
   return {
     vcpus: config.cpus.boot_vcpus,
-    memoryMib: config.memory.size / 1024 ** 2,
+    memoryMib: config.memory.size / 1024 ** 2 - pieces.reduce((sum, mib) => sum + mib, 0),
+    room: { vcpus: config.cpus.max_vcpus, memoryMib: (config.memory.hotplug_size ?? 0) / 1024 ** 2 },
     ...(boots ? { boot } : {}),
     disks: (config.disks ?? []).map((one) => ({ path: one.path, readOnly: one.readonly, ...serialOf(one), ...limitOf(one, config) })),
     ...(typeof network?.tap === 'string' ? { network: { tap: network.tap, mac: network.mac } } : {}),

@@ -36,7 +36,9 @@ export interface CloudHypervisorVm {
 }
 
 const [configFile, stateFile, memoryFile] = ['config.json', 'state.json', 'memory-ranges'] as const
-const stateContents = z.object({ snapshot_data: z.object({ vm: z.object({ devices: z.base64() }) }) })
+const stateContents = z.object({
+  snapshot_data: z.object({ vm: z.object({ devices: z.base64(), pieces: z.array(z.number()) }) }),
+})
 const restoreParams = z.object({
   source_url: z.string(),
   prefault: z.boolean().default(false),
@@ -49,6 +51,12 @@ const resizeParams = z.object({
   desired_balloon: z.number().optional(),
 })
 
+const resizeDiskParams = z.object({ id: z.string(), desired_size: z.number() })
+
+const MIB = 1024 ** 2
+/** What memory is added in multiples of, in MiB, and how often it can be added. */
+const [PIECE_MIB, MOST_PIECES] = [128, 8] as const
+
 interface Started {
   readonly guest: Guest
   readonly bridge: VsockBridge | undefined
@@ -60,6 +68,8 @@ export function openVm({ startGuest: start, hasUserfaultfd, describes, log, even
   let state: 'Created' | 'Running' | 'Paused' = 'Created'
   /** Pages that nobody has asked for yet are in the file that it was restored from, and in no snapshot of it. */
   let onDemand = false
+  /** Memory that was added since the boot, in MiB. */
+  let pieces: readonly number[] = []
 
   const notCreated = (what: string): Refusal => new Refusal(`${what}: VM is not created`, 404)
   const created = (what: string): Configuration => {
@@ -103,7 +113,7 @@ export function openVm({ startGuest: start, hasUserfaultfd, describes, log, even
     if (socket !== undefined && existsSync(socket))
       throw new Refusal(`Error creating vsock backend: ${socket}: Address in use (os error 98)`)
     const bridge = socket === undefined ? undefined : await openVsock(socket, () => started?.guest)
-    const guest = await start(guestOf(wanted, saved === undefined), saved).catch((error: unknown) => {
+    const guest = await start(guestOf(wanted, saved === undefined, saved?.pieces), saved).catch((error: unknown) => {
       bridge?.close()
       throw new Refusal(`Could not start the guest: ${String(error)}`)
     })
@@ -125,7 +135,8 @@ export function openVm({ startGuest: start, hasUserfaultfd, describes, log, even
       await guest.kill()
       if (of.vsock !== null && of.vsock !== undefined) await rm(of.vsock.socket, { force: true })
       onDemand = false
-      await run(of)
+      pieces = []
+      await run(config ?? of)
       state = 'Running'
       event('rebooted')
     }
@@ -165,7 +176,7 @@ export function openVm({ startGuest: start, hasUserfaultfd, describes, log, even
     await (onDemand ? guest.memory.saveOwn(at(memoryFile)) : guest.memory.saveAll(at(memoryFile)))
     await guest.saveDevices(at(stateFile))
     const devices = (await readFile(at(stateFile))).toString('base64')
-    await writeFile(at(stateFile), JSON.stringify({ id: 'vm', snapshot_data: { vm: { devices } } }), { mode: 0o600 })
+    await writeFile(at(stateFile), JSON.stringify({ id: 'vm', snapshot_data: { vm: { devices, pieces } } }), { mode: 0o600 })
   }
 
   const restore = async (body: unknown): Promise<void> => {
@@ -193,7 +204,9 @@ export function openVm({ startGuest: start, hasUserfaultfd, describes, log, even
     await emptyConsoles(wanted)
     config = wanted
     try {
-      await run(wanted, { memoryFile: memory, devices: Buffer.from(contents.data.snapshot_data.vm.devices, 'base64') })
+      const { devices, pieces: plugged } = contents.data.snapshot_data.vm
+      await run(wanted, { memoryFile: memory, devices: Buffer.from(devices, 'base64'), pieces: plugged })
+      pieces = plugged
     } catch (error) {
       config = undefined
       throw error
@@ -211,16 +224,45 @@ export function openVm({ startGuest: start, hasUserfaultfd, describes, log, even
     state = 'Created'
   }
 
-  const resize = (body: unknown): void => {
+  const resize = async (body: unknown): Promise<void> => {
     const wanted = created('The VM could not be resized')
     const { desired_vcpus: vcpus, desired_ram: ram, desired_balloon: balloon } = resizeParams.parse(body)
     if (vcpus !== undefined && vcpus > wanted.cpus.max_vcpus)
       throw new Refusal('The VM could not be resized: Desired vCPUs exceed the maximum')
-    if (ram !== undefined && ram !== wanted.memory.size) throw new Refusal('The VM could not be resized: no memory can be plugged')
+    if (vcpus !== undefined && vcpus < wanted.cpus.boot_vcpus) throw new Refusal('the stand-in takes no processors away')
+    if (ram !== undefined) await plug(wanted, ram)
+    if (vcpus !== undefined) {
+      await booted('The VM could not be resized').guest.plugProcessors(vcpus)
+      config = { ...created('The VM could not be resized'), cpus: { ...wanted.cpus, boot_vcpus: vcpus } }
+    }
     if (balloon === undefined) return
     if (wanted.balloon === null || wanted.balloon === undefined) throw new Refusal('The VM could not be resized: Missing balloon device')
     if (balloon > wanted.memory.size) throw new Refusal('The VM could not be resized: the balloon is larger than memory')
     config = { ...wanted, balloon: { ...wanted.balloon, size: balloon } }
+  }
+
+  /** As by the ACPI method: each piece needs a slot, and begins at the next multiple of 128 MiB. */
+  const plug = async (wanted: Configuration, ram: number): Promise<void> => {
+    const failed = (what: string): Refusal => new Refusal(`The VM could not be resized: Memory manager error: ${what}`)
+    const { size, hotplug_size: room, hotplug_method: method } = wanted.memory
+    if (method !== 'Acpi') throw new Refusal('the stand-in adds memory by the ACPI method alone')
+    if (ram < size) throw new Refusal('the stand-in takes no memory away')
+    if (ram === size) return
+    const mib = (ram - size) / MIB
+    if (mib % PIECE_MIB !== 0) throw failed('the size is no multiple of 128 MiB')
+    if (pieces.length === MOST_PIECES) throw failed('no slot is available')
+    const taken = [...pieces, mib].reduce((sum, one) => sum + one + PIECE_MIB, 0)
+    if (taken * MIB > (room ?? 0)) throw failed('insufficient room for hotplug')
+    await booted('The VM could not be resized').guest.plugMemory(mib)
+    pieces = [...pieces, mib]
+    config = { ...created('The VM could not be resized'), memory: { ...wanted.memory, size: ram } }
+  }
+
+  const resizeDisk = async (body: unknown): Promise<void> => {
+    const { id, desired_size: bytes } = resizeDiskParams.parse(body)
+    const place = (created('The disk could not be resized').disks ?? []).findIndex((one) => one.id === id)
+    if (place < 0) throw new Refusal(`The disk could not be resized: no disk ${id}`, 404)
+    await booted('The disk could not be resized').guest.resizeDisk(place, bytes)
   }
 
   return {
@@ -255,6 +297,8 @@ export function openVm({ startGuest: start, hasUserfaultfd, describes, log, even
           return undefined
         case 'vm.resize':
           return resize(body)
+        case 'vm.resize-disk':
+          return resizeDisk(body)
         default:
           throw new Refusal(`the stand-in does not serve ${name}`)
       }

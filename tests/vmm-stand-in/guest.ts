@@ -8,7 +8,8 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import path from 'node:path'
 import { z } from 'zod'
-import { copyData, guestMemory, type GuestMemory } from './memory.ts'
+import { growthArguments, growthKernelArguments, plugMemory, plugProcessors, resizeDisk, type Room } from './growth.ts'
+import { copyData, guestMemory, type GuestMemory, type MemoryPart } from './memory.ts'
 import { connectQmp, type Qmp } from './qmp.ts'
 import { guestTraffic, tapTraffic, type GuestTraffic } from './traffic.ts'
 
@@ -22,7 +23,10 @@ export interface GuestDisk {
 
 export interface GuestDescription {
   readonly vcpus: number
+  /** Of its boot. */
   readonly memoryMib: number
+  /** How far it may grow while it runs. Absent: not at all. */
+  readonly room?: Room
   /** Not read by a guest that goes on. */
   readonly boot?: { readonly kernel: string; readonly initrd?: string; readonly commandLine: string }
   /** In the order in which the guest finds them. */
@@ -42,6 +46,8 @@ export interface GuestDescription {
 export interface SavedGuest {
   readonly memoryFile: string
   readonly devices: Buffer
+  /** Sizes of the pieces of memory that had been added, in MiB; in the file they come behind the memory of the boot. */
+  readonly pieces?: readonly number[]
 }
 
 /** How a guest ended: it asked for a reset, it turned itself off (QEMU stays, as it does after a halt), or QEMU is gone. */
@@ -60,6 +66,11 @@ export interface Guest {
   saveDevices(file: string): Promise<void>
   /** Limits what the disk at this place reads and writes; 0: no limit. */
   limitDisk(place: number, bytesPerSecond: number): Promise<void>
+  /** Adds a piece of memory, in MiB. */
+  plugMemory(mib: number): Promise<void>
+  /** Adds processors until there are so many. */
+  plugProcessors(count: number): Promise<void>
+  resizeDisk(place: number, bytes: number): Promise<void>
   /** What it has moved since this process of it began. */
   traffic(): Promise<GuestTraffic>
   /** The stream to a virtio-serial port; undefined while the guest has not opened it. */
@@ -70,22 +81,27 @@ export interface Guest {
 /** Descriptors of the child: memory, control, incoming devices, then ports. */
 const [memoryFd, controlFd, incomingFd, firstPortFd] = [3, 4, 5, 6]
 const LOAD_LIMIT_MS = 30_000
+const MIB = 1024 ** 2
 
 /** Boots a guest, or makes one that goes on from what was saved; that one is paused. Paths are taken from the stand-in's working directory. */
 export async function startGuest(description: GuestDescription, saved?: SavedGuest): Promise<Guest> {
   await using files = new AsyncDisposableStack()
-  const bytes = description.memoryMib * 1024 ** 2
+  const bytes = description.memoryMib * MIB
+  const pieces = saved?.pieces ?? []
+  const allBytes = pieces.reduce((sum, mib) => sum + mib * MIB, bytes)
   // Kept open: the files that it was started from may lose their names.
-  const memoryFile = saved === undefined ? await nameless(bytes) : await openMemory(saved.memoryFile, bytes)
-  if ((await memoryFile.stat()).size !== bytes) {
+  const memoryFile = saved === undefined ? await nameless(bytes) : await openMemory(saved.memoryFile, allBytes)
+  if ((await memoryFile.stat()).size !== allBytes) {
     await memoryFile.close()
-    throw new Error(`the memory file has another size than ${bytes} bytes`)
+    throw new Error(`the memory file has another size than ${allBytes} bytes`)
   }
+  const parts: MemoryPart[] = [{ base: memoryFile, bytes, isOwn: false }]
+  for (const mib of pieces) parts.push(await pieceOf(memoryFile, allBytes, parts, mib * MIB))
   const devices = files.use(await nameless(0))
   if (saved !== undefined) await devices.writeFile(saved.devices)
   const tap = description.network?.tap
   const before = tap === undefined ? undefined : await tapTraffic(tap)
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...qemuArguments(description, saved !== undefined)], {
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...qemuArguments(description, saved)], {
     cwd: '/',
     stdio: [
       'ignore',
@@ -95,6 +111,7 @@ export async function startGuest(description: GuestDescription, saved?: SavedGue
       'pipe',
       await reopened(devices, files),
       ...description.ports.map(() => 'pipe' as const),
+      ...parts.slice(1).map(({ base }) => base.fd),
       ...(writesOwnOutput(description) ? [1] : []),
     ],
   })
@@ -107,14 +124,16 @@ export async function startGuest(description: GuestDescription, saved?: SavedGue
     if (event === 'SHUTDOWN') ended.resolve(data['reason'] === 'guest-reset' ? 'reset' : 'off')
   })
   if (saved !== undefined) await loaded(qmp)
-  const memory = guestMemory(child.pid ?? -1, memoryFile, bytes)
+  const memory = guestMemory(child.pid ?? -1, parts)
   const traffic = (): Promise<GuestTraffic> => guestTraffic(qmp, description.disks.length, tap, before)
-  return guestOf(child, { qmp, memory, traffic, ended: ended.promise, exited: exited.promise, ports: description.ports })
+  return guestOf(child, { qmp, memory, parts, traffic, ended: ended.promise, exited: exited.promise, ports: description.ports })
 }
 
 interface Parts {
   readonly qmp: Qmp
   readonly memory: GuestMemory
+  /** Of memory, to which those are added that the guest is given. */
+  readonly parts: MemoryPart[]
   readonly traffic: Guest['traffic']
   readonly ended: Promise<GuestEnd>
   readonly exited: Promise<void>
@@ -124,7 +143,7 @@ interface Parts {
 const status = z.object({ status: z.string() })
 const chardevs = z.array(z.object({ label: z.string(), 'frontend-open': z.boolean() }))
 
-function guestOf(child: ChildProcess, { qmp, memory, traffic, ended, exited, ports }: Parts): Guest {
+function guestOf(child: ChildProcess, { qmp, memory, parts, traffic, ended, exited, ports }: Parts): Guest {
   // Read when a bridge takes them; what nobody waits for is not kept.
   const streams = new Map(ports.map((name, index) => [name, streamOf(child, firstPortFd + index)]))
   for (const stream of streams.values()) {
@@ -154,6 +173,13 @@ function guestOf(child: ChildProcess, { qmp, memory, traffic, ended, exited, por
       const none = { bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 }
       await qmp.command('block_set_io_throttle', { device: `disk${place}`, bps: bytesPerSecond, ...none })
     },
+    async plugMemory(mib) {
+      const base = await nameless(mib * MIB)
+      await plugMemory(qmp, parts.length - 1, base, mib * MIB)
+      parts.push({ base, bytes: mib * MIB, isOwn: true })
+    },
+    plugProcessors: (count) => plugProcessors(qmp, count),
+    resizeDisk: (place, size) => resizeDisk(qmp, place, size),
     async port(name) {
       const found = chardevs.parse(await qmp.command('query-chardev')).find(({ label }) => label === `port${ports.indexOf(name)}`)
       return found?.['frontend-open'] === true ? streams.get(name) : undefined
@@ -195,6 +221,14 @@ async function openMemory(file: string, bytes: number): Promise<FileHandle> {
   return copy
 }
 
+/** What was saved of a piece of memory that was added, behind the parts before it, in a file of its own. */
+async function pieceOf(saved: FileHandle, allBytes: number, before: readonly MemoryPart[], bytes: number): Promise<MemoryPart> {
+  const begin = before.reduce((sum, part) => sum + part.bytes, 0)
+  const base = await nameless(bytes)
+  await copyData(saved, Math.min(allBytes, begin + bytes), base, 'memory', 0, begin)
+  return { base, bytes, isOwn: true }
+}
+
 /** A descriptor of the same file that stands at its beginning. */
 async function reopened(handle: FileHandle, files: AsyncDisposableStack): Promise<number> {
   return files.use(await open(`/proc/self/fd/${handle.fd}`, constants.O_RDONLY)).fd
@@ -206,12 +240,20 @@ function streamOf(child: ChildProcess, fd: number): Duplex {
   return stream as Duplex
 }
 
-function qemuArguments(description: GuestDescription, goesOn: boolean): string[] {
-  const { boot, network } = description
+function qemuArguments(description: GuestDescription, saved: SavedGuest | undefined): string[] {
+  const { boot, network, room } = description
+  const pieces = saved?.pieces ?? []
+  const firstPieceFd = firstPortFd + description.ports.length
   const started =
     boot === undefined
       ? []
-      : ['-kernel', boot.kernel, ...(boot.initrd === undefined ? [] : ['-initrd', boot.initrd]), '-append', boot.commandLine]
+      : [
+          '-kernel',
+          boot.kernel,
+          ...(boot.initrd === undefined ? [] : ['-initrd', boot.initrd]),
+          '-append',
+          boot.commandLine + growthKernelArguments(room),
+        ]
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-no-shutdown'],
     ...[
@@ -222,11 +264,15 @@ function qemuArguments(description: GuestDescription, goesOn: boolean): string[]
       '-cpu',
       'max,la57=off',
     ],
-    ...['-smp', String(description.vcpus), '-m', `${description.memoryMib}M`],
+    ...growthArguments(
+      { ...description, room },
+      pieces,
+      pieces.map((_, index) => firstPieceFd + index),
+    ),
     ...['-object', `memory-backend-file,id=mem,size=${description.memoryMib}M,mem-path=/proc/self/fd/${memoryFd},share=off`],
-    ...(goesOn ? ['-incoming', `fd:${incomingFd}`, '-S'] : started),
+    ...(saved !== undefined ? ['-incoming', `fd:${incomingFd}`, '-S'] : started),
     ...['-chardev', `socket,id=qmp,fd=${controlFd}`, '-mon', 'chardev=qmp,mode=control'],
-    ...(writesOwnOutput(description) ? ['-add-fd', `fd=${firstPortFd + description.ports.length},set=1`] : []),
+    ...(writesOwnOutput(description) ? ['-add-fd', `fd=${firstPieceFd + pieces.length},set=1`] : []),
     ...['-chardev', `file,id=console,path=${escaped(description.console)},append=on`, '-serial', 'chardev:console'],
     ...description.disks.flatMap(diskArguments),
     ...['-device', 'virtio-serial-pci'],
@@ -260,11 +306,11 @@ function virtioConsoleOf({ virtioConsole }: GuestDescription): string[] {
   return ['-chardev', `file,id=hvc,path=${escaped(virtioConsole)},append=on`, '-device', 'virtconsole,chardev=hvc']
 }
 
-/** Unlocked: a stand-in that was killed may still hold its disks for a moment. */
+/** Unlocked: a stand-in that was killed may still hold its disks for a moment. With one queue, since QEMU would give a device as many as the machine began with processors. */
 function diskArguments({ path: file, readOnly, serial, bytesPerSecond }: GuestDisk, place: number): string[] {
   const limit = bytesPerSecond === undefined ? '' : `,throttling.bps-total=${bytesPerSecond}`
   const drive = `if=none,id=disk${place},file.driver=file,file.locking=off,file.filename=${escaped(path.resolve(file))},format=raw,readonly=${readOnly ? 'on' : 'off'}`
-  const device = `virtio-blk-pci,drive=disk${place}${serial === undefined ? '' : `,serial=${serial}`}`
+  const device = `virtio-blk-pci,drive=disk${place},num-queues=1${serial === undefined ? '' : `,serial=${serial}`}`
   return ['-drive', `${drive},discard=unmap${limit}`, '-device', device]
 }
 

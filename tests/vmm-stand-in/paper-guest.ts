@@ -5,7 +5,7 @@
 //   off, reset    → the guest ends so
 // It is a `Guest` in all that a stand-in asks of one.
 
-import { open, writeFile, type FileHandle } from 'node:fs/promises'
+import { open, truncate, writeFile, type FileHandle } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { duplexPair, PassThrough, type Duplex } from 'node:stream'
 import { extentsOf } from '../../src/files/extents.ts'
@@ -16,7 +16,7 @@ const PAGE = 4096
 const ENDS_AFTER_MS = 50
 
 export async function startPaperGuest(description: GuestDescription, saved?: SavedGuest): Promise<Guest> {
-  const bytes = description.memoryMib * 1024 ** 2
+  let bytes = (description.memoryMib + (saved?.pieces ?? []).reduce((sum, mib) => sum + mib, 0)) * 1024 ** 2
   const base = saved === undefined ? undefined : await open(saved.memoryFile, 'r')
   const own = new Map<number, Buffer>()
   /** Pages that were written since memory was last saved or loaded. */
@@ -100,6 +100,13 @@ export async function startPaperGuest(description: GuestDescription, saved?: Sav
     async pressKeys() {},
     saveDevices: (file) => writeFile(file, 'paper'),
     async limitDisk() {},
+    async plugMemory(mib) {
+      bytes += mib * 1024 ** 2
+    },
+    async plugProcessors() {},
+    async resizeDisk(place, size) {
+      await truncate(description.disks[place]?.path ?? '', size)
+    },
     traffic: () => Promise.resolve({ disks, network: undefined }),
     port: (name) => Promise.resolve(streams.get(name)),
     async kill() {

@@ -72,9 +72,10 @@ export const createInstanceBody = z
     name: resourceName,
     image: imageReference,
     size: size('invalid_size').default('1GB').meta({ description: 'Memory.' }),
-    hotplug_size: size('invalid_hotplug_size')
-      .optional()
-      .meta({ description: 'Accepted and not used: no hypervisor here adds memory later. Ask for it by `size`.' }),
+    hotplug_size: size('invalid_hotplug_size').optional().meta({
+      description:
+        'Memory that may be added while it runs, by `size` of an update, where the hypervisor can (`hotplug-memory` in GET /capabilities); nothing is reserved for it. Others pass it over.',
+    }),
     overlay_size: size('invalid_overlay_size').default('10GB').meta({ description: 'Writable disk; takes space as it is used.' }),
     vcpus: z.int().min(1).default(2),
     env: environment.default({}),
@@ -114,6 +115,16 @@ export type CreateInstanceBody = z.output<typeof createInstanceBody>
 export const updateInstanceBody = z
   .object({
     ...expiry,
+    size: size('invalid_size').optional().meta({
+      description:
+        'Memory. Of a Stopped instance any, for its next start. Of a Running one more, where the hypervisor can (`hotplug-memory` in GET /capabilities): up to what its `hotplug_size` left room for.',
+    }),
+    vcpus: z.int().min(1).optional().meta({
+      description: 'Of a Stopped instance any number, for its next start. Of a Running one more, where the hypervisor can (`hotplug-cpu`).',
+    }),
+    overlay_size: size('invalid_overlay_size').optional().meta({
+      description: 'More than the writable disk has, of a Stopped instance, or of a Running one where the hypervisor can (`disk-resize`).',
+    }),
     env: environment.optional().meta({
       description:
         'Variables to add or to give other values; those not named stay. For the next start of the program: one that runs keeps its own.',

@@ -65,7 +65,7 @@ export const instance = z
     exit_code: z.int().nullable().optional().meta({ description: 'Of the program, once it has ended.' }),
     exit_message: z.string().optional(),
     size: z.string().optional().meta({ description: 'Memory.' }),
-    hotplug_size: z.string().optional().meta({ description: 'What was asked for; no hypervisor here adds it.' }),
+    hotplug_size: z.string().optional().meta({ description: 'Memory that may still be added while it runs, where the hypervisor can.' }),
     overlay_size: z.string().optional().meta({ description: 'Writable disk.' }),
     vcpus: z.int().optional(),
     disk_io_bps: z.string().optional().meta({ description: 'What its disks together may read and write in a second. Absent: no limit.' }),

@@ -1,6 +1,7 @@
 // hypeman update: changes what can be changed of an instance.
 
 import type { Command } from 'commander'
+import { positiveNumber } from '../arguments.ts'
 import { autoStandbyPolicyOf, withAutoStandbyOptions, type AutoStandbyOptions } from '../auto-standby.ts'
 import { command, group } from '../command.ts'
 import type { Cli } from '../context.ts'
@@ -25,6 +26,7 @@ interface Options {
 export function updateCommand(cli: Cli): Command {
   return group('update', undefined, 'Change an instance', [
     expirationCommand(cli),
+    sizeCommand(cli),
     restartPolicyCommand(cli),
     healthCheckCommand(cli),
     envCommand(cli),
@@ -52,6 +54,32 @@ function expirationCommand(cli: Cli): Command {
           ? `${instance.name} stays`
           : `${instance.name} is deleted ${ago(instance.expires_at)} (${instance.expires_at})`,
       )
+    })
+}
+
+interface SizeOptions {
+  readonly memory?: string
+  readonly cpus?: number
+  readonly overlaySize?: string
+}
+
+function sizeCommand(cli: Cli): Command {
+  return command('size', 'Give an instance more memory, processors or disk; one that is stopped may have less memory and processors, too', [
+    ['hypeman update size web --overlay-size 20GB', 'a longer disk, also while it runs (qemu, cloud-hypervisor)'],
+    ['hypeman stop web && hypeman update size web --memory 4GB --cpus 4 && hypeman start web', 'more of all, on any hypervisor'],
+    ['hypeman update size web --memory 2GB', 'while it runs: cloud-hypervisor, and as much as its --hotplug-size says'],
+  ])
+    .argument('<instance>', 'id, name or unique beginning of an id')
+    .option('--memory <size>', 'memory, such as 2GB')
+    .option('--cpus <count>', 'virtual processors', positiveNumber)
+    .option('--overlay-size <size>', 'its writable disk, such as 20GB; can only grow')
+    .action(async (name: string, { memory, cpus, overlaySize }: SizeOptions, self: Command) => {
+      if ([memory, cpus, overlaySize].every((one) => one === undefined)) throw new UsageError('give --memory, --cpus or --overlay-size')
+      const session = await cli.session(self)
+      const change = { size: memory, vcpus: cpus, overlay_size: overlaySize }
+      const instance = await session.client.instances.update(name, change, { signal: session.signal })
+      const has = `${instance.vcpus} processors, ${instance.size} of memory and a disk of ${instance.overlay_size}`
+      await printObject(session, instance, `${instance.name} has ${has}${instance.state === 'Stopped' ? ' from its next start on' : ''}`)
     })
 }
 

@@ -26,6 +26,7 @@ const infoAnswer = z.object({
   state: z.enum(['Created', 'Running', 'Shutdown', 'Paused', 'BreakPoint']),
   memory_actual_size: z.int().nonnegative().optional(),
   config: z.object({
+    cpus: z.object({ boot_vcpus: z.int(), max_vcpus: z.int() }),
     memory: z.object({ size: z.int() }),
     disks: z.array(z.object({ id: z.string().nullish(), path: z.string().nullish() })).nullish(),
   }),
@@ -59,6 +60,9 @@ export interface Vmm {
   snapshot(directory: string, limitMs: number): Promise<void>
   restore(request: RestoreRequest, signal?: AbortSignal): Promise<void>
   setBalloon(bytes: number, signal?: AbortSignal): Promise<void>
+  /** How much memory, in bytes, or how many processors the machine shall have. */
+  resize(wanted: { readonly memory: number } | { readonly vcpus: number }, signal?: AbortSignal): Promise<void>
+  resizeDisk(id: string, bytes: number, signal?: AbortSignal): Promise<void>
 }
 
 /** `gone` aborts when the process behind the socket has ended, so that nobody waits for its answer. */
@@ -106,6 +110,9 @@ export function vmmAt(socket: string, gone: AbortSignal): Vmm {
       return put('vm.restore', { source_url: `file://${directory}`, memory_restore_mode: mode, resume: false }, signal, limitMs)
     },
     setBalloon: (bytes, signal) => put('vm.resize', { desired_balloon: bytes }, signal),
+    resize: (wanted, signal) =>
+      put('vm.resize', 'memory' in wanted ? { desired_ram: wanted.memory } : { desired_vcpus: wanted.vcpus }, signal),
+    resizeDisk: (id, bytes, signal) => put('vm.resize-disk', { id, desired_size: bytes }, signal),
   }
 }
 

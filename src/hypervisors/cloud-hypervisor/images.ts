@@ -3,13 +3,14 @@
 // All are immutable and shared by hard link. While a directory holds an image no process writes to its disk: the one that goes on from it has a copy with the next number (../raw-disks.ts).
 
 import { statSync } from 'node:fs'
-import { link, readFile, rename, rm } from 'node:fs/promises'
+import { link, readFile, rename, rm, truncate } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
 import { copyPayload } from '../../files/copy.ts'
 import { defineRecord } from '../../files/record-format.ts'
 import { punchZeros, writeOver } from '../../files/sparse.ts'
 import { removeFile, syncDirectory, syncFile } from '../../files/stage.ts'
+import { diskErrors } from '../../platform/disk-error.ts'
 import { damagedImage, imageManifest, sizeOf } from '../image-manifest.ts'
 import { consumeDisk, diskName, dropDisksAbove, lastDisk, linkDisk } from '../raw-disks.ts'
 import { snapshotParts, vmmFiles } from './files.ts'
@@ -117,6 +118,8 @@ export async function completeMemory(written: string, signal: AbortSignal): Prom
   await rename(file, asked)
   await copyPayload(base, file, { signal, durable: false })
   await writeOver(file, asked, signal)
+  // Memory that was plugged in since lies behind the rest.
+  await diskErrors(file, async () => truncate(file, Math.max(statSync(file).size, statSync(asked).size)))
   await rm(asked)
   await rm(base)
   return statSync(file).blocks * 512

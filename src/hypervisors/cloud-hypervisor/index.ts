@@ -5,13 +5,14 @@ import { tellsPageHoles } from '../../files/sparse.ts'
 import { findBinaries } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
-import type { Balloon, Hypervisor, Machine } from '../driver.ts'
-import { addDiskParts, createDisk, exportDisk, importDisk, linkDisk } from '../raw-disks.ts'
+import type { Balloon, Hypervisor } from '../driver.ts'
+import { addDiskParts, createDisk, exportDisk, growDisk, importDisk, linkDisk } from '../raw-disks.ts'
 import { versionsOf } from '../versions.ts'
 import { partOf } from './files.ts'
 import { diskOf, linkImage } from './images.ts'
-import { CloudHypervisorMachine } from './machine.ts'
+import { asCloudHypervisor, CloudHypervisorMachine } from './machine.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
+import { resize } from './resize.ts'
 import { startCold, type Host } from './start.ts'
 
 export interface CloudHypervisorOptions extends Pick<Host, 'kernelImage' | 'startLimitMs'> {
@@ -47,11 +48,15 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
   return {
     name: 'cloud-hypervisor',
     diskFormat: 'numbered-raw',
-    features: ['snapshots', 'standby', 'fork', 'pause', 'balloon-control', 'vsock', 'disk-io-limit'],
+    features: [
+      ...['snapshots', 'standby', 'fork', 'pause', 'hotplug-memory', ...(process.arch === 'x64' ? ['hotplug-cpu'] : [])],
+      ...['balloon-control', 'vsock', 'disk-io-limit', 'disk-resize'],
+    ],
     networks: ['tap'],
     maxVolumes: MAX_VOLUMES,
     memory: memorySnapshots(host, versions),
     balloon,
+    resize,
     partOf,
     program: async () => (await binaries.usual()).path,
     stamp: versions.stamp,
@@ -65,6 +70,7 @@ export function createCloudHypervisorDriver(options: CloudHypervisorOptions): Hy
     },
     createDisk: (directory, sizeBytes) => createDisk(layout, directory, sizeBytes),
     addDiskParts: (directory, sizes) => addDiskParts(layout, directory, sizes),
+    growDisk: (directory, sizeBytes) => growDisk(layout, directory, sizeBytes),
     exportDisk: async (directory, file, signal) => exportDisk(directory, await diskOf(directory), file, signal),
     importDisk,
     boot: async (spec, signal) => {
@@ -92,14 +98,9 @@ async function share(directory: string, target: string, withMemory: boolean): Pr
 
 const balloon: Balloon = {
   async given(machine, signal) {
-    const info = await vmmOf(machine).info(signal)
+    const info = await asCloudHypervisor(machine).vmm.info(signal)
     const { size } = info?.config.memory ?? {}
     return size === undefined ? 0 : Math.max(0, size - (info?.memory_actual_size ?? size))
   },
-  ask: (machine, bytes, signal) => vmmOf(machine).setBalloon(bytes, signal),
-}
-
-function vmmOf(machine: Machine): CloudHypervisorMachine['vmm'] {
-  if (machine instanceof CloudHypervisorMachine) return machine.vmm
-  throw new TypeError('the machine is of another driver')
+  ask: (machine, bytes, signal) => asCloudHypervisor(machine).vmm.setBalloon(bytes, signal),
 }

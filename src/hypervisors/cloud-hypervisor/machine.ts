@@ -28,6 +28,12 @@ const statusOf: Readonly<Record<VmInfo['state'], MachineStatus>> = {
   BreakPoint: 'paused',
 }
 
+/** Of a machine that this driver has made. */
+export function asCloudHypervisor(machine: Machine): CloudHypervisorMachine {
+  if (machine instanceof CloudHypervisorMachine) return machine
+  throw new TypeError('the machine is of another driver')
+}
+
 export class CloudHypervisorMachine implements Machine {
   readonly directory: string
   readonly exited: Promise<ProcessEnd>

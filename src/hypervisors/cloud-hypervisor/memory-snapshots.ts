@@ -4,7 +4,7 @@ import { mkdir, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { socketPath } from '../../platform/socket-path.ts'
 import { isListening } from '../../platform/unix-http.ts'
-import type { Machine, MachineSpec, MemorySnapshots } from '../driver.ts'
+import type { MachineSpec, MemorySnapshots } from '../driver.ts'
 import { orFull } from '../full-disk.ts'
 import { whilePaused } from '../paused.ts'
 import { copyDisk, keepDisk } from '../raw-disks.ts'
@@ -12,7 +12,7 @@ import type { Versions } from '../versions.ts'
 import { VmmError } from './api.ts'
 import { vmmFiles } from './files.ts'
 import { completeImage, completeMemory, consumeImage, discardImage, holdsImage, keepBase, removeImage, stageImage } from './images.ts'
-import { CloudHypervisorMachine } from './machine.ts'
+import { asCloudHypervisor, type CloudHypervisorMachine } from './machine.ts'
 import { memoryLimitMs, startFromImage, type Host } from './start.ts'
 
 /** Told of each snapshot of a running machine. */
@@ -23,7 +23,7 @@ export function memorySnapshots(host: Host, versions: Versions): MemorySnapshots
     tellsPause: true,
 
     async capture(machine, spec, target, signal, around) {
-      const vm = asOurs(machine)
+      const vm = asCloudHypervisor(machine)
       const wasRunning = (await vm.status(signal)) === 'running'
       const disk = await vm.disk()
       signal.throwIfAborted()
@@ -34,7 +34,7 @@ export function memorySnapshots(host: Host, versions: Versions): MemorySnapshots
     },
 
     async suspend(machine, spec, signal) {
-      const vm = asOurs(machine)
+      const vm = asCloudHypervisor(machine)
       const started = performance.now()
       const disk = await vm.disk()
       const saving = path.join(spec.directory, vmmFiles.saving)
@@ -88,9 +88,4 @@ async function save({ vmm }: CloudHypervisorMachine, spec: MachineSpec, target: 
 
 function ramBytesOf(spec: MachineSpec): number {
   return spec.memoryMib * 1024 ** 2
-}
-
-function asOurs(machine: Machine): CloudHypervisorMachine {
-  if (machine instanceof CloudHypervisorMachine) return machine
-  throw new TypeError('the machine is of another driver')
 }

@@ -43,6 +43,25 @@ test('every machine is configured as the official description wants it, with no 
   )
 })
 
+test('a machine that may grow has addresses for it and no memory, each piece with room to be aligned; one that may not has none', () => {
+  const [one] = fc.sample(spec, 1)
+  assert.ok(one)
+  const launch = { kernel: '/k', systemDisk: 'disk-1.raw' }
+  const of = (memoryMib: number, largest: MachineSpec['largest']): unknown[] => {
+    const { cpus, memory } = bootConfig({ ...one, vcpus: 2, memoryMib, ...(largest === undefined ? {} : { largest }) }, launch)
+    return [
+      cpus.boot_vcpus,
+      cpus.max_vcpus,
+      memory.size / 1024 ** 2,
+      memory.hotplug_size === undefined ? 0 : (memory.hotplug_size ?? 0) / 1024 ** 2,
+    ]
+  }
+  assert.deepEqual(of(256, undefined), [2, 2, 256, 0])
+  assert.deepEqual(of(256, { vcpus: 1, memoryMib: 256 }), [2, 2, 256, 0])
+  assert.deepEqual(of(256, { vcpus: 4, memoryMib: 300 }), [2, process.arch === 'x64' ? 4 : 2, 256, 128 + 1024])
+  assert.deepEqual(of(192, { vcpus: 4, memoryMib: 448 }), [2, process.arch === 'x64' ? 4 : 2, 192, 256 + 1024])
+})
+
 test('what goes on from a snapshot has all paths, the network and the limits of the machine that goes on, and otherwise what was saved', () => {
   fc.assert(
     fc.property(spec, spec, fc.boolean(), (source, other, hasNulls) => {

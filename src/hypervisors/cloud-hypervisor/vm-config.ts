@@ -14,6 +14,13 @@ const disksGroup = 'disks'
 /** A connection's guest side: each process has its own socket, so that all guests may have the same. */
 const GUEST_CID = 3
 const RANDOM_SOURCE = '/dev/urandom'
+const MIB = 1024 ** 2
+/** Memory is plugged in by blocks of what kernels call sections, in MiB (docs/hotplug.md). */
+export const MEMORY_STEP_MIB = 128
+/** So often can memory be added to a process (`HOTPLUG_COUNT` in memory_manager.rs). */
+const MOST_PIECES = 8
+/** Processors are plugged in on amd64 alone (docs/hotplug.md). */
+const plugsProcessors = process.arch === 'x64'
 
 /** Boot or restore: what a description does not say. */
 export interface Launch {
@@ -37,7 +44,7 @@ const rateLimitGroup = z.looseObject({ id: z.string(), rate_limiter_config: z.lo
 
 export const vmConfig = z.looseObject({
   cpus: z.looseObject({ boot_vcpus: z.int(), max_vcpus: z.int() }),
-  memory: z.looseObject({ size: z.int(), shared: z.boolean().optional() }),
+  memory: z.looseObject({ size: z.int(), shared: z.boolean().optional(), hotplug_size: z.int().nullish() }),
   payload: z
     .looseObject({
       kernel: z.string().nullish(),
@@ -70,9 +77,9 @@ const kernelArguments = [
 /** Of a machine that boots. Disks are in the order in which the guest finds them: image, system disk, volumes. */
 export function bootConfig(spec: MachineSpec, launch: Launch): VmConfig {
   return {
-    cpus: { boot_vcpus: spec.vcpus, max_vcpus: spec.vcpus },
+    cpus: { boot_vcpus: spec.vcpus, max_vcpus: plugsProcessors ? Math.max(spec.vcpus, spec.largest?.vcpus ?? 0) : spec.vcpus },
     // Shared memory has holes where the guest never wrote, which the VMM leaves out of a snapshot: the guest stands still for what it wrote alone.
-    memory: { size: spec.memoryMib * 1024 ** 2, shared: true },
+    memory: { size: spec.memoryMib * MIB, shared: true, ...roomFor(spec) },
     payload: { kernel: launch.kernel, initramfs: spec.initrd, cmdline: commandLine(spec, launch) },
     ...limitOf(spec),
     disks: disksOf(spec, launch).map(({ id, path, readOnly }) => ({
@@ -92,6 +99,15 @@ export function bootConfig(spec: MachineSpec, launch: Launch): VmConfig {
     console: { mode: 'Tty' },
     vsock: { cid: GUEST_CID, socket: vmmFiles.vsock },
   }
+}
+
+/**
+ * Addresses, and no memory, for what may be plugged in: by the ACPI method, which takes nothing away again, so that what is added comes last in each snapshot. Each piece is aligned to the next
+ * multiple of the step, for which there must be room beside it.
+ */
+function roomFor({ memoryMib, largest = { vcpus: 0, memoryMib } }: MachineSpec): { readonly hotplug_size?: number } {
+  const mib = Math.ceil((largest.memoryMib - memoryMib) / MEMORY_STEP_MIB) * MEMORY_STEP_MIB
+  return mib > 0 ? { hotplug_size: (mib + MOST_PIECES * MEMORY_STEP_MIB) * MIB } : {}
 }
 
 /**

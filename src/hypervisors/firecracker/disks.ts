@@ -133,6 +133,16 @@ export async function addRawParts(directory: string, sizes: readonly number[]): 
   return { parts, [Symbol.asyncDispose]: shorten }
 }
 
+/** Makes the disk that long, durably, unless it is already. */
+export async function growRawDisk(directory: string, sizeBytes: number): Promise<AsyncDisposable> {
+  const { bytes } = sizeAndLinks(directory)
+  if (bytes >= sizeBytes) return new AsyncDisposableStack()
+  await ownDisk(directory, new AbortController().signal)
+  const disk = path.join(directory, diskFiles.live)
+  await resize(disk, sizeBytes)
+  return { [Symbol.asyncDispose]: () => resize(disk, bytes) }
+}
+
 async function resize(file: string, bytes: number): Promise<void> {
   await diskErrors(file, async () => {
     await using handle = await open(file, 'r+')

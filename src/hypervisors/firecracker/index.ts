@@ -10,7 +10,7 @@ import type { Hypervisor } from '../driver.ts'
 import { versionsOf } from '../versions.ts'
 import { balloon } from './balloon.ts'
 import { MAX_VOLUMES } from './configuration.ts'
-import { addRawParts, createRawDisk, exportRawDisk, importRawDisk, linkDisk, linkFrozen } from './disks.ts'
+import { addRawParts, createRawDisk, exportRawDisk, growRawDisk, importRawDisk, linkDisk, linkFrozen } from './disks.ts'
 import { partOf } from './files.ts'
 import { jailOfProcess } from './jail.ts'
 import { findJailers, type Jailing } from './jailer.ts'
@@ -74,6 +74,7 @@ export function createFirecrackerDriver(options: FirecrackerDriverOptions): Hype
     },
     createDisk: (directory, sizeBytes) => createRawDisk(layout, directory, sizeBytes),
     addDiskParts: (directory, sizes) => addRawParts(directory, sizes),
+    growDisk: growRawDisk,
     exportDisk: exportRawDisk,
     importDisk: importRawDisk,
     async boot(spec, signal) {

@@ -1,11 +1,12 @@
-// The limit of disk throughput on a QEMU without a guest, as QEMU itself tells it: through a pivot of the disk, a restore and a fork. It belongs to the process
-// that is started, not to the device state.
+// The limit of disk throughput, and the length of the disk, on a QEMU without a guest, as QEMU itself tells it: through a pivot of the disk, a restore and a fork. The limit belongs
+// to the process that is started, not to the device state.
 
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { z } from 'zod'
 import { bareHost } from '../../../tests/support/bare-qemu.ts'
 import type { Machine, MachineSpec } from '../driver.ts'
+import { lastLayer, sizeOfLayer } from './layers.ts'
 import { QemuMachine } from './machine.ts'
 
 const host = await bareHost()
@@ -44,4 +45,39 @@ test('a machine has the limit that it is started with, whatever its memory was w
 
   assert.deepEqual(await limitsOf((await forkOf(payload, null)).fork), [['system', 0, undefined]])
   assert.deepEqual(await limitsOf((await forkOf(payload, 7_000_000)).fork), [['system', 7_000_000, 'disks']])
+})
+
+const sizes = z.array(z.object({ device: z.string(), inserted: z.object({ image: z.object({ 'virtual-size': z.int() }) }) }))
+
+async function bytesOf(machine: Machine): Promise<number | undefined> {
+  assert.ok(machine instanceof QemuMachine)
+  const disks = sizes.parse(await machine.command('query-block'))
+  return disks.find(({ device }) => device === 'system')?.inserted.image['virtual-size']
+}
+
+test('a disk becomes longer under a machine that runs, never shorter, and so it is for what comes after: the next layer, forks, and starts', async () => {
+  const { machine, spec } = await host.start()
+  const grow = driver.resize?.disk ?? assert.fail('its disks do not grow')
+  const before = (await bytesOf(machine)) ?? assert.fail('it has no disk')
+  const wanted = before + 64 * 1024 ** 2
+  await grow(machine, wanted, never)
+  assert.equal(await bytesOf(machine), wanted)
+  await grow(machine, before, never)
+  assert.equal(await bytesOf(machine), wanted)
+  const payload = await host.directory()
+  await memory.capture(machine, spec, payload, never)
+  assert.equal(await bytesOf(machine), wanted, 'after the pivot')
+  const { fork, spec: forked } = await forkOf(payload, null)
+  assert.equal(await bytesOf(fork), wanted)
+  await fork.kill()
+  await memory.discardMemory(forked.directory)
+  const disk = (): number => sizeOfLayer(forked.directory, lastLayer(forked.directory))
+  {
+    await using _taken = await driver.growDisk(forked.directory, 2 * wanted)
+    assert.equal(disk(), 2 * wanted)
+  }
+  assert.equal(disk(), wanted)
+  await driver.growDisk(forked.directory, wanted + 1024 ** 2)
+  await driver.growDisk(forked.directory, wanted)
+  assert.equal(disk(), wanted + 1024 ** 2)
 })

@@ -8,7 +8,18 @@ import { adoptProcess, workingDirectory } from '../../platform/process.ts'
 import type { Hypervisor } from '../driver.ts'
 import { versionsOf } from '../versions.ts'
 import { addDiskParts } from './disk-parts.ts'
-import { addLayer, createBase, exportRaw, importRaw, lastLayer, layerNumber, linkLayers, refuseForeignLayers } from './layers.ts'
+import {
+  addLayer,
+  createBase,
+  exportRaw,
+  growLayers,
+  importRaw,
+  lastLayer,
+  layerNumber,
+  linkLayers,
+  refuseForeignLayers,
+} from './layers.ts'
+import { growLiveDisk } from './live-layer.ts'
 import { QemuMachine } from './machine.ts'
 import { machineKinds, type QemuMachineType } from './machines.ts'
 import { memorySnapshots } from './memory-snapshots.ts'
@@ -51,7 +62,8 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
   return {
     name,
     diskFormat: 'qcow2-layers',
-    features: ['snapshots', 'standby', 'fork', 'pause', 'disk-io-limit'],
+    features: ['snapshots', 'standby', 'fork', 'pause', 'disk-io-limit', 'disk-resize'],
+    resize: { disk: growLiveDisk },
     networks: ['user', 'tap'],
     maxVolumes,
     memory: memorySnapshots(program, versions),
@@ -65,6 +77,7 @@ export function createQemuDriver(options: QemuDriverOptions): Hypervisor {
     refuseForeign: refuseForeignLayers,
     createDisk: (directory, sizeBytes) => createBase(options.layout, directory, sizeBytes),
     addDiskParts: (directory, sizes) => addDiskParts(options.layout, directory, sizes),
+    growDisk: growLayers,
     exportDisk: (directory, file, signal) => exportRaw(directory, file, signal),
     importDisk: (directory, file) => importRaw(directory, file),
     boot: async (spec, signal) => {

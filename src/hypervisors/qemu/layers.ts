@@ -73,6 +73,20 @@ export async function addLayer(directory: string, below: number, durable = true)
   return name
 }
 
+/** Makes the disk of a machine that does not run that long, by one more layer, unless it is already. Disposing removes the layer. */
+export async function growLayers(directory: string, sizeBytes: number): Promise<AsyncDisposable> {
+  const below = lastLayer(directory)
+  if (sizeOfLayer(directory, below) >= sizeBytes) return new AsyncDisposableStack()
+  const file = path.join(directory, layerName(below + 1))
+  await createOverlay({ file, backing: layerName(below), backingFormat: below === 0 ? 'raw' : 'qcow2', sizeBytes }, true)
+  return {
+    async [Symbol.asyncDispose]() {
+      await removeLayersAbove(directory, below)
+      await syncDirectory(directory)
+    },
+  }
+}
+
 /** Size of the disk that a layer is of, in bytes. */
 export function sizeOfLayer(directory: string, number: number): number {
   const file = path.join(directory, layerName(number))

@@ -2,8 +2,9 @@
 
 import { randomBytes } from 'node:crypto'
 import { systemDisk } from './command-line.ts'
-import { addLayer, layerName, removeLayersAbove } from './layers.ts'
-import type { QemuMachine } from './machine.ts'
+import type { Machine } from '../driver.ts'
+import { addLayer, layerName, removeLayersAbove, sizeOfLayer } from './layers.ts'
+import { asQemu, type QemuMachine } from './machine.ts'
 
 /** Disposing takes the new layer back, unless QEMU writes to it by then. */
 export interface PreparedLayer extends AsyncDisposable {
@@ -11,6 +12,15 @@ export interface PreparedLayer extends AsyncDisposable {
   readonly below: number
   /** From here on the guest writes to the new layer. */
   pivot(): Promise<void>
+}
+
+/** Makes the disk of a live machine that long, in bytes, unless it is already. */
+export async function growLiveDisk(machine: Machine, sizeBytes: number, signal: AbortSignal): Promise<void> {
+  const qemu = asQemu(machine)
+  const { node, number } = await qemu.activeLayer()
+  signal.throwIfAborted()
+  // QEMU would make a longer one shorter.
+  if (sizeOfLayer(qemu.directory, number) < sizeBytes) await qemu.command('block_resize', { 'node-name': node, size: sizeBytes })
 }
 
 export async function prepareLayer(qemu: QemuMachine, directory: string): Promise<PreparedLayer> {

@@ -31,6 +31,12 @@ const statusOf: Readonly<Record<string, MachineStatus>> = {
 /** Until QEMU must have answered a command, in milliseconds: `stop` waits for the guest's writes to reach the disk. */
 const ANSWER_LIMIT_MS = 60_000
 
+/** Of a machine that this driver has made. */
+export function asQemu(machine: Machine): QemuMachine {
+  if (machine instanceof QemuMachine) return machine
+  throw new TypeError('the machine is of another driver')
+}
+
 export class QemuMachine implements Machine {
   directory: string
   readonly exited: Promise<ProcessEnd>

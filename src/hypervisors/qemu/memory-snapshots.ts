@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { socketPath } from '../../platform/socket-path.ts'
 import { isListening } from '../../platform/unix-http.ts'
-import type { AroundPause, CaptureReport, Machine, MachineSpec, MemorySnapshots } from '../driver.ts'
+import type { AroundPause, CaptureReport, MachineSpec, MemorySnapshots } from '../driver.ts'
 import { orFull } from '../full-disk.ts'
 import { whilePaused } from '../paused.ts'
 import type { Versions } from '../versions.ts'
@@ -12,7 +12,7 @@ import { qemuFiles } from './command-line.ts'
 import { joinLayers, linkLayers } from './layers.ts'
 import { prepareLayer } from './live-layer.ts'
 import { earlierStreamEnded, liveRefusal, NotLive, prepareLive } from './live-memory.ts'
-import { QemuMachine } from './machine.ts'
+import { asQemu, type QemuMachine } from './machine.ts'
 import {
   finishImage,
   finishLive,
@@ -186,9 +186,4 @@ async function saveDevices(qemu: QemuMachine, filename: string): Promise<void> {
   } catch (error) {
     throw error instanceof QmpError ? await orFull(path.dirname(filename), error) : error
   }
-}
-
-function asQemu(machine: Machine): QemuMachine {
-  if (machine instanceof QemuMachine) return machine
-  throw new TypeError('the machine is of another driver')
 }

@@ -7,7 +7,7 @@ import { findBinaries, type Binary } from '../../platform/binaries.ts'
 import { messageOf } from '../../platform/flow.ts'
 import { adoptProcess, workingDirectory } from '../../platform/process.ts'
 import type { Balloon, Hypervisor, Machine } from '../driver.ts'
-import { addDiskParts, createDisk, exportDisk, importDisk } from '../raw-disks.ts'
+import { addDiskParts, createDisk, exportDisk, growDisk, importDisk } from '../raw-disks.ts'
 import { versionsOf } from '../versions.ts'
 import { diskOf, linkFrozen, partOf } from './image.ts'
 import { VzMachine } from './machine.ts'
@@ -72,6 +72,7 @@ export function createVzDriver({ layout, command, host = process, startLimitMs }
       ),
     createDisk: (directory, sizeBytes) => createDisk(layout, directory, sizeBytes),
     addDiskParts: (directory, sizes) => addDiskParts(layout, directory, sizes),
+    growDisk: (directory, sizeBytes) => growDisk(layout, directory, sizeBytes),
     exportDisk: async (directory, file, signal) => exportDisk(directory, await diskOf(directory), file, signal),
     importDisk,
     async boot(spec, signal) {

@@ -97,13 +97,15 @@ function collectionRoutes(app: App, { services: { instances } }: RouteContext): 
         tags,
         operationId: 'updateInstance',
         summary:
-          'Change when an instance is deleted by itself, its restart policy, its health check, its environment, or when it goes to standby by itself',
+          'Change when an instance is deleted by itself, its size, its restart policy, its health check, its environment, or when it goes to standby by itself',
         params: instanceParams,
         body: updateInstanceBody,
         response: { 200: instance, ...failure },
         'x-error-codes': [
           ...([...lookupErrors, 'invalid_ttl', 'invalid_expires_at', 'invalid_restart_policy', 'invalid_health_check'] as const),
           ...(['invalid_auto_standby', 'instance_expired', 'busy', 'forbidden', ...writeErrors] as const),
+          ...(['invalid_size', 'invalid_overlay_size', 'invalid_state', 'insufficient_resources', 'not_supported', 'conflict'] as const),
+          'guest_unreachable',
         ],
       },
     },

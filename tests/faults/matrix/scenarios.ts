@@ -6,6 +6,7 @@ import type { Scenario } from './scenario.ts'
 import * as pushes from './push-scenarios.ts'
 import * as reclaim from './reclaim-scenarios.ts'
 import * as schedules from './schedule-scenarios.ts'
+import * as sizes from './size-scenarios.ts'
 import * as snapshots from './snapshot-scenarios.ts'
 import * as stores from './store-scenarios.ts'
 import * as volumes from './volume-scenarios.ts'
@@ -25,6 +26,7 @@ export const guestScenarios: readonly Scenario[] = [
 
 export const scenarios: readonly Scenario[] = [
   ...guestScenarios,
+  ...[sizes.resizeStopped, sizes.growMachine, sizes.growDisk],
   ...[schedules.setSchedule, schedules.deleteSchedule, schedules.runSchedule],
   ...[stores.createVolume, stores.createVolumeFromArchive, stores.deleteVolume],
   ...[volumes.attachVolume, volumes.attachLayered, volumes.detachVolume],

@@ -35,9 +35,9 @@ const attachShelf = (change: object): Case => send('POST', '/instances/stopped/v
 
 /** On an instance of its own, which runs. */
 const withFresh =
-  (act: Case): Case =>
+  (act: Case, change: object = {}): Case =>
   async (world) => {
-    await world.server.client.instances.create({ ...standIn, name: 'fresh' })
+    await world.server.client.instances.create({ ...standIn, name: 'fresh', ...change })
     await world.server.client.instances.wait('fresh', { state: 'Running', timeout: '1m' })
     return await act(world)
   }
@@ -93,6 +93,13 @@ export const cases: Readonly<Record<string, Cases>> = {
     forbidden: sendAsAnother('PATCH', '/instances/runs', { secret_files: { 'tls.key': 'y' } }),
     storage_full: onFullDisk(send('PATCH', '/instances/stopped', { ttl: '1h' })),
     storage_unsuitable: onFailingDisk(send('PATCH', '/instances/stopped', { ttl: '1h' })),
+    invalid_size: send('PATCH', '/instances/stopped', { size: 'much' }),
+    invalid_overlay_size: send('PATCH', '/instances/stopped', { overlay_size: '1MB' }),
+    invalid_state: send('PATCH', '/instances/asleep', { vcpus: 2 }),
+    insufficient_resources: send('PATCH', '/instances/stopped', { overlay_size: '60GB' }),
+    not_supported: withFresh(send('PATCH', '/instances/fresh', { vcpus: 2 }), { hypervisor: 'qemu-microvm' }),
+    conflict: withFresh(send('PATCH', '/instances/fresh', { vcpus: 5 })),
+    guest_unreachable: send('PATCH', '/instances/deaf', { overlay_size: '32MB' }),
     instance_expired: (world) =>
       during(world, 'instance.delete/remove', create({ name: 'brief', ttl: '1ms' }), send('PATCH', '/instances/brief', { ttl: '1h' })),
   },

@@ -230,6 +230,8 @@ export const whileStreaming =
   async (world) => {
     const { url, token } = world.server
     const end = new AbortController()
+    // Held on to: fetch ends an answer that nobody reads as soon as it is collected.
+    const held = new Set<unknown>()
     try {
       for (let open = 0; open < MOST_STREAMS; open += 1) {
         const stream = await fetch(`${url}/instances/runs/events?follow=true`, {
@@ -237,10 +239,12 @@ export const whileStreaming =
           signal: end.signal,
         })
         assert.equal(stream.status, 200)
+        held.add(stream.body?.getReader())
       }
       return await act(world)
     } finally {
       end.abort()
+      held.clear()
       // Until the server has seen them go, others would be refused.
       await until('a stream can be opened again', async () => {
         const { status } = await ask(world.server, 'GET', '/instances/runs/events')

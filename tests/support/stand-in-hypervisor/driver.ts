@@ -1,10 +1,18 @@
 // A hypervisor whose machines are small processes with a disk, memory and a guest that speaks the agent protocol (README.md): the contract's
 // durability and sharing with none of the cost of booting. For tests that need many machines, or many at once.
 
-import { open, rename, truncate } from 'node:fs/promises'
+import { open, rename, stat, truncate } from 'node:fs/promises'
 import path from 'node:path'
 import { HypemanError } from '../../../src/api/errors.ts'
-import type { Balloon, Hypervisor, HypervisorName, Machine, MemorySnapshots, VersionStamp } from '../../../src/hypervisors/driver.ts'
+import type {
+  Balloon,
+  Hypervisor,
+  HypervisorName,
+  Machine,
+  MemorySnapshots,
+  Resize,
+  VersionStamp,
+} from '../../../src/hypervisors/driver.ts'
 import { messageOf } from '../../../src/platform/flow.ts'
 import { adoptProcess } from '../../../src/platform/process.ts'
 import { copyPayload } from '../../../src/files/copy.ts'
@@ -37,26 +45,35 @@ export interface StandInOptions {
   readonly diskFormat?: string
   /** Its guests give memory back. */
   readonly hasBalloon?: boolean
+  /** Its machines can be made larger while they run. */
+  readonly grows?: boolean
 }
 
-/** Two hypervisors, which do not take each other's disks as they are: one with a balloon, and one without. */
+/** Two hypervisors, which do not take each other's disks as they are: one with a balloon and machines that grow, and one without. */
 export function createStandIns(program: string): readonly Hypervisor[] {
   return (['qemu', 'qemu-microvm'] as const).map((name) =>
-    createStandIn({ name, program, diskFormat: `of ${name}`, hasBalloon: name === 'qemu' }),
+    createStandIn({ name, program, diskFormat: `of ${name}`, hasBalloon: name === 'qemu', grows: name === 'qemu' }),
   )
 }
 
-export function createStandIn({ name, program, version = '1', diskFormat = 'stand-in', hasBalloon = false }: StandInOptions): Hypervisor {
+export function createStandIn(options: StandInOptions): Hypervisor {
+  const { name, program, version = '1', diskFormat = 'stand-in', hasBalloon = false, grows = false } = options
   const stamp: VersionStamp = { hypervisor: name, version, machineType: 'stand-in', accelerator: 'none' }
   return {
     name,
     diskFormat,
-    features: ['snapshots', 'standby', 'fork', 'pause', ...(hasBalloon ? ['balloon-control'] : [])],
+    features: [
+      ...['snapshots', 'standby', 'fork', 'pause'],
+      ...(grows ? ['hotplug-memory', 'hotplug-cpu'] : []),
+      ...(hasBalloon ? ['balloon-control'] : []),
+      ...(grows ? ['disk-resize'] : []),
+    ],
     // Its machines leave their device alone: it is there, and leads nowhere.
     networks: ['user', 'tap'],
     maxVolumes: 20,
     memory: memorySnapshots(program, stamp),
     ...(hasBalloon ? { balloon } : {}),
+    ...(grows ? { resize } : {}),
     unavailable: () => Promise.resolve(undefined),
     stamp: () => Promise.resolve(stamp),
     partOf,
@@ -76,6 +93,12 @@ export function createStandIn({ name, program, version = '1', diskFormat = 'stan
         [Symbol.asyncDispose]: () => truncate(file, size),
       }
     },
+    async growDisk(directory, sizeBytes) {
+      const file = path.join(directory, diskName(await ownDisk(directory)))
+      const { size } = await stat(file)
+      await truncate(file, Math.max(size, sizeBytes))
+      return { [Symbol.asyncDispose]: () => truncate(file, size) }
+    },
     async exportDisk(directory, file) {
       await copyPayload(path.join(directory, diskName(await diskOf(directory))), file)
     },
@@ -92,6 +115,18 @@ export function createStandIn({ name, program, version = '1', diskFormat = 'stan
     // The fork's own disk is made when it starts.
     materialise: linkFrozen,
   }
+}
+
+const resize: Resize = {
+  async disk(machine, sizeBytes) {
+    const file = path.join(asStandIn(machine).directory, diskName(await asStandIn(machine).disk()))
+    await truncate(file, Math.max((await stat(file)).size, sizeBytes))
+  },
+  machine: {
+    memoryStepMib: 128,
+    size: (machine, signal) => asStandIn(machine).size(signal),
+    grow: (machine, wanted, signal) => asStandIn(machine).grow(wanted, signal),
+  },
 }
 
 const balloon: Balloon = {

@@ -9,7 +9,7 @@ import { text } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
 import { HypemanError } from '../../../src/api/errors.ts'
-import type { Machine, MachineSpec, MachineStatus } from '../../../src/hypervisors/driver.ts'
+import type { Machine, MachineSize, MachineSpec, MachineStatus } from '../../../src/hypervisors/driver.ts'
 import { killProcess, spawnDetached, type DetachedProcess, type ProcessEnd, type ProcessIdentity } from '../../../src/platform/process.ts'
 import { diskName, diskNumber, imageName, readManifest, removeImage } from './files.ts'
 
@@ -25,10 +25,12 @@ const controlAnswer = z.object({
   disk: z.string(),
   error: z.string().optional(),
   balloon: z.number().default(0),
+  size: z.object({ vcpus: z.number(), memory: z.number() }),
 })
 
 type Request =
   | { readonly do: 'balloon'; readonly bytes: number }
+  | { readonly do: 'grow'; readonly size: { readonly vcpus: number; readonly memory: number } }
   | { readonly do: 'status' | 'pause' | 'resume' | 'power' }
   | { readonly do: 'save'; readonly file: string }
 
@@ -86,6 +88,15 @@ export class StandInMachine implements Machine {
     await this.ask({ do: 'balloon', bytes }, signal)
   }
 
+  async size(signal: AbortSignal): Promise<MachineSize> {
+    const { vcpus, memory } = (await this.ask({ do: 'status' }, signal)).size
+    return { vcpus, memoryMib: memory }
+  }
+
+  async grow({ vcpus, memoryMib }: MachineSize, signal: AbortSignal): Promise<void> {
+    await this.ask({ do: 'grow', size: { vcpus, memory: memoryMib } }, signal)
+  }
+
   async kill(): Promise<void> {
     this.release()
     await killProcess(this.process)
@@ -126,6 +137,8 @@ export class StandInMachine implements Machine {
       throw new HypemanError('storage_full', `no space left to ${request.do} the stand-in in ${this.directory}`)
     if (answer.error?.includes('read-only file system') === true)
       throw new HypemanError('storage_unsuitable', `the stand-in in ${this.directory} is on a read-only filesystem`)
+    if (answer.error?.includes('no room') === true)
+      throw new HypemanError('conflict', `the stand-in could not ${request.do}: ${answer.error}`)
     if (answer.error !== undefined) throw new Error(`the stand-in could not ${request.do}: ${answer.error}`)
     return answer
   }
@@ -141,6 +154,7 @@ export async function startMachine(
 ): Promise<StandInMachine> {
   await removeSockets(spec.directory)
   const [image, ...volumes] = spec.disks
+  const { largest = spec } = spec
   const attached = [
     ...(image === undefined ? [] : ['-read', image.path]),
     ...volumes.flatMap((volume) => [volume.readOnly ? '-read' : '-write', volume.path]),
@@ -150,6 +164,8 @@ export async function startMachine(
     `hypeman-${spec.instanceId}`,
     '-disk',
     diskName(disk),
+    ...['-vcpus', String(spec.vcpus), '-memory', String(spec.memoryMib)],
+    ...['-most-vcpus', String(largest.vcpus), '-most-memory', String(largest.memoryMib)],
     ...attached,
     ...(incoming === undefined ? [] : ['-incoming']),
   ]

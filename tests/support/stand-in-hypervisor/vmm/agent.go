@@ -44,6 +44,12 @@ func newAgent(guest *guest) *http.Server {
 		}
 		answer(w, http.StatusOK, struct{}{})
 	})
+	mux.HandleFunc("/v1/grow", func(w http.ResponseWriter, r *http.Request) {
+		guest.run(func() {
+			given := guest.memory.Size
+			answer(w, http.StatusOK, agent.Growth{Processors: given.Vcpus, MemoryBytes: given.Memory << 20})
+		})
+	})
 	mux.HandleFunc("/v1/shutdown", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusAccepted, struct{}{})
 		if flusher, ok := w.(http.Flusher); ok {

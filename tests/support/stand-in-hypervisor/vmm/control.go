@@ -12,6 +12,8 @@ type controlRequest struct {
 	File string `json:"file"`
 	// Bytes is what the guest shall give back in all.
 	Bytes int64 `json:"bytes"`
+	// Size is what the machine shall have.
+	Size size `json:"size"`
 }
 
 type controlAnswer struct {
@@ -20,10 +22,11 @@ type controlAnswer struct {
 	Error  string `json:"error,omitempty"`
 	// Balloon is what the guest has given back.
 	Balloon int64 `json:"balloon,omitempty"`
+	Size    size  `json:"size"`
 }
 
 // serveControl answers requests of one JSON line each, until it can't listen any more.
-func serveControl(listener net.Listener, guest *guest, disk string) error {
+func serveControl(listener net.Listener, guest *guest, disk string, most size) error {
 	for {
 		connection, err := listener.Accept()
 		if err != nil {
@@ -38,10 +41,10 @@ func serveControl(listener net.Listener, guest *guest, disk string) error {
 					return // the host has gone, or does not speak as we do
 				}
 				answer := controlAnswer{Disk: disk, Status: "running"}
-				if err := control(guest, request); err != nil {
+				if err := control(guest, request, most); err != nil {
 					answer.Error = err.Error()
 				}
-				answer.Balloon = guest.balloon()
+				answer.Balloon, answer.Size = guest.balloon(), guest.size()
 				if guest.isPaused() {
 					answer.Status = "paused"
 				}
@@ -53,7 +56,7 @@ func serveControl(listener net.Listener, guest *guest, disk string) error {
 	}
 }
 
-func control(guest *guest, request controlRequest) error {
+func control(guest *guest, request controlRequest, most size) error {
 	switch request.Do {
 	case "status":
 		return nil
@@ -68,6 +71,8 @@ func control(guest *guest, request controlRequest) error {
 	case "balloon":
 		guest.setBalloon(request.Bytes)
 		return nil
+	case "grow":
+		return guest.grow(request.Size, most)
 	case "power":
 		go guest.run(func() { guest.powerOff(0) })
 		return nil

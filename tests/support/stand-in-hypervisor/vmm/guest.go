@@ -38,6 +38,14 @@ type memory struct {
 	Generation int    `json:"generation"`
 	// Balloon is what the guest has given back of its memory, in bytes.
 	Balloon int64 `json:"balloon"`
+	// Size is what the machine was given.
+	Size size `json:"size"`
+}
+
+// size is of a machine: processors, and memory in MiB.
+type size struct {
+	Vcpus  int   `json:"vcpus"`
+	Memory int64 `json:"memory"`
 }
 
 type guest struct {
@@ -51,12 +59,12 @@ type guest struct {
 	memory memory
 }
 
-func newGuest(disk string) (*guest, error) {
+func newGuest(disk string, given size) (*guest, error) {
 	file, err := os.OpenFile(disk, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &guest{disk: file, memory: memory{Token: randomHex(), Random: randomHex(), BootID: randomHex()}}, nil
+	return &guest{disk: file, memory: memory{Token: randomHex(), Random: randomHex(), BootID: randomHex(), Size: given}}, nil
 }
 
 // run does a piece of the guest's work: while it is paused, not before it is resumed.
@@ -126,7 +134,32 @@ func (g *guest) load(file *os.File) error {
 	if string(digest) != fmt.Sprintf("%x\n", sha256.Sum256(content)) {
 		return errors.New("the memory image is not as it was written")
 	}
-	return json.Unmarshal(content, &g.memory)
+	given := g.memory.Size
+	if err := json.Unmarshal(content, &g.memory); err != nil {
+		return err
+	}
+	if saved := g.memory.Size; saved != given {
+		return fmt.Errorf("the memory image is of a machine with %d processors and %d MiB, not %d and %d", saved.Vcpus, saved.Memory, given.Vcpus, given.Memory)
+	}
+	return nil
+}
+
+// size tells what the machine was given, also while it is paused.
+func (g *guest) size() size {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.memory.Size
+}
+
+// grow gives the machine more, up to what it was started with room for.
+func (g *guest) grow(wanted, most size) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if wanted.Vcpus > most.Vcpus || wanted.Memory > most.Memory {
+		return errors.New("it has no room for that")
+	}
+	g.memory.Size = wanted
+	return nil
 }
 
 // balloon tells what the guest has given back, also while it is paused.

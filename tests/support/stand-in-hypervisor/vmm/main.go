@@ -26,8 +26,13 @@ func main() {
 	incoming := flag.Bool("incoming", false, "load the memory on descriptor 3 and start paused")
 	flag.Func("read", "a disk that many may read", func(file string) error { return attach(file, os.O_RDONLY, syscall.LOCK_SH) })
 	flag.Func("write", "a disk that nobody else may use", func(file string) error { return attach(file, os.O_RDWR, syscall.LOCK_EX) })
+	var given, most size
+	flag.IntVar(&given.Vcpus, "vcpus", 1, "processors")
+	flag.Int64Var(&given.Memory, "memory", 128, "memory in MiB")
+	flag.IntVar(&most.Vcpus, "most-vcpus", 1, "as many as it may be given while it runs")
+	flag.Int64Var(&most.Memory, "most-memory", 128, "as much as it may be given while it runs, in MiB")
 	flag.Parse()
-	if err := run(*disk, *incoming); err != nil {
+	if err := run(*disk, *incoming, given, most); err != nil {
 		fmt.Fprintf(os.Stderr, "stand-in: %v\n", err)
 		os.Exit(1)
 	}
@@ -49,8 +54,8 @@ func attach(file string, mode, lock int) error {
 	return nil
 }
 
-func run(disk string, incoming bool) error {
-	guest, err := newGuest(disk)
+func run(disk string, incoming bool, given, most size) error {
+	guest, err := newGuest(disk, given)
 	if err != nil {
 		return err
 	}
@@ -70,7 +75,7 @@ func run(disk string, incoming bool) error {
 	if err != nil {
 		return err
 	}
-	return serveControl(control, guest, disk)
+	return serveControl(control, guest, disk, most)
 }
 
 // serveAgent takes one connection at a time, as a serial port does.
