@@ -171,7 +171,7 @@ export interface Balloon {
  */
 export interface Resize {
   /** Makes the system disk that long, in bytes, if it is not yet. Absent: disks grow while nothing runs (`Hypervisor.growDisk`). */
-  disk?(machine: Machine, sizeBytes: number, signal: AbortSignal): Promise<void>
+  readonly disk?: (machine: Machine, sizeBytes: number, signal: AbortSignal) => Promise<void>
   /** Absent: processors and memory are those of the machine's boot. */
   readonly machine?: {
     /** Memory is added in multiples of this, in MiB. */

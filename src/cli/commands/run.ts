@@ -90,7 +90,9 @@ export function runCommand(cli: Cli): Command {
     .addOption(new Option('--cpus <count>', "virtual CPUs (the server's default is 2)").argParser(positiveNumber))
     .addOption(new Option('--vcpus <count>', 'the same as --cpus').argParser(positiveNumber).hideHelp())
     .option('--overlay-size <size>', 'size of the writable disk, such as 10GB')
-    .addOption(new Option('--hotplug-size <size>', 'memory to add later, where a hypervisor can').hideHelp())
+    .addOption(
+      new Option('--hotplug-size <size>', 'memory that may be added while it runs (hypeman update size), where the hypervisor can'),
+    )
     .option('--disk-io <rate>', "limit of what its disks together read and write, such as 100MB/s; 0: none, not even the server's default")
     .option('--bandwidth-down <rate>', "limit of what it receives, such as 100Mbps or 12.5MB/s; 0: none, not even the server's default")
     .option('--bandwidth-up <rate>', 'limit of what it sends; as --bandwidth-down')

@@ -180,12 +180,9 @@ test('disks are shared by links while nobody writes, exported and imported, and 
     assert.equal(undone.parts.length, 1)
   }
   assert.equal((await stat(path.join(imported.directory, 'disk.raw'))).size, size)
-  for (const [asked, taken] of [
-    [size + 1024 ** 2, true],
-    [size - 1024, false],
-  ] as const) {
-    await using _longer = await driver.growDisk(imported.directory, asked)
-    assert.equal((await stat(path.join(imported.directory, 'disk.raw'))).size, taken ? asked : size)
+  {
+    await using _longer = await driver.growDisk(imported.directory, size + 1024 ** 2)
+    assert.equal((await stat(path.join(imported.directory, 'disk.raw'))).size, size + 1024 ** 2)
   }
   assert.equal((await stat(path.join(imported.directory, 'disk.raw'))).size, size)
   const { parts } = await driver.addDiskParts(imported.directory, [2 * 1024 ** 2, 1024 ** 2])
