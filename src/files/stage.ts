@@ -252,13 +252,14 @@ const SYNCS_AT_ONCE = 8
 
 /** Syncs every regular file and directory of a tree, contents first. A file that is on disk already costs the same however large it is. */
 export async function syncTree(directory: string): Promise<void> {
-  const files: string[] = []
+  const contents: (() => Promise<void>)[] = []
   for (const entry of readdirSync(directory, { withFileTypes: true })) {
     const at = path.join(directory, entry.name)
-    if (entry.isDirectory()) await syncTree(at)
-    else if (entry.isFile()) files.push(at)
+    if (entry.isDirectory()) contents.push(() => syncTree(at))
+    else if (entry.isFile()) contents.push(() => syncFile(at))
   }
-  for (let at = 0; at < files.length; at += SYNCS_AT_ONCE) await Promise.all(files.slice(at, at + SYNCS_AT_ONCE).map(syncFile))
+  for (let at = 0; at < contents.length; at += SYNCS_AT_ONCE)
+    await Promise.all(contents.slice(at, at + SYNCS_AT_ONCE).map((sync) => sync()))
   await syncDirectory(directory)
 }
 

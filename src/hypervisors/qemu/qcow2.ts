@@ -8,6 +8,7 @@ import { HypemanError } from '../../api/errors.ts'
 import { writeFully } from '../../files/memory-image/private-pages.ts'
 import { removeFile, syncDirectory, syncFile } from '../../files/stage.ts'
 import { diskErrors } from '../../platform/disk-error.ts'
+import { together } from '../../platform/flow.ts'
 
 const CLUSTER_BITS = 16
 const CLUSTER = 1 << CLUSTER_BITS
@@ -29,19 +30,17 @@ export interface Overlay {
   readonly sizeBytes: number
 }
 
-/**
- * Makes the file whole or not at all: no name is ever a half-written layer's. In a staged directory its commit makes it durable; in any
- * other, `durable` does.
- */
+/** Makes the file whole or not at all, durably: no name is ever a half-written layer's. With `durable` false it is for a staged directory, which is committed whole or dropped. */
 export async function createOverlay(overlay: Overlay, durable: boolean): Promise<void> {
+  if (!durable) return diskErrors(overlay.file, () => writeOverlay(overlay, overlay.file))
   const temporary = `${overlay.file}${TEMPORARY}`
   await diskErrors(overlay.file, async () => {
     await removeFile(temporary)
     try {
       await writeOverlay(overlay, temporary)
-      if (durable) await syncFile(temporary)
+      await syncFile(temporary)
       await rename(temporary, overlay.file)
-      if (durable) await syncDirectory(path.dirname(overlay.file))
+      await syncDirectory(path.dirname(overlay.file))
     } catch (error) {
       await removeFile(temporary)
       throw error
@@ -52,15 +51,18 @@ export async function createOverlay(overlay: Overlay, durable: boolean): Promise
 async function writeOverlay(overlay: Overlay, target: string): Promise<void> {
   const l1Entries = l1EntriesOf(overlay.sizeBytes)
   const clusters = emptyClusters(l1Entries)
-  await using file = await open(target, 'wx', 0o600)
-  await writeFully(file, header(overlay, l1Entries), 0)
   const tableEntry = Buffer.alloc(8)
   tableEntry.writeBigUInt64BE(BigInt(2 * CLUSTER))
-  await writeFully(file, tableEntry, CLUSTER)
   const refcounts = Buffer.alloc(clusters * 2)
   for (let cluster = 0; cluster < clusters; cluster += 1) refcounts.writeUInt16BE(1, cluster * 2)
-  await writeFully(file, refcounts, 2 * CLUSTER)
-  await file.truncate(clusters * CLUSTER)
+  await using file = await open(target, 'wx', 0o600)
+  // At once, in whatever order: each is a way to one of Node's threads and back, and every fork makes a layer.
+  await together([
+    file.truncate(clusters * CLUSTER),
+    writeFully(file, header(overlay, l1Entries), 0),
+    writeFully(file, tableEntry, CLUSTER),
+    writeFully(file, refcounts, 2 * CLUSTER),
+  ])
 }
 
 function l1EntriesOf(sizeBytes: number): number {
