@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { connect, createServer, isIP, type AddressInfo } from 'node:net'
+import { connect, createServer, isIP, type AddressInfo, type Server } from 'node:net'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { until } from '../../tests/support/until.ts'
@@ -94,15 +94,23 @@ test('the client of this host that closed first tells of a connection that is ov
   assert.equal(sourceOf(at('127.0.0.1 5000', '127.0.0.1 8080'), published)?.address, undefined, 'its other end is in the list, too')
 })
 
+/** On a port of which nothing is listed: connections to a program that had it before may be remembered for a minute. */
+async function listenUnlisted(): Promise<{ readonly server: Server; readonly port: number }> {
+  for (;;) {
+    const server = createServer({ allowHalfOpen: true }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    if ((await hostConnections(new Set([port]))).length === 0) return { server, port }
+    server.close()
+  }
+}
+
 test("this kernel's own list shows a connection while it is open, and for a while after either side has closed it", async () => {
-  const server = createServer({ allowHalfOpen: true }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
+  const { server, port } = await listenUnlisted()
   const seen = async (): Promise<(number | null)[]> =>
     (await hostConnections(new Set([port]))).flatMap((one) =>
       sourceOf(one, { hostPort: port, hostAddress: '127.0.0.1' })?.address === '127.0.0.1' ? [one.endedMs] : [],
     )
-  assert.deepEqual(await seen(), [])
   for (const first of ['client', 'server'] as const) {
     const taken = once(server, 'connection')
     const client = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
