@@ -51,29 +51,32 @@ func openSystem(device, mountPoint string) (err error) {
 // Grow takes into use what the VMM has added: processors and blocks of memory that are not online, until there are as many as wanted, and so much of the system disk.
 func (Guest) Grow(wanted agent.Growth, limit time.Duration) (agent.Growth, error) {
 	deadline := time.Now().Add(limit)
-	for {
-		found, err := takeOnline("/sys/devices/system")
-		if err != nil {
-			return found, err
-		}
-		if found.Processors >= wanted.Processors && found.MemoryBytes >= wanted.MemoryBytes {
-			break
-		}
+	found, err := takeOnline("/sys/devices/system")
+	// What the kernel is busy with just now it may take a moment later.
+	for err != nil || isLess(found, wanted) {
 		if time.Now().After(deadline) {
+			if err != nil {
+				return found, err
+			}
 			return found, fmt.Errorf("after %v there are %d processors and %d bytes of memory in use, not %d and %d",
 				limit, found.Processors, found.MemoryBytes, wanted.Processors, wanted.MemoryBytes)
 		}
 		time.Sleep(growthLook)
+		found, err = takeOnline("/sys/devices/system")
 	}
-	found, err := takeOnline("/sys/devices/system")
-	if err != nil || systemDisk == nil {
-		return found, err
+	if systemDisk == nil {
+		return found, nil
 	}
 	if err := fillDisk(systemDisk, systemRoot, wanted.DiskBytes); err != nil {
 		return found, err
 	}
 	found.DiskBytes, err = deviceBytes(systemDisk)
 	return found, err
+}
+
+// isLess tells whether something is missing yet. A kernel that tells of no blocks of memory has what it booted with, and can't be given more.
+func isLess(found, wanted agent.Growth) bool {
+	return found.Processors < wanted.Processors || found.MemoryBytes != 0 && found.MemoryBytes < wanted.MemoryBytes
 }
 
 // takeOnline brings every processor and every block of memory online that is there, and tells what is in use then: memory by whole blocks, the smallest parts that the kernel takes.

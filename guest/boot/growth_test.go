@@ -56,6 +56,23 @@ func TestAKernelWithoutBlocksOfMemoryTellsOfProcessorsAlone(t *testing.T) {
 	if want := (agent.Growth{Processors: 1}); err != nil || found != want {
 		t.Errorf("%+v %v", found, err)
 	}
+	if isLess(found, agent.Growth{Processors: 1, MemoryBytes: 1 << 30}) {
+		t.Error("what such a kernel has is waited for")
+	}
+}
+
+func TestNothingIsMissingWhenThereIsAsMuchAsWanted(t *testing.T) {
+	wanted := agent.Growth{Processors: 2, MemoryBytes: 320 << 20}
+	for found, less := range map[agent.Growth]bool{
+		{Processors: 2, MemoryBytes: 384 << 20}: false,
+		{Processors: 3, MemoryBytes: 320 << 20}: false,
+		{Processors: 1, MemoryBytes: 384 << 20}: true,
+		{Processors: 2, MemoryBytes: 256 << 20}: true,
+	} {
+		if isLess(found, wanted) != less {
+			t.Errorf("%+v", found)
+		}
+	}
 }
 
 // mayResize tells whether this process may mount (capability 21) and make file systems longer (24).
