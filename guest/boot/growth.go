@@ -64,9 +64,6 @@ func (Guest) Grow(wanted agent.Growth, limit time.Duration) (agent.Growth, error
 		time.Sleep(growthLook)
 		found, err = takeOnline("/sys/devices/system")
 	}
-	if systemDisk == nil {
-		return found, nil
-	}
 	if err := fillDisk(systemDisk, systemRoot, wanted.DiskBytes); err != nil {
 		return found, err
 	}
@@ -87,7 +84,7 @@ func takeOnline(system string) (agent.Growth, error) {
 		return found, err
 	}
 	for _, one := range processors {
-		isOnline, err := bring(filepath.Join(one, "online"), "1", "1")
+		isOnline, err := bring(filepath.Join(one, "online"), "1")
 		if err != nil {
 			return found, err
 		}
@@ -111,7 +108,7 @@ func takeOnline(system string) (agent.Growth, error) {
 		return found, err
 	}
 	for _, one := range blocks {
-		isOnline, err := bring(filepath.Join(one, "state"), "online", "online")
+		isOnline, err := bring(filepath.Join(one, "state"), "online")
 		if err != nil {
 			return found, err
 		}
@@ -123,7 +120,7 @@ func takeOnline(system string) (agent.Growth, error) {
 }
 
 // bring writes a word to a file unless it says so already, and tells whether it says so in the end. A file that is not there is of something that is always so, as the first processor is, or has just gone.
-func bring(file, word, done string) (bool, error) {
+func bring(file, word string) (bool, error) {
 	content, err := os.ReadFile(file)
 	if os.IsNotExist(err) {
 		_, err := os.Stat(filepath.Dir(file))
@@ -132,13 +129,13 @@ func bring(file, word, done string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if strings.TrimSpace(string(content)) == done {
+	if strings.TrimSpace(string(content)) == word {
 		return true, nil
 	}
 	if err := os.WriteFile(file, []byte(word), 0); err != nil {
 		// Whoever else does the same at this moment, as udev in the image may, is as good.
 		again, _ := os.ReadFile(file)
-		if strings.TrimSpace(string(again)) == done {
+		if strings.TrimSpace(string(again)) == word {
 			return true, nil
 		}
 		return false, err

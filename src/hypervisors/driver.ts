@@ -167,7 +167,7 @@ export interface Balloon {
 
 /**
  * What makes a machine larger while it runs. Nothing is ever taken from a guest, which takes into use what it was given when its agent is told to (`AgentClient.grow`).
- * Each returns when the VMM has it, and has changed nothing when it throws.
+ * Each returns when the VMM has it.
  */
 export interface Resize {
   /** Makes the system disk that long, in bytes, if it is not yet. Absent: disks grow while nothing runs (`Hypervisor.growDisk`). */
@@ -178,7 +178,7 @@ export interface Resize {
     readonly memoryStepMib: number
     /** What the machine has, by the VMM's own word. */
     size(machine: Machine, signal: AbortSignal): Promise<MachineSize>
-    /** `conflict` where the machine was not started with room for that. */
+    /** `conflict` where the machine was not started with room for that. When it throws, `size` tells what the machine has been given all the same. */
     grow(machine: Machine, wanted: MachineSize, signal: AbortSignal): Promise<void>
   }
 }

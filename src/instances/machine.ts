@@ -46,6 +46,11 @@ export function demandDiskLimit(driver: Hypervisor, { diskBytesPerSecond }: Pick
     throw new HypemanError('not_supported', `disk_io_bps: ${driver.name} can't limit what disks read and write; leave the field out`)
 }
 
+/** A machine has whole MiB of memory. */
+export function mibOf(bytes: number): number {
+  return Math.ceil(bytes / 1024 ** 2)
+}
+
 /** Processors that a machine may be given while it runs, where it can be, if that is more than twice what it has: each that it might be given costs its guest some memory. */
 const FEW_VCPUS = 4
 
@@ -55,7 +60,7 @@ export function machineSizeOf(
   { vcpus, memoryBytes, hotplugBytes }: Pick<InstanceRecord, 'vcpus' | 'memoryBytes' | 'hotplugBytes'>,
 ): Pick<MachineSpec, 'vcpus' | 'memoryMib' | 'largest'> {
   const most = Math.min(maxVcpus, os.availableParallelism(), Math.max(FEW_VCPUS, 2 * vcpus))
-  const memoryMib = Math.ceil(memoryBytes / 1024 ** 2)
+  const memoryMib = mibOf(memoryBytes)
   return { vcpus, memoryMib, largest: { vcpus: Math.max(vcpus, most), memoryMib: memoryMib + Math.floor(hotplugBytes / 1024 ** 2) } }
 }
 

@@ -9,7 +9,7 @@ import { withinLimit } from './agent-limit.ts'
 import { checkSizes, reserveFor } from './capacity.ts'
 import { flowOn, type InstanceContext } from './context.ts'
 import type { InstanceEntry } from './entry.ts'
-import { agentOf, driverOf } from './machine.ts'
+import { agentOf, driverOf, mibOf } from './machine.ts'
 import { liveMachine, permit } from './permission.ts'
 import type { InstanceRecord } from './record.ts'
 
@@ -142,7 +142,7 @@ function checkDisk({ name, overlayBytes, volumes }: InstanceRecord, wanted: Inst
   if (wanted.overlayBytes > overlayBytes && volumes.some(({ overlay }) => overlay !== null))
     throw new HypemanError(
       'not_supported',
-      `overlay_size: behind the file system of ${name} are the layers over its volumes; detach those with an overlay, and make it from a fork or anew`,
+      `overlay_size: behind the file system of ${name} are the layers over its volumes; detach the volumes that have one first`,
     )
 }
 
@@ -175,8 +175,4 @@ function checkGrowth({ name: hypervisor, resize = {} }: Hypervisor, record: Inst
       'invalid_size',
       `size: a machine that runs is given memory in pieces of ${formatSize(stepBytes)}: ${formatSize(memoryBytes + Math.ceil(more / stepBytes) * stepBytes)} would do, or ${orStop}`,
     )
-}
-
-function mibOf(bytes: number): number {
-  return Math.ceil(bytes / MIB)
 }
